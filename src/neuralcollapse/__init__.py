@@ -1,0 +1,61 @@
+"""Measure, induce and explain neural collapse in deep networks.
+
+The public names are loaded when first used: ``import neuralcollapse`` itself is cheap.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "geometry": (
+        "ClassStatistics", "CollapseMetrics", "collapse_metrics", "etf_distance", "measure_features",
+        "nearest_etf", "simplex_etf",
+    ),
+    "measure": ("CollapseReport", "NeuralCollapse", "measure"),
+    "nn": ("find_classifier",),
+    "train": ("NeuralCollapseCallback",),
+}  # fmt: skip
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "ClassStatistics",
+    "CollapseMetrics",
+    "CollapseReport",
+    "NeuralCollapse",
+    "NeuralCollapseCallback",
+    "collapse_metrics",
+    "etf_distance",
+    "find_classifier",
+    "measure",
+    "measure_features",
+    "nearest_etf",
+    "simplex_etf",
+]
+
+if TYPE_CHECKING:
+    from neuralcollapse.geometry import (
+        ClassStatistics,
+        CollapseMetrics,
+        collapse_metrics,
+        etf_distance,
+        measure_features,
+        nearest_etf,
+        simplex_etf,
+    )
+    from neuralcollapse.measure import CollapseReport, NeuralCollapse, measure
+    from neuralcollapse.nn import find_classifier
+    from neuralcollapse.train import NeuralCollapseCallback
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
