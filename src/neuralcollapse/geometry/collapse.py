@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from neuralcollapse.geometry.etf import frame_distance, product_rows
-from neuralcollapse.geometry.statistics import ClassStatistics, check_batch, working_dtype
+from neuralcollapse.geometry.statistics import ClassStatistics, check_batch, first_samples, working_dtype
 
 _CHUNK_BYTES = 8 << 20
 """Features are walked through in pieces that stay in the processor's cache."""
@@ -152,33 +153,27 @@ def measure_features(
     if num_classes < 2:
         raise ValueError(f"num_classes={num_classes}: collapse is defined for at least 2 classes")
     feature_dim = features.shape[1]
-    check_batch(features[:0], labels[:0], num_classes, feature_dim)
-    if labels.shape != features.shape[:1]:
-        raise ValueError(f"labels have shape {tuple(labels.shape)}: expected ({len(features)},)")
     weight, bias = _check_classifier(weight, bias, num_classes, feature_dim)
-    rows = max(1, _CHUNK_BYTES // (features.element_size() * feature_dim))
-    work = working_dtype(features)
-
-    # First pass: the class means, from features shifted by one mean a class, so that float32 sums are small.
-    counts = torch.zeros(num_classes, dtype=torch.int64, device=features.device)
-    sums = torch.zeros(num_classes, feature_dim, dtype=torch.float64, device=features.device)
-    one_hot_identity = torch.eye(num_classes, dtype=torch.float64, device=features.device)
-    for x, y in zip(features.split(rows), labels.split(rows), strict=True):
-        check_batch(x, y, num_classes, feature_dim)
-        counts += torch.bincount(y, minlength=num_classes)
-        sums += one_hot_identity[:, y] @ x.double()
-    means = sums / counts.clamp(min=1)[:, None]
+    check_batch(features, labels, num_classes, feature_dim)
+    labels = labels.to(features.device, torch.int64)
+    counts = torch.bincount(labels, minlength=num_classes)
     present = _present_classes(counts, allow_missing)
+
+    # First pass: the class means, from features shifted by the first of their class: float32 sums are small.
+    pivots = features[first_samples(labels, counts)].to(working_dtype(features))
+    sums = torch.zeros(num_classes, feature_dim, dtype=torch.float64, device=features.device)
+    for shifted, y in _shifted_chunks(features, labels, pivots):
+        sums += torch.zeros_like(pivots).index_add_(0, y, shifted)
+    means = (pivots.double() + sums / counts.clamp(min=1)[:, None]) * (counts > 0)[:, None]
     centred = means[present] - means[present].mean(0)
 
     # Second pass: the moments about the rounded means, total and along the between-class directions.
-    pivots = means.to(work)
+    pivots = means.to(pivots.dtype)
     directions = _between_directions(centred, means[present])
-    scaled = directions.to(work)
+    scaled = directions.to(pivots.dtype)
     squares = torch.zeros(num_classes, dtype=torch.float64, device=features.device)
     along = 0.0
-    for x, y in zip(features.split(rows), labels.split(rows), strict=True):
-        shifted = x - pivots[y]
+    for shifted, y in _shifted_chunks(features, labels, pivots):
         squares.index_add_(0, y, torch.linalg.vector_norm(shifted, dim=1).double().square())
         along += float((shifted @ scaled).square().sum(dtype=torch.float64))
     # What rounding the pivots left over: the moments about the means are smaller by n |mean - pivot|^2.
@@ -192,6 +187,17 @@ def measure_features(
         weight, bias = weight.to(means)[present], bias.to(means)[present]
     traces = squares[present] / counts[present]
     return _assemble(nc1, counts[present], traces, centred, global_mean, weight, bias)
+
+
+def _shifted_chunks(
+    features: Float[Tensor, "N d"], labels: Int[Tensor, "N"], pivots: Float[Tensor, "K d"]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Features less the pivot of their class, piece by piece, in one buffer that each piece overwrites."""
+    rows = max(1, _CHUNK_BYTES // (pivots.element_size() * features.shape[1]))
+    buffer = pivots.new_empty(min(rows, len(features)), features.shape[1])
+    for x, y in zip(features.split(rows), labels.split(rows), strict=True):
+        shifted = torch.index_select(pivots, 0, y, out=buffer[: len(x)])
+        yield torch.sub(x.to(pivots.dtype), shifted, out=shifted), y
 
 
 @torch.no_grad()

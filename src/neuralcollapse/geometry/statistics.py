@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -12,18 +11,18 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-_FLUSH_ROWS = 1024
-"""Centred rows gathered before one product adds them to the float64 scatter."""
+_BLOCK_ENTRIES = 1 << 22
+"""Entries of the samples gathered before they are centred and their products added to the float64 sums."""
 
 
 class ClassStatistics:
     r"""Counts, means and within-class scatter of a stream of features, in float64 and one pass.
 
-    Each batch is centred on its own class means before any product is taken, and joined to what is
-    held by Chan's formula (Chan, Golub and LeVeque 1979), whose correction is one more centred row a
-    class. So no sum of squares of raw features is ever formed, and neither a large common offset nor
-    deep collapse costs digits. Products run in float32 (float64 for float64 features), sums in float64.
-    Merging is associative and commutative up to rounding.
+    Samples are gathered into blocks. Each block is centred on its own class means before any product is
+    taken, and joined to what is held by Chan's formula (Chan, Golub and LeVeque 1979), whose correction
+    is one more centred row a class. So no sum of squares of raw features is ever formed, and neither a
+    large common offset nor deep collapse costs digits. Products run in float32 (float64 for float64
+    features), sums in float64. Merging is associative and commutative up to rounding.
 
     Args:
         num_classes: K, at least 2.
@@ -63,35 +62,38 @@ class ClassStatistics:
         self._trace_sums = torch.zeros(num_classes, dtype=torch.float64, device=device)
         side = feature_dim if within == "full" else 0
         self._scatter = torch.zeros(side, side, dtype=torch.float64, device=device)
-        self._pending: list[Tensor] = []
-        self._pending_rows = 0
+        self._block: Tensor | None = None  # samples gathered, then room for a row a class
+        self._block_labels = self._counts[:0]
+        self._filled = 0
 
     # ---- what has been gathered ------------------------------------------------------------------
 
     @property
     def counts(self) -> Int[Tensor, "K"]:
         """Samples seen of each class, (K,)."""
+        self._absorb()
         return self._counts
 
     @property
     def total(self) -> int:
         """Samples seen, N."""
-        return int(self._counts.sum())
+        return int(self.counts.sum())
 
     @property
     def means(self) -> Float[Tensor, "K d"]:
         """Class means, (K, d); zeros for a class without samples."""
+        self._absorb()
         return self._means
 
     @property
     def global_mean(self) -> Float[Tensor, "d"]:
         """Mean of all samples h_G, (d,)."""
-        return self._counts.double() @ self._means / max(self.total, 1)
+        return self.counts.double() @ self.means / max(self.total, 1)
 
     @property
     def balanced_mean(self) -> Float[Tensor, "d"]:
         """Mean of the means of the classes seen, (d,): h_G where classes are of equal size."""
-        return self._means[self._counts > 0].mean(0)
+        return self.means[self.counts > 0].mean(0)
 
     @property
     def within_covariance(self) -> Float[Tensor, "d d"]:
@@ -107,16 +109,19 @@ class ClassStatistics:
     @property
     def within_traces(self) -> Float[Tensor, "K"]:
         """Trace of the covariance of each class over its own samples, (K,)."""
-        return self._trace_sums / self._counts.clamp(min=1)
+        return self.trace_sums / self.counts.clamp(min=1)
 
     @property
     def scatter(self) -> Tensor:
         """Pooled within-class scatter N Σ_W, (d, d); (0, 0) for ``within="traces"``."""
-        if self._pending:
-            rows = torch.cat(self._pending)
-            self._scatter += rows.T @ rows
-            self._pending, self._pending_rows = [], 0
+        self._absorb()
         return self._scatter
+
+    @property
+    def trace_sums(self) -> Float[Tensor, "K"]:
+        """Sums of squared distances to the class mean, (K,)."""
+        self._absorb()
+        return self._trace_sums
 
     # ---- gathering -------------------------------------------------------------------------------
 
@@ -129,20 +134,22 @@ class ClassStatistics:
             TypeError: if features are not floating point or labels not integers.
         """
         check_batch(features, labels, self.num_classes, self.feature_dim)
-        if not len(labels):
-            return
-        device = self._means.device
-        features, labels = features.to(device), labels.to(device)
-        counts = torch.bincount(labels, minlength=self.num_classes)
-        exact = features.double()
-        means = class_means(exact, labels, counts)
-        centred = (exact - means[labels]).to(working_dtype(features))
-        squares = centred.square().sum(1).double()
-        traces = torch.zeros_like(self._trace_sums).index_add_(0, labels, squares)
-        rows = centred if self.within == "full" else centred[:0]
-        self._join(counts, means, traces, rows)
+        dtype = working_dtype(features)
+        if self._block is None or self._block.dtype != dtype:
+            self._absorb()
+            capacity = max(_BLOCK_ENTRIES // self.feature_dim, 4 * self.num_classes, 1024)
+            self._block = self._means.new_empty(capacity + self.num_classes, self.feature_dim, dtype=dtype)
+            self._block_labels = self._counts.new_empty(capacity)
+        while len(features):
+            piece = slice(self._filled, min(self._filled + len(features), len(self._block_labels)))
+            taken = piece.stop - piece.start
+            self._block[piece] = features[:taken]
+            self._block_labels[piece] = labels[:taken]
+            self._filled, features, labels = piece.stop, features[taken:], labels[taken:]
+            if self._filled == len(self._block_labels):
+                self._absorb()
 
-    def merge(self, other: ClassStatistics) -> Self:
+    def merge(self, other: ClassStatistics) -> ClassStatistics:
         """Add what another instance has gathered (Chan's formula); returns self.
 
         Raises:
@@ -152,16 +159,32 @@ class ClassStatistics:
             ours, theirs = getattr(self, name), getattr(other, name)
             if ours != theirs:
                 raise ValueError(f"statistics with {name}={ours!r} cannot merge with {name}={theirs!r}")
-        device = self._means.device
-        self._scatter = self.scatter + other.scatter.to(device)
-        rows = self._means[:0]
-        self._join(
-            other._counts.to(device), other._means.to(device), other._trace_sums.to(device), rows
-        )
+        self._absorb()
+        state = {name: tensor.to(self._means.device) for name, tensor in other.state().items()}
+        corrections = self._join(state["counts"], state["means"], state["trace_sums"])
+        if self.within == "full":
+            self._scatter = self._scatter + state["scatter"] + corrections.T @ corrections
         return self
 
-    def _join(self, counts: Tensor, means: Tensor, traces: Tensor, rows: Tensor) -> None:
-        """Chan's formula: the pooled scatter grows by ``rows`` and a correction row a class."""
+    @torch.no_grad()
+    def _absorb(self) -> None:
+        """Turn the samples gathered so far into moments."""
+        if self._block is None or not self._filled:
+            return
+        block = self._block[: self._filled + self.num_classes]
+        rows, corrections = block[: self._filled], block[self._filled :]
+        labels = self._block_labels[: self._filled]
+        self._filled = 0
+        counts = torch.bincount(labels, minlength=self.num_classes)
+        means = centre_classes(rows, labels, counts)
+        squares = torch.linalg.vector_norm(rows, dim=1).double().square()
+        traces = torch.zeros_like(self._trace_sums).index_add_(0, labels, squares)
+        corrections.copy_(self._join(counts, means, traces))
+        if self.within == "full":
+            self._scatter += block.T @ block
+
+    def _join(self, counts: Tensor, means: Tensor, traces: Tensor) -> Tensor:
+        """Chan's formula; returns the rows (K, d) whose scatter the pooled scatter still has to gain."""
         both = self._counts + counts
         delta = means - self._means
         share = counts / both.clamp(min=1).double()
@@ -169,31 +192,21 @@ class ClassStatistics:
         self._trace_sums = self._trace_sums + traces + corrections.square().sum(1)
         self._means = self._means + share[:, None] * delta
         self._counts = both
-        if self.within == "full":
-            seen = corrections[(counts > 0) & (both > counts)]
-            self._add_rows([rows, seen.to(rows.dtype)])
-
-    def _add_rows(self, parts: Sequence[Tensor]) -> None:
-        if self._pending and parts[0].dtype != self._pending[0].dtype:
-            _ = self.scatter
-        self._pending.extend(part for part in parts if len(part))
-        self._pending_rows += sum(len(part) for part in parts)
-        if self._pending_rows >= _FLUSH_ROWS:
-            _ = self.scatter
+        return corrections
 
     # ---- files and copies ------------------------------------------------------------------------
 
     def state(self) -> dict[str, Tensor]:
         """Accumulators as tensors: counts, means, trace_sums, scatter."""
         return {
-            "counts": self._counts,
-            "means": self._means,
-            "trace_sums": self._trace_sums,
+            "counts": self.counts,
+            "means": self.means,
+            "trace_sums": self.trace_sums,
             "scatter": self.scatter,
         }
 
     @classmethod
-    def from_state(cls, state: dict[str, Tensor]) -> Self:
+    def from_state(cls, state: dict[str, Tensor]) -> ClassStatistics:
         """Rebuild from :meth:`state`; the tensors are not copied.
 
         Raises:
@@ -217,7 +230,7 @@ class ClassStatistics:
         save_file(tensors, str(path), metadata={"format": "neuralcollapse.ClassStatistics"})
 
     @classmethod
-    def load(cls, path: str | Path) -> Self:
+    def load(cls, path: str | Path) -> ClassStatistics:
         """Read what :meth:`save` wrote. No code is executed.
 
         Raises:
@@ -242,12 +255,33 @@ def working_dtype(features: Tensor) -> torch.dtype:
     return torch.float64 if features.dtype == torch.float64 else torch.float32
 
 
-def class_means(
+def centre_classes(
     features: Float[Tensor, "B d"], labels: Int[Tensor, "B"], counts: Int[Tensor, "K"]
 ) -> Float[Tensor, "K d"]:
-    """Mean of each class in float64; zeros for a class that is absent."""
-    one_hot = torch.nn.functional.one_hot(labels.long(), len(counts)).T.double()
-    return one_hot @ features.double() / counts.clamp(min=1)[:, None]
+    """Subtract its class mean from each row, in place; return the means (K, d) in float64.
+
+    The first sample of a class goes first: a float32 sum of what is left errs by some 1e-6 of the
+    spread within the class, however large the mean.
+    """
+    pivots = features[first_samples(labels, counts)]
+    _subtract(features, labels, pivots)
+    sizes = counts.clamp(min=1).to(features.dtype)[:, None]
+    steps = torch.zeros_like(pivots).index_add_(0, labels, features) / sizes
+    _subtract(features, labels, steps)
+    return (pivots.double() + steps.double()) * (counts > 0)[:, None]
+
+
+def _subtract(features: Tensor, labels: Tensor, rows: Tensor) -> None:
+    """Subtract the row of its class from each feature, in place, in pieces that stay in the cache."""
+    for x, y in zip(features.split(256), labels.split(256), strict=True):
+        x.sub_(rows.index_select(0, y))
+
+
+def first_samples(labels: Int[Tensor, "B"], counts: Int[Tensor, "K"]) -> Int[Tensor, "K"]:
+    """Index of the first sample of each class; any index for a class that is absent."""
+    where = torch.arange(len(labels), device=labels.device)
+    first = torch.full_like(counts, len(labels) - 1)
+    return first.scatter_reduce_(0, labels, where, "amin")
 
 
 def check_batch(features: Tensor, labels: Tensor, num_classes: int, feature_dim: int) -> None:

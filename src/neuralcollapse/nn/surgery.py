@@ -1,0 +1,125 @@
+"""Find the classifier (the last linear layer) of a model somebody already has."""
+
+from __future__ import annotations
+
+from torch import nn
+
+_CONVENTIONAL = ("fc", "classifier", "score", "head", "heads", "last_linear", "classification_head")
+"""Names of the classifier at the top of torchvision, timm and Hugging Face models."""
+
+
+def find_classifier(model: nn.Module, name: str | None = None) -> tuple[str, nn.Module]:
+    """Name and module of the layer that turns features into logits.
+
+    Looked for in this order: timm's ``get_classifier()``, a top-level module with a conventional name
+    (``fc``, ``classifier``, ``head``, ...; inside it the last Linear, or last 1x1 convolution as in
+    SqueezeNet), and otherwise the last Linear of the model.
+
+    Args:
+        model: any torch classifier.
+        name: the layer's dotted name, where the search cannot know it.
+
+    Raises:
+        ValueError: if no layer fits, several fit equally (they are listed), or ``name`` is not a layer
+            that is linear.
+
+    >>> find_classifier(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)))[0]
+    '2'
+    """
+    modules = dict(model.named_modules())
+    if name is not None:
+        if name not in modules:
+            linear = ", ".join(_linear_layers(model)) or "none"
+            raise ValueError(f"classifier={name!r} is not a layer of this model. Its linear layers: {linear}")
+        inside = _linear_layers(modules[name])
+        if len(inside) != 1:
+            raise ValueError(
+                f"classifier={name!r} is a {type(modules[name]).__name__} that holds {len(inside)} linear "
+                "layers: name a single nn.Linear, or convolution of kernel size 1"
+            )
+        inner = next(iter(inside))
+        return _join(name, inner), inside[inner]
+    candidates = _timm_candidates(model) or _conventional_candidates(model) or _last_candidates(model)
+    if not candidates:
+        raise ValueError("no classifier found: the model has no linear layer. Name one with classifier=")
+    if len(candidates) > 1:
+        listed = ", ".join(f"{key} {_shape(module)}" for key, module in candidates.items())
+        raise ValueError(f"ambiguous classifier: {listed}. Choose one with classifier=NAME")
+    return next(iter(candidates.items()))
+
+
+def _timm_candidates(model: nn.Module) -> dict[str, nn.Module]:
+    if not hasattr(model, "get_classifier"):
+        return {}
+    head = model.get_classifier()
+    heads = head if isinstance(head, tuple | list) else (head,)
+    found: dict[str, nn.Module] = {}
+    for name, module in model.named_modules():
+        if any(module is part for part in heads):
+            inside = _linear_layers(module)
+            if inside:
+                last = list(inside)[-1]
+                found[_join(name, last)] = inside[last]
+    return found
+
+
+def _conventional_candidates(model: nn.Module) -> dict[str, nn.Module]:
+    found: dict[str, nn.Module] = {}
+    children = dict(model.named_children())
+    for name in _CONVENTIONAL:
+        inside = _linear_layers(children[name]) if name in children else {}
+        if not inside:
+            continue
+        if not _is_chain(children[name]) and len(inside) > 1:
+            found.update({_join(name, key): module for key, module in _rivals(children[name]).items()})
+        else:
+            last = list(inside)[-1]
+            found[_join(name, last)] = inside[last]
+    return found
+
+
+def _last_candidates(model: nn.Module) -> dict[str, nn.Module]:
+    return _rivals(model)
+
+
+def _rivals(module: nn.Module) -> dict[str, nn.Module]:
+    """The last linear layer, and its siblings that it does not feed on: other heads of the same trunk."""
+    linear = _linear_layers(module)
+    if not linear:
+        return {}
+    last = list(linear)[-1]
+    parent = last.rpartition(".")[0]
+    if _is_chain(module.get_submodule(parent)):
+        return {last: linear[last]}
+    width = _shape(linear[last])[1]
+    return {
+        name: layer
+        for name, layer in linear.items()
+        if layer is linear[last]
+        or (name.rpartition(".")[0] == parent and _shape(layer)[0] != width and _shape(layer)[1] == width)
+    }
+
+
+def _is_chain(module: nn.Module) -> bool:
+    return isinstance(module, nn.Sequential)
+
+
+def _linear_layers(module: nn.Module) -> dict[str, nn.Module]:
+    """Linear layers and 1x1 convolutions by name, in order of registration; Linear ones first choice."""
+    layers = {name: layer for name, layer in module.named_modules() if isinstance(layer, nn.Linear)}
+    if layers:
+        return layers
+    return {
+        name: layer
+        for name, layer in module.named_modules()
+        if isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) and layer.groups == 1
+    }
+
+
+def _shape(layer: nn.Module) -> tuple[int, int]:
+    shape = layer.weight.shape
+    return int(shape[0]), int(shape[1])
+
+
+def _join(outer: str, inner: str) -> str:
+    return ".".join(part for part in (outer, inner) if part)
