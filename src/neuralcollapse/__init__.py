@@ -15,7 +15,7 @@ _HOMES = {
         "ClassStatistics", "CollapseMetrics", "collapse_metrics", "etf_distance", "measure_features",
         "nearest_etf", "simplex_etf",
     ),
-    "measure": ("CollapseReport", "NeuralCollapse", "measure"),
+    "measurement": ("CollapseReport", "NeuralCollapse", "measure"),
     "nn": ("find_classifier",),
     "train": ("NeuralCollapseCallback",),
 }  # fmt: skip
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
         nearest_etf,
         simplex_etf,
     )
-    from neuralcollapse.measure import CollapseReport, NeuralCollapse, measure
+    from neuralcollapse.measurement import CollapseReport, NeuralCollapse, measure
     from neuralcollapse.nn import find_classifier
     from neuralcollapse.train import NeuralCollapseCallback
 

@@ -13,7 +13,7 @@ def find_classifier(model: nn.Module, name: str | None = None) -> tuple[str, nn.
 
     Looked for in this order: timm's ``get_classifier()``, a top-level module with a conventional name
     (``fc``, ``classifier``, ``head``, ...; inside it the last Linear, or last 1x1 convolution as in
-    SqueezeNet), and otherwise the last Linear of the model.
+    SqueezeNet), and otherwise the last Linear of the model. A wrapper's only child is searched likewise.
 
     Args:
         model: any torch classifier.
@@ -39,13 +39,24 @@ def find_classifier(model: nn.Module, name: str | None = None) -> tuple[str, nn.
             )
         inner = next(iter(inside))
         return _join(name, inner), inside[inner]
-    candidates = _timm_candidates(model) or _conventional_candidates(model) or _last_candidates(model)
+    candidates = _candidates(model)
     if not candidates:
         raise ValueError("no classifier found: the model has no linear layer. Name one with classifier=")
     if len(candidates) > 1:
         listed = ", ".join(f"{key} {_shape(module)}" for key, module in candidates.items())
         raise ValueError(f"ambiguous classifier: {listed}. Choose one with classifier=NAME")
     return next(iter(candidates.items()))
+
+
+def _candidates(model: nn.Module) -> dict[str, nn.Module]:
+    found = _timm_candidates(model) or _conventional_candidates(model)
+    if found:
+        return found
+    inner = {name: child for name, child in model.named_children() if _linear_layers(child)}
+    if len(inner) == 1:  # a wrapper: LightningModule, DataParallel, torch.compile
+        ((outer, child),) = inner.items()
+        return {_join(outer, name): module for name, module in _candidates(child).items()}
+    return _rivals(model)
 
 
 def _timm_candidates(model: nn.Module) -> dict[str, nn.Module]:
@@ -76,10 +87,6 @@ def _conventional_candidates(model: nn.Module) -> dict[str, nn.Module]:
             last = list(inside)[-1]
             found[_join(name, last)] = inside[last]
     return found
-
-
-def _last_candidates(model: nn.Module) -> dict[str, nn.Module]:
-    return _rivals(model)
 
 
 def _rivals(module: nn.Module) -> dict[str, nn.Module]:

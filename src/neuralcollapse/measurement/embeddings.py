@@ -1,0 +1,46 @@
+"""Features already on disk."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+
+def load_embeddings(path: str | Path) -> dict[str, Tensor]:
+    """Read ``features`` (N, d) and ``labels`` (N,), and where stored ``weight`` (K, d) and ``bias`` (K,).
+
+    Args:
+        path: a ``.safetensors`` or ``.npz`` file. Neither can execute code.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is neither format, is damaged, or lacks features or labels.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no feature file at {path}")
+    if path.suffix == ".safetensors":
+        try:
+            tensors = load_file(path)
+        except SafetensorError as error:
+            raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
+    elif path.suffix == ".npz":
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                tensors = {name: torch.from_numpy(archive[name]) for name in archive.files}
+        except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            raise ValueError(f"{path} is not a readable .npz file of arrays: {error}") from error
+    else:
+        raise ValueError(f"{path}: features are read from .safetensors or .npz files, not {path.suffix!r}")
+    missing = {"features", "labels"} - set(tensors)
+    if missing:
+        raise ValueError(
+            f"{path} lacks {' and '.join(sorted(missing))}; it holds {', '.join(tensors) or 'nothing'}"
+        )
+    return {name: tensors[name] for name in ("features", "labels", "weight", "bias") if name in tensors}

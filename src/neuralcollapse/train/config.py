@@ -1,0 +1,127 @@
+"""What a run is: every choice, with the paper's protocol as the default.
+
+Imports nothing heavy, so that the command line can show its help at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Train a classifier and measure its collapse. What is not given follows the data set and optimizer."""
+
+    dataset: str = "digits"
+    """digits (embedded), mnist, fashion-mnist, cifar10, cifar100, imagefolder:PATH or hf:ID_OR_PATH"""
+    model: str | None = None
+    """mlp, convnet, resnet18, resnet50, torchvision:NAME or timm:NAME; mlp for digits, otherwise resnet18"""
+    optimizer: Literal["sgd", "adam", "lbfgs"] = "sgd"
+    """the paper's three"""
+    epochs: int | None = None
+    """passes over the training data; 100 for digits, otherwise the paper's 200"""
+    samples_per_class: int | None = None
+    """train on the first n samples of each class; by default on all"""
+    batch_size: int | None = None
+    """over all devices; 128, and for lbfgs all samples up to 2048"""
+    learning_rate: float | None = None
+    """0.05 for sgd, 0.001 for adam, 0.1 for lbfgs (the paper's)"""
+    momentum: float = 0.9
+    """of sgd"""
+    weight_decay: float = 5e-4
+    """L2 penalty on all parameters (the paper's)"""
+    lr_decay_every: int = 40
+    """epochs after which sgd and adam divide their learning rate by ten (the paper's)"""
+    lbfgs_memory: int = 10
+    """past gradients that lbfgs keeps (the paper's)"""
+    lbfgs_iterations: int = 4
+    """lbfgs iterations a batch, each a strong Wolfe line search"""
+    augment: bool = False
+    """pad by 4, crop at random, flip at random (the paper's Figure 7)"""
+    image_size: int | None = None
+    """side to which images are resized; 32, for digits their own 8, for folders and the Hub 64 unless all are 32"""
+    seed: int = 0
+    """of the initial weights, the order of samples and the augmentation"""
+    measure_every: int = 1
+    """epochs between measurements"""
+    data_root: str = "data"
+    """folder of torchvision's data sets (DATA_ROOT/MNIST/raw, ...)"""
+    output: str | None = None
+    """run folder; by default runs/DATASET-MODEL-OPTIMIZER-seedN"""
+    resume: bool = False
+    """continue the run in the output folder, if there is one"""
+    devices: int = 1
+    """processes, or accelerators, to train on (DDP)"""
+    accelerator: str = "auto"
+    """auto, cpu, gpu, mps, ... as Lightning names them"""
+    loggers: list[Literal["tensorboard", "wandb"]] = dataclasses.field(default_factory=list)
+    """besides metrics.csv, which is always written"""
+
+    def resolved(self) -> TrainConfig:
+        """Every open choice made.
+
+        Raises:
+            ValueError: naming the field, its value and the constraint.
+        """
+        digits = self.dataset == "digits"
+        filled = {
+            "model": self.model or ("mlp" if digits else "resnet18"),
+            "epochs": self.epochs if self.epochs is not None else (100 if digits else 200),
+            "batch_size": self.batch_size or (2048 if self.optimizer == "lbfgs" else 128),
+            "learning_rate": self.learning_rate
+            if self.learning_rate is not None
+            else {"sgd": 0.05, "adam": 1e-3, "lbfgs": 0.1}[self.optimizer],
+        }
+        config = dataclasses.replace(self, **filled)
+        if config.output is None:
+            words = (config.dataset, config.model, config.optimizer, f"seed{config.seed}")
+            name = "-".join(str(word).rpartition(":")[2].strip("./").replace("/", "_") for word in words)
+            config = dataclasses.replace(config, output=str(Path("runs") / name))
+        config._check()
+        return config
+
+    def _check(self) -> None:
+        for name in ("epochs", "samples_per_class", "batch_size", "lr_decay_every", "lbfgs_memory",
+                     "lbfgs_iterations", "image_size", "measure_every", "devices"):  # fmt: skip
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}={value} must be at least 1")
+        if not self.learning_rate or self.learning_rate <= 0:
+            raise ValueError(f"learning_rate={self.learning_rate} must be positive")
+        for name in ("momentum", "weight_decay"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)} must not be negative")
+        if self.optimizer == "lbfgs" and self.devices > 1:
+            raise ValueError("optimizer='lbfgs' runs on devices=1: its line search evaluates the whole batch")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Fields by name, plain values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def load(cls, path: str | Path) -> TrainConfig:
+        """Read a config.yaml.
+
+        Raises:
+            FileNotFoundError: if there is none.
+            ValueError: if it is not YAML, has unknown fields or values of the wrong type.
+        """
+        from jsonargparse import ArgumentParser
+
+        parser = ArgumentParser(exit_on_error=False)
+        parser.add_class_arguments(cls)
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"no configuration at {path}: is its folder a run?")
+        try:
+            return cls(**parser.parse_path(str(path)).as_dict())
+        except Exception as error:  # whatever the YAML library or the parser objects to is the user's to read
+            raise ValueError(f"{path} is not a valid configuration: {error}") from error
+
+    def save(self, path: str | Path) -> None:
+        """Write config.yaml."""
+        import yaml
+
+        Path(path).write_text(yaml.safe_dump(self.to_dict(), sort_keys=False))

@@ -1,0 +1,286 @@
+"""Image data, each split decoded once into one uint8 tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int, UInt8
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler
+
+NAMES = ("digits", "mnist", "fashion-mnist", "cifar10", "cifar100", "imagefolder:PATH", "hf:ID_OR_PATH")
+
+
+class Split(Dataset[tuple[Tensor, Tensor]]):
+    """Images and labels of a split, fetched a batch at a time."""
+
+    def __init__(self, pixels: UInt8[Tensor, "N C H W"], labels: Int[Tensor, "N"]) -> None:
+        self.pixels = pixels
+        self.labels = labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return self.pixels[index], self.labels[index]
+
+    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
+        chosen = torch.tensor(indices)
+        return self.pixels[chosen], self.labels[chosen]
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """A data set of small images in memory."""
+
+    train: Split
+    test: Split
+    classes: tuple[str, ...]
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width)."""
+        channels, height, width = self.train.pixels.shape[1:]
+        return channels, height, width
+
+    def channel_moments(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of each channel over the training images, as shares of 255."""
+        totals = torch.zeros(2, self.image_shape[0], dtype=torch.float64)
+        for part in self.train.pixels.split(4096):
+            values = part.double() / 255
+            totals += torch.stack([values.sum((0, 2, 3)), values.square().sum((0, 2, 3))])
+        mean, square = totals * self.image_shape[0] / self.train.pixels.numel()
+        return mean.float(), (square - mean.square()).clamp(min=1e-12).sqrt().float()
+
+
+def train_loader(split: Split, batch_size: int, seed: int, rank: int = 0, world: int = 1) -> DataLoader[Any]:
+    """Shuffled batches of this rank; the order follows from the seed and the epoch alone."""
+    sampler: DistributedSampler[Any] = DistributedSampler(split, num_replicas=world, rank=rank, seed=seed)
+    size = max(1, batch_size // world)
+    lonely = len(sampler) % size == 1 and len(sampler) > 1  # batch normalisation cannot train on one sample
+    return DataLoader(split, size, sampler=sampler, drop_last=lonely, collate_fn=_as_is)
+
+
+def eval_loader(split: Split, batch_size: int = 500, rank: int = 0, world: int = 1) -> DataLoader[Any]:
+    """All samples in order, each on exactly one rank."""
+    return DataLoader(split, batch_size, sampler=_Every(rank, world, len(split)), collate_fn=_as_is)
+
+
+class _Every(Sampler[int]):
+    """Every world-th index from rank on: unlike DistributedSampler it repeats none."""
+
+    def __init__(self, rank: int, world: int, length: int) -> None:
+        self._indices = range(rank, length, world)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._indices)
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+
+def _as_is(batch: Any) -> Any:
+    return batch
+
+
+def load_images(
+    dataset: str,
+    data_root: str | Path = "data",
+    *,
+    samples_per_class: int | None = None,
+    image_size: int | None = None,
+) -> ImageData:
+    """Load a data set into memory.
+
+    Args:
+        dataset: one of ``digits``, ``mnist``, ``fashion-mnist``, ``cifar10``, ``cifar100``,
+            ``imagefolder:PATH`` (PATH/train/CLASS/*.png and PATH/test or PATH/val; without these two
+            folders a fifth of PATH/CLASS/* is kept for testing) and ``hf:ID_OR_PATH``.
+        data_root: folder of torchvision's data sets; what is not there is downloaded.
+        samples_per_class: keep the first n training samples of each class.
+        image_size: side to resize to.
+
+    Raises:
+        ValueError: if the data set is unknown, damaged, or a class has fewer samples than asked for.
+        FileNotFoundError: if the data is not there and cannot be downloaded.
+        ImportError: if ``hf:`` is asked for without the extra.
+    """
+    source, separator, path = dataset.partition(":")
+    readers: dict[str, Callable[[], Iterator[_Raw]]] = {
+        "digits": _digits,
+        "mnist": lambda: _torchvision("MNIST", data_root),
+        "fashion-mnist": lambda: _torchvision("FashionMNIST", data_root),
+        "cifar10": lambda: _torchvision("CIFAR10", data_root),
+        "cifar100": lambda: _torchvision("CIFAR100", data_root),
+        "imagefolder": lambda: _imagefolder(path),
+        "hf": lambda: _hugging_face(path),
+    }
+    if source not in readers or bool(separator) != (source in ("imagefolder", "hf")) or (separator and not path):
+        raise ValueError(f"unknown dataset {dataset!r}: choose {', '.join(NAMES)}")
+    if image_size is None and source not in ("digits", "imagefolder", "hf"):
+        image_size = 32
+    train, test = readers[source]()
+    chosen = _first_of_each_class(train, samples_per_class)
+    test_rows = np.arange(len(test.labels))
+    if image_size is None and source in ("imagefolder", "hf"):
+        first = train.decode(chosen[:1])
+        image_size = 32 if first[0].shape[1:] == (32, 32) else 64
+    return ImageData(
+        Split(_stack(train.decode(chosen), image_size), torch.from_numpy(train.labels[chosen])),
+        Split(_stack(test.decode(test_rows), image_size), torch.from_numpy(test.labels)),
+        tuple(train.classes),
+    )
+
+
+@dataclass(frozen=True)
+class _Raw:
+    """A split before its images are decoded."""
+
+    decode: Callable[[np.ndarray], Sequence[Tensor]]
+    """uint8 images (C, H, W) of the rows asked for; one tensor (N, C, H, W) where they share a size."""
+    labels: np.ndarray
+    classes: Sequence[str]
+
+
+def _first_of_each_class(split: _Raw, samples: int | None) -> np.ndarray:
+    rows = np.arange(len(split.labels))
+    if samples is None:
+        return rows
+    keep = []
+    for index, name in enumerate(split.classes):
+        members = rows[split.labels == index]
+        if len(members) < samples:
+            raise ValueError(
+                f"samples_per_class={samples}, but class {name!r} has only {len(members)} training samples"
+            )
+        keep.append(members[:samples])
+    return np.sort(np.concatenate(keep))
+
+
+def _stack(images: Sequence[Tensor], size: int | None) -> Tensor:
+    from torchvision.transforms.v2 import functional
+
+    if size is not None and not (isinstance(images, Tensor) and images.shape[2:] == (size, size)):
+        if isinstance(images, Tensor):
+            parts = [functional.resize(part, [size, size]) for part in images.split(4096)]
+            return torch.cat(parts)
+        images = [functional.resize(image, [size, size]) for image in images]
+    return images if isinstance(images, Tensor) else torch.stack(list(images))
+
+
+def _from_tensor(pixels: Tensor, labels: Any, classes: Sequence[str]) -> _Raw:
+    return _Raw(lambda rows: pixels[torch.from_numpy(rows)], np.asarray(labels, dtype=np.int64), classes)
+
+
+def _digits() -> Iterator[_Raw]:
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    data = load_digits()
+    pixels = torch.from_numpy((data.images * (255 / 16)).round().astype(np.uint8))[:, None]
+    classes = [str(name) for name in data.target_names]
+    # The split is part of the data set: it does not follow the run's seed.
+    parts = train_test_split(np.arange(len(pixels)), test_size=0.2, stratify=data.target, random_state=0)
+    for rows in parts:
+        yield _from_tensor(pixels[torch.from_numpy(rows)], data.target[rows], classes)
+
+
+def _torchvision(name: str, root: str | Path) -> Iterator[_Raw]:
+    import torchvision.datasets
+
+    kind = getattr(torchvision.datasets, name)
+    for train in (True, False):
+        try:
+            try:
+                data = kind(root, train=train, download=False)
+            except RuntimeError:  # torchvision's word for "not there"
+                data = kind(root, train=train, download=True)
+        except (RuntimeError, OSError) as error:
+            raise FileNotFoundError(
+                f"no {name} under {Path(root).resolve()} and it could not be downloaded ({error}). "
+                "Point --data-root at a folder in torchvision's layout"
+            ) from error
+        except ValueError as error:
+            raise ValueError(f"the {name} files under {Path(root).resolve()} are damaged: {error}") from error
+        pixels = torch.as_tensor(data.data)
+        pixels = pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
+        yield _from_tensor(pixels, data.targets, data.classes)
+
+
+def _imagefolder(path: str) -> Iterator[_Raw]:
+    from torchvision.datasets import ImageFolder
+
+    root = Path(path)
+    if not root.is_dir():
+        raise FileNotFoundError(f"imagefolder: there is no folder {root.resolve()}")
+    test = next((root / name for name in ("test", "val", "validation") if (root / name).is_dir()), None)
+    try:
+        if (root / "train").is_dir() and test is not None:
+            folders = [ImageFolder(root / "train"), ImageFolder(test)]
+        else:
+            folders = [ImageFolder(root)]
+    except FileNotFoundError as error:  # torchvision lists what it looked for
+        raise FileNotFoundError(f"imagefolder: {error}") from error
+    if folders[0].classes != folders[-1].classes:
+        raise ValueError(f"imagefolder: the classes of {root}/train and {test} differ")
+    parts = [(folder, np.arange(len(folder))) for folder in folders]
+    if len(folders) == 1:
+        from sklearn.model_selection import train_test_split
+
+        halves = train_test_split(parts[0][1], test_size=0.2, stratify=folders[0].targets, random_state=0)
+        parts = [(folders[0], np.sort(rows)) for rows in halves]
+    for folder, kept in parts:
+        names = [folder.samples[row][0] for row in kept]
+        labels = np.asarray(folder.targets, dtype=np.int64)[kept]
+        yield _Raw(lambda rows, names=names: [_open(names[row]) for row in rows], labels, folder.classes)
+
+
+def _open(name: str) -> Tensor:
+    from PIL import Image
+
+    try:
+        with Image.open(name) as image:
+            return _rgb(image)
+    except OSError as error:
+        raise ValueError(f"imagefolder: {name} is not a readable image: {error}") from error
+
+
+def _rgb(image: Any) -> Tensor:
+    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+
+
+def _hugging_face(path: str) -> Iterator[_Raw]:
+    try:
+        import datasets
+    except ImportError as error:
+        raise ImportError("hf: data sets need the extra: pip install 'neuralcollapse[hf]'") from error
+    datasets.disable_progress_bars()
+    try:
+        loaded = datasets.load_dataset(path)
+    except Exception as error:  # the Hub client raises dozens of kinds; all mean that there is no data
+        first_line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise FileNotFoundError(f"hf: cannot load {path!r}: {first_line}") from error
+    test = next((name for name in ("test", "validation", "valid", "val") if name in loaded), None)
+    if "train" not in loaded or test is None:
+        raise ValueError(f"hf: {path!r} has splits {', '.join(loaded)}: expected train, and test or validation")
+    features = loaded["train"].features
+    images = [name for name, kind in features.items() if isinstance(kind, datasets.Image)]
+    labels = [name for name, kind in features.items() if isinstance(kind, datasets.ClassLabel)]
+    labels = [name for name in ("label", "labels", "fine_label") if name in labels] or labels
+    if len(images) != 1 or not labels:
+        raise ValueError(
+            f"hf: {path!r} has columns {', '.join(features)}: expected one of images and one of class labels"
+        )
+    for name in ("train", test):
+        split = loaded[name]
+        decode = _hf_decoder(split, images[0])
+        yield _Raw(decode, np.asarray(split[labels[0]], dtype=np.int64), features[labels[0]].names)
+
+
+def _hf_decoder(split: Any, column: str) -> Callable[[np.ndarray], list[Tensor]]:
+    return lambda rows: [_rgb(row[column]) for row in split.select(rows)]

@@ -1,0 +1,117 @@
+"""The network with its normalisation, and the Lightning module that trains it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning as L
+import torch
+from jaxtyping import UInt8
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, pad
+
+from neuralcollapse.measurement.model import logits_of
+from neuralcollapse.nn import build_backbone
+from neuralcollapse.train.config import TrainConfig
+from neuralcollapse.train.datasets import ImageData
+
+
+class ImageNetwork(nn.Module):
+    """A backbone behind the normalisation of whole uint8 batches, on the device."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, backbone: nn.Module, mean: Tensor, std: Tensor, channels: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.channels = channels
+        self.register_buffer("mean", mean[:, None, None])
+        self.register_buffer("std", std[:, None, None])
+
+    def forward(self, pixels: UInt8[Tensor, "B C H W"]) -> Tensor:
+        """Logits of images; one grey channel is repeated for a backbone of three."""
+        images = (pixels.float() / 255 - self.mean) / self.std
+        images = images.expand(-1, self.channels, -1, -1)
+        return logits_of(self.backbone(images.contiguous(memory_format=torch.channels_last)))
+
+
+def build_network(config: TrainConfig, data: ImageData) -> ImageNetwork:
+    """The untrained network of a run; its weights follow from the seed.
+
+    Raises:
+        ValueError: if the model is unknown or does not fit the images.
+    """
+    channels, height, width = data.image_shape
+    if config.model not in ("mlp", "convnet"):
+        channels = 3
+    torch.manual_seed(config.seed)
+    backbone = build_backbone(str(config.model), len(data.classes), (channels, height, width))
+    network = ImageNetwork(backbone, *data.channel_moments(), channels)
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+class ClassifierModule(L.LightningModule):
+    """Cross-entropy with weight decay, by the paper's three optimizers (Zhu et al., Section 4)."""
+
+    def __init__(self, network: ImageNetwork, config: TrainConfig) -> None:
+        super().__init__()
+        self.network = network
+        self.config = config
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Logits."""
+        return self.network(pixels)
+
+    def on_train_epoch_start(self) -> None:
+        """Draw each epoch from its own seed: a resumed run continues as the unbroken one would."""
+        torch.manual_seed((self.config.seed * 100_003 + self.current_epoch) * 1009 + self.global_rank)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Cross-entropy of a batch; the optimizer adds the weight decay, except for L-BFGS."""
+        pixels, labels = batch
+        if self.config.augment:
+            pixels = pad_crop_flip(pixels)
+        loss = cross_entropy(self.network(pixels), labels)
+        self.log("train_loss", loss.detach(), on_step=False, on_epoch=True, sync_dist=True, batch_size=len(labels))
+        if self.config.optimizer == "lbfgs":
+            squares = torch.stack([parameter.square().sum() for parameter in self.network.parameters()])
+            loss = loss + self.config.weight_decay / 2 * squares.sum()
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        """SGD or Adam with a step schedule, or L-BFGS with strong Wolfe line search."""
+        config, parameters = self.config, self.network.parameters()
+        rate = float(config.learning_rate or 0)
+        if config.optimizer == "lbfgs":
+            return torch.optim.LBFGS(
+                parameters,
+                lr=rate,
+                max_iter=config.lbfgs_iterations,
+                history_size=config.lbfgs_memory,
+                line_search_fn="strong_wolfe",
+            )
+        optimizer: torch.optim.Optimizer
+        if config.optimizer == "sgd":
+            optimizer = torch.optim.SGD(
+                parameters, lr=rate, momentum=config.momentum, weight_decay=config.weight_decay
+            )
+        else:
+            optimizer = torch.optim.Adam(parameters, lr=rate, weight_decay=config.weight_decay)
+        schedule = torch.optim.lr_scheduler.StepLR(optimizer, config.lr_decay_every, gamma=0.1)
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+
+def pad_crop_flip(pixels: UInt8[Tensor, "B C H W"], margin: int = 4) -> UInt8[Tensor, "B C H W"]:
+    """Pad with black, crop each image at random, flip half of them: one gather for the batch."""
+    batch, _, height, width = pixels.shape
+    device = pixels.device
+    # Drawn on the host, so that the same seed gives the same images on every device.
+    top, left = torch.randint(0, 2 * margin + 1, (2, batch, 1)).to(device)
+    flip = (torch.rand(batch, 1) < 0.5).to(device)
+    rows = top + torch.arange(height, device=device)
+    columns = torch.arange(width, device=device).expand(batch, -1)
+    columns = left + torch.where(flip, width - 1 - columns, columns)
+    padded = pad(pixels, (margin,) * 4).permute(0, 2, 3, 1)
+    index = torch.arange(batch, device=device)[:, None, None]
+    return padded[index, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
