@@ -27,7 +27,7 @@ def build_backbone(name: str, num_classes: int, image_shape: tuple[int, int, int
 
     >>> net = build_backbone("mlp", 10, (1, 8, 8))
     >>> sum(parameter.numel() for parameter in net.parameters())
-    150794
+    218890
     """
     channels, height, width = image_shape
     if name == "mlp":
@@ -44,10 +44,10 @@ def build_backbone(name: str, num_classes: int, image_shape: tuple[int, int, int
     )
 
 
-def mlp(inputs: int, num_classes: int, width: int = 256, depth: int = 3) -> nn.Sequential:
-    """Multilayer perceptron with batch normalisation; ``depth`` linear layers, the last the classifier."""
+def mlp(inputs: int, num_classes: int, width: int = 256, depth: int = 4) -> nn.Sequential:
+    """Multilayer perceptron with batch normalisation; ``depth`` hidden layers and a linear classifier."""
     layers: list[nn.Module] = [nn.Flatten()]
-    for _ in range(depth - 1):
+    for _ in range(depth):
         layers += [nn.Linear(inputs, width), nn.BatchNorm1d(width), nn.ReLU()]
         inputs = width
     return nn.Sequential(*layers, nn.Linear(inputs, num_classes))

@@ -76,13 +76,13 @@ class ClassifierModule(L.LightningModule):
         self.log("train_loss", loss.detach(), on_step=False, on_epoch=True, sync_dist=True, batch_size=len(labels))
         if self.config.optimizer == "lbfgs":
             squares = torch.stack([parameter.square().sum() for parameter in self.network.parameters()])
-            loss = loss + self.config.weight_decay / 2 * squares.sum()
+            loss = loss + float(self.config.weight_decay or 0) / 2 * squares.sum()
         return loss
 
     def configure_optimizers(self) -> Any:
         """SGD or Adam with a step schedule, or L-BFGS with strong Wolfe line search."""
         config, parameters = self.config, self.network.parameters()
-        rate = float(config.learning_rate or 0)
+        rate, decay = float(config.learning_rate or 0), float(config.weight_decay or 0)
         if config.optimizer == "lbfgs":
             return torch.optim.LBFGS(
                 parameters,
@@ -94,10 +94,10 @@ class ClassifierModule(L.LightningModule):
         optimizer: torch.optim.Optimizer
         if config.optimizer == "sgd":
             optimizer = torch.optim.SGD(
-                parameters, lr=rate, momentum=config.momentum, weight_decay=config.weight_decay
+                parameters, lr=rate, momentum=config.momentum, weight_decay=decay
             )
         else:
-            optimizer = torch.optim.Adam(parameters, lr=rate, weight_decay=config.weight_decay)
+            optimizer = torch.optim.Adam(parameters, lr=rate, weight_decay=decay)
         schedule = torch.optim.lr_scheduler.StepLR(optimizer, config.lr_decay_every, gamma=0.1)
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 

@@ -74,7 +74,7 @@ class RunRecorder(NeuralCollapseCallback):
         append_metrics(self.folder, row)
         if not self.quiet and report is not None:
             measures = "  ".join(f"{name.upper()} {row[name]:.3g}" for name in SHOWN)
-            Console(stderr=True, highlight=False).print(
+            Console(stderr=True, highlight=False, soft_wrap=True).print(
                 f"epoch {epoch:>4}  train {report.train_accuracy:.2%}  test {accuracy:.2%}  {measures}"
             )
 

@@ -1,0 +1,301 @@
+"""The command line: parses, calls, prints."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace, set_parsing_settings
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from neuralcollapse.measurement import CollapseReport
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of ``neuralcollapse``. Exits with 1 after an error, 2 after bad usage, 130 after Ctrl-C."""
+    parsers = _parsers()
+    parser = ArgumentParser(
+        prog="neuralcollapse", description=_DESCRIPTION, version=_version(), formatter_class=_Formatter
+    )
+    commands = parser.add_subcommands(dest="command", metavar="COMMAND")
+    for name, (subparser, _, summary) in parsers.items():
+        _spell_as_users_do(subparser)
+        commands.add_subcommand(name, subparser, help=summary)
+    options = parser.parse_args(None if arguments is None else list(arguments))
+    warnings.showwarning = _show_warning
+    try:
+        parsers[options.command][1](options[options.command])
+    except KeyboardInterrupt:
+        _fail("stopped. Finished epochs are kept: the same command with --resume continues", 130)
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        if os.environ.get("NEURALCOLLAPSE_DEBUG"):
+            raise
+        _fail(f"error: {error}", 1)
+
+
+class _Formatter(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Keeps the lines of the description."""
+
+
+def _spell_as_users_do(parser: ArgumentParser) -> None:
+    """``--data-root`` for ``--data_root`` (both are understood), and ``--resume`` for ``--resume true``."""
+    for action in parser._actions:
+        for option in list(action.option_strings):
+            dashed = option.replace("_", "-")
+            if dashed != option:
+                action.option_strings[action.option_strings.index(option)] = dashed
+                parser._option_string_actions[dashed] = action
+        if getattr(action, "_typehint", None) is bool:
+            action.nargs, action.const, action.metavar = "?", True, "BOOL"
+
+
+_DESCRIPTION = """Measure, induce and explain neural collapse in deep networks.
+
+  neuralcollapse train                      train on handwritten digits until the network collapses
+  neuralcollapse report runs/RUN            one page that shows it
+  neuralcollapse measure --run runs/RUN     measure its last checkpoint
+  neuralcollapse measure --features F.npz   measure features you have stored
+  neuralcollapse COMMAND --help             everything about a command
+"""
+
+
+def _version() -> str:
+    from neuralcollapse import __version__
+
+    return __version__
+
+
+def _fail(message: str, code: int) -> None:
+    print(f"neuralcollapse: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *rest: Any, **keywords: Any) -> None:
+    if not issubclass(category, DeprecationWarning | FutureWarning):
+        print(f"neuralcollapse: warning: {message}", file=sys.stderr)
+
+
+def _parsers() -> dict[str, tuple[ArgumentParser, Callable[[Namespace], None], str]]:
+    return {
+        "train": (_train_parser(), _train, "train until collapse, measuring every epoch"),
+        "measure": (_measure_parser(), _measure, "measure a model, a run, or stored features"),
+        "report": (_report_parser(), _report, "one offline HTML page of one or more runs"),
+    }
+
+
+# ---- train -----------------------------------------------------------------------------------------
+
+
+def _train_parser() -> ArgumentParser:
+    from neuralcollapse.train.config import TrainConfig
+
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = ArgumentParser(description="Train a classifier, measure its collapse every epoch, write a report.")
+    parser.add_class_arguments(TrainConfig)
+    parser.add_argument("--config", action="config", help="a YAML file of these options, such as a run's config.yaml")
+    return parser
+
+
+def _train(options: Namespace) -> None:
+    from neuralcollapse.train import TrainConfig, train
+    from neuralcollapse.train.record import read_metrics
+
+    values = {name: value for name, value in options.as_dict().items() if name != "config"}
+    folder = train(TrainConfig(**values))
+    if int(os.environ.get("LOCAL_RANK", "0")) > 0:
+        return
+    rows = read_metrics(folder)
+    _print_run(folder, rows)
+    from neuralcollapse.report import write_report
+
+    page = write_report([folder], folder / "report.html")
+    print(f"\nReport: {page}\nRun:    {folder}")
+
+
+def _print_run(folder: Path, rows: list[dict[str, str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    measured = [row for row in rows if row["nc1"]]
+    first, last = measured[0], measured[-1]
+    table = Table(title=f"{folder.name}: from epoch {first['epoch']} to {last['epoch']}")
+    for column in ("measure", "before", "after", "fell by"):
+        table.add_column(column, justify="left" if column == "measure" else "right")
+    for name in ("nc1", "nc2", "nc3", "nc4", "nc2_means", "cdnv", "ncc_mismatch"):
+        if first[name] and last[name]:
+            before, after = float(first[name]), float(last[name])
+            table.add_row(name.upper(), f"{before:.4g}", f"{after:.4g}", f"{before / after:.3g}x" if after else "")
+    for name in ("train_accuracy", "test_accuracy"):
+        table.add_row(name.replace("_", " "), f"{float(first[name]):.2%}", f"{float(last[name]):.2%}", "")
+    Console().print(table)
+
+
+# ---- measure ---------------------------------------------------------------------------------------
+
+
+def _measure_parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        description="Measure neural collapse: of a run, of a model over a data set, or of stored features."
+    )
+    parser.add_argument("--run", type=str | None, help="run folder made by neuralcollapse train")
+    parser.add_argument("--features", type=str | None, help=".safetensors or .npz: features, labels[, weight, bias]")
+    parser.add_argument("--model", type=str | None, help="torchvision:NAME, timm:NAME, mlp, ... or FILE.py:FUNCTION")
+    parser.add_argument("--checkpoint", type=str | None, help="weights of --model: .ckpt, .pt or .safetensors")
+    parser.add_argument("--data", type=str | None, help="data set for --model, as train --dataset names it")
+    parser.add_argument("--data_root", type=str | None, help="folder of torchvision's data sets")
+    parser.add_argument("--samples_per_class", type=int | None, help="measure on the first n of each class")
+    parser.add_argument("--image_size", type=int | None, help="side to which images are resized")
+    parser.add_argument("--classifier", type=str | None, help="name of the classifier layer, where it cannot be found")
+    parser.add_argument("--layers", type=list[str], default=[], help="inner layers to measure too: [layer1,layer2]")
+    parser.add_argument("--allow_missing", type=bool, default=False, help="measure although classes have no samples")
+    parser.add_argument("--json", type=str | None, help="write the numbers to this file as well")
+    return parser
+
+
+def _measure(options: Namespace) -> None:
+    given = [name for name in ("run", "features", "model") if options[name]]
+    if len(given) != 1:
+        raise ValueError(f"give one of --run, --features and --model, not {' and '.join(given) or 'none'}")
+    from rich.console import Console
+
+    if options.features:
+        found = _measure_features(options)
+        Console().print(found[1])
+        numbers = found[0]
+    else:
+        report = _measure_run(options) if options.run else _measure_model(options)
+        Console().print(report.table())
+        numbers = report.to_dict()
+    if options.json:
+        import json
+
+        Path(options.json).write_text(json.dumps(numbers, indent=1) + "\n")
+
+
+def _measure_features(options: Namespace) -> tuple[dict[str, float | None], Any]:
+    from rich.table import Table
+
+    from neuralcollapse import measure_features
+    from neuralcollapse.measurement import load_embeddings
+
+    stored = load_embeddings(options.features)
+    metrics = measure_features(**stored, allow_missing=options.allow_missing)
+    table = Table("measure", "value", title=f"{options.features}: {len(stored['labels']):,} samples")
+    for name, value in metrics.to_dict().items():
+        if value is not None:
+            table.add_row(name, f"{value:.4g}")
+    return metrics.to_dict(), table
+
+
+def _measure_run(options: Namespace) -> CollapseReport:
+    from neuralcollapse import measure
+    from neuralcollapse.train import load_run
+
+    run = load_run(options.run, data_root=options.data_root)
+    return measure(run.network, run.loader(), classifier=options.classifier, layers=options.layers)
+
+
+def _measure_model(options: Namespace) -> CollapseReport:
+    import torch
+
+    from neuralcollapse import measure
+    from neuralcollapse.train.config import TrainConfig
+    from neuralcollapse.train.datasets import eval_loader, load_images
+    from neuralcollapse.train.module import ImageNetwork, build_network
+    from neuralcollapse.train.run import load_weights
+
+    if not options.data:
+        raise ValueError("--model needs --data: the data set to measure on")
+    data = load_images(
+        options.data,
+        options.data_root or "data",
+        samples_per_class=options.samples_per_class,
+        image_size=options.image_size,
+    )
+    file, separator, function = options.model.rpartition(":")
+    if separator and file.endswith(".py"):
+        backbone = _user_model(Path(file), function)
+        network = ImageNetwork(backbone, *data.channel_moments(), data.image_shape[0])
+    else:
+        network = build_network(TrainConfig(dataset=options.data, model=options.model), data)
+    if options.checkpoint:
+        load_weights(_weights_owner(network, options.checkpoint), options.checkpoint)
+    else:
+        print("neuralcollapse: no --checkpoint: the weights are as the model starts with", file=sys.stderr)
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return measure(
+        network,
+        eval_loader(data.train),
+        classifier=options.classifier,
+        layers=[f"backbone.{name}" for name in options.layers],
+        device=accelerator,
+        allow_missing=options.allow_missing,
+    )
+
+
+def _weights_owner(network: Any, checkpoint: str) -> nn.Module:
+    """A run's checkpoint holds the normalisation too; anybody else's holds the backbone alone."""
+    from neuralcollapse.train.run import read_checkpoint
+
+    content = read_checkpoint(checkpoint)
+    inner = content.get("state_dict", content)
+    return network if "network.mean" in inner else network.backbone
+
+
+def _user_model(file: Path, function: str) -> nn.Module:
+    import importlib.util
+
+    from torch import nn
+
+    if not file.is_file():
+        raise FileNotFoundError(f"--model: no file {file}")
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # the user's own code
+        raise ValueError(f"--model: {file} failed when imported: {type(error).__name__}: {error}") from error
+    build = getattr(module, function, None)
+    if not callable(build):
+        raise ValueError(f"--model: {file} has no function {function!r}")
+    model = build()
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"--model: {function}() gave a {type(model).__name__}, not a torch.nn.Module")
+    return model
+
+
+# ---- report ----------------------------------------------------------------------------------------
+
+
+def _report_parser() -> ArgumentParser:
+    parser = ArgumentParser(description="One self-contained HTML page (and figures) of one or more runs.")
+    parser.add_argument("runs", nargs="+", help="run folders")
+    parser.add_argument("--output", type=str | None, help="the page; by default report.html in the first run")
+    parser.add_argument("--classes", type=list[int], default=[0, 1, 2, 3], help="four classes for the 3-D view")
+    parser.add_argument("--figures", type=str | None, help="folder for PNG or SVG figures as well")
+    parser.add_argument("--format", type=str, default="svg", help="of the figures: svg or png")
+    return parser
+
+
+def _report(options: Namespace) -> None:
+    from neuralcollapse.report import write_figures, write_report
+
+    folders = [Path(run) for run in options.runs]
+    output = Path(options.output) if options.output else folders[0] / "report.html"
+    print(f"Report: {write_report(folders, output, classes=options.classes)}")
+    if options.figures:
+        for path in write_figures(folders, Path(options.figures), format=options.format):
+            print(f"Figure: {path}")
+
+
+if __name__ == "__main__":
+    main()
