@@ -1,0 +1,95 @@
+"""One HTML page that opens offline: everything it needs is inside it."""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+import string
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+from plotly.offline import get_plotlyjs
+
+from neuralcollapse.report.figures import (
+    MEASURES,
+    accuracy_figure,
+    cosines_figure,
+    curves_figure,
+    space_figure,
+    space_points,
+)
+from neuralcollapse.report.history import History, read_history
+
+
+def write_report(folders: Sequence[Path], output: Path, *, classes: Sequence[int] = (0, 1, 2, 3)) -> Path:
+    """Write the page of one or more runs; returns its path.
+
+    Args:
+        folders: run folders; the curves of several overlay, and their geometry is shown one at a time.
+        output: the page.
+        classes: two to four classes for the view in space.
+
+    Raises:
+        FileNotFoundError: if a folder holds no run.
+        ValueError: if a run has nothing to draw yet, or a file of it is damaged.
+    """
+    histories = [read_history(Path(folder), classes) for folder in folders]
+    names = [history.name for history in histories]
+    content = {
+        "curves": _plain(curves_figure(histories)),
+        "accuracy": _plain(accuracy_figure(histories)),
+        "runs": [_geometry(history) for history in histories if history.frames],
+    }
+    template = string.Template(resources.files(__package__).joinpath("page.html").read_text())
+    page = template.substitute(
+        title=html.escape(", ".join(names)),
+        summary=_summary(histories),
+        geometry="" if content["runs"] else "hidden",
+        data=json.dumps(content).replace("<", "\\u003c"),
+        plotly=get_plotlyjs(),
+    )
+    output.parent.mkdir(parents=True, exist_ok=True)
+    partial = output.with_name(output.name + ".part")
+    partial.write_text(page, encoding="utf-8")
+    os.replace(partial, output)
+    return output
+
+
+def _plain(figure: go.Figure) -> Any:
+    return json.loads(figure.to_json())
+
+
+def _geometry(history: History) -> dict[str, Any]:
+    """First drawing of a run's geometry, and for each frame what changes in it."""
+    return {
+        "name": history.name,
+        "cosines": _plain(cosines_figure(history.frames[-1])),
+        "space": _plain(space_figure(history.frames[-1], history.chosen)),
+        "frames": [
+            {
+                "epoch": frame.epoch,
+                "cosines": [part.round(3).tolist() for part in (frame.weights, frame.means, frame.duality)],
+                "space": space_points(frame, len(history.chosen)),
+            }
+            for frame in history.frames
+        ],
+    }
+
+
+def _summary(histories: Sequence[History]) -> str:
+    """A row a run: what it was, and where it ended."""
+    heads = ("run", "data", "model", "optimizer", "epochs", "seed", *(name.upper() for name in MEASURES), "train", "test")
+    rows = []
+    for history in histories:
+        config, metrics = history.config, history.metrics
+        data = config.dataset + (f", {config.samples_per_class} a class" if config.samples_per_class else "")
+        cells = [history.name, data, config.model, config.optimizer, f"{metrics['epoch'][-1]:.0f}", config.seed]
+        cells += [f"{metrics[name][-1]:.3g}" for name in MEASURES]
+        cells += [f"{metrics[name][-1]:.2%}" for name in ("train_accuracy", "test_accuracy")]
+        rows.append("".join(f"<td>{html.escape(str(cell))}</td>" for cell in cells))
+    head = "".join(f"<th>{name}</th>" for name in heads)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(f'<tr>{row}</tr>' for row in rows)}</tbody></table>"
