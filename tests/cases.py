@@ -89,10 +89,7 @@ def oracle(
         return (unit @ unit.T)[~np.eye(k, dtype=bool)]
 
     pairs = [
-        (traces[i] + traces[j]) / (2 * ((means[i] - means[j]) ** 2).sum())
-        for i in range(k)
-        for j in range(k)
-        if i != j
+        (traces[i] + traces[j]) / (2 * ((means[i] - means[j]) ** 2).sum()) for i in range(k) for j in range(k) if i != j
     ]
     norms = np.linalg.norm(centred, axis=1)
     answer = {
@@ -114,9 +111,7 @@ def oracle(
             "equinorm_weights": float(w_norms.std() / w_norms.mean()),
             "equiangularity_weights": float(angles(w).std()),
             "max_equiangularity_weights": float(np.abs(angles(w) + 1 / (k - 1)).mean()),
-            "self_duality": float(
-                ((w / np.linalg.norm(w) - centred / np.linalg.norm(centred)) ** 2).sum()
-            ),
+            "self_duality": float(((w / np.linalg.norm(w) - centred / np.linalg.norm(centred)) ** 2).sum()),
             "bias_spread": float(b.std()),
         }
     return answer

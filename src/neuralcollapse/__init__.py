@@ -15,7 +15,8 @@ _HOMES = {
         "ClassStatistics", "CollapseMetrics", "collapse_metrics", "etf_distance", "measure_features",
         "nearest_etf", "simplex_etf",
     ),
-    "measurement": ("CollapseReport", "NeuralCollapse", "measure"),
+    "measurement": ("CollapseReport", "measure"),
+    "measurement.metric": ("NeuralCollapse",),
     "nn": ("find_classifier",),
     "train": ("NeuralCollapseCallback",),
 }  # fmt: skip
@@ -46,7 +47,8 @@ if TYPE_CHECKING:
         nearest_etf,
         simplex_etf,
     )
-    from neuralcollapse.measurement import CollapseReport, NeuralCollapse, measure
+    from neuralcollapse.measurement import CollapseReport, measure
+    from neuralcollapse.measurement.metric import NeuralCollapse
     from neuralcollapse.nn import find_classifier
     from neuralcollapse.train import NeuralCollapseCallback
 

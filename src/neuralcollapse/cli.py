@@ -47,11 +47,9 @@ class _Formatter(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
 def _spell_as_users_do(parser: ArgumentParser) -> None:
     """``--data-root`` for ``--data_root`` (both are understood), and ``--resume`` for ``--resume true``."""
     for action in parser._actions:
-        for option in list(action.option_strings):
-            dashed = option.replace("_", "-")
-            if dashed != option:
-                action.option_strings[action.option_strings.index(option)] = dashed
-                parser._option_string_actions[dashed] = action
+        dashed = [option.replace("_", "-") for option in action.option_strings]
+        parser._option_string_actions.update(dict.fromkeys(dashed, action))
+        action.option_strings = dashed
         if getattr(action, "_typehint", None) is bool:
             action.nargs, action.const, action.metavar = "?", True, "BOOL"
 
@@ -186,7 +184,13 @@ def _measure_features(options: Namespace) -> tuple[dict[str, float | None], Any]
     from neuralcollapse.measurement import load_embeddings
 
     stored = load_embeddings(options.features)
-    metrics = measure_features(**stored, allow_missing=options.allow_missing)
+    metrics = measure_features(
+        stored["features"],
+        stored["labels"],
+        stored.get("weight"),
+        stored.get("bias"),
+        allow_missing=options.allow_missing,
+    )
     table = Table("measure", "value", title=f"{options.features}: {len(stored['labels']):,} samples")
     for name, value in metrics.to_dict().items():
         if value is not None:

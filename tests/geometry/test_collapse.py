@@ -126,7 +126,7 @@ class TestBadInput:
             (features.index_fill(0, torch.tensor(2), math.inf), labels, ValueError, "NaN or infinity in 1 of 6"),
             (features[:, 0], labels, ValueError, r"features have shape \(6,\)"),
             (features[:0], labels[:0], ValueError, "at least 1"),
-            (features, torch.tensor([0, 1, 0, 0, 1, 0]), ValueError, "1 of 3 classes have no samples: 2.*allow_missing"),
+            (features, torch.tensor([0, 1, 0, 0, 1, 0]), ValueError, "1 of 3 classes have no samples: 2.*allow_miss"),
             (features, torch.zeros(6, dtype=torch.int64), ValueError, "2 of 3 classes have no samples: 1, 2"),
         ],
     )  # fmt: skip

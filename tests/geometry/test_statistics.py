@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import hypothesis.strategies as st
@@ -44,7 +45,7 @@ def test_moments_agree_with_numpy(case: Case) -> None:
 def test_merging_in_any_order_is_one_stream(cut: list[int], data: st.DataObject) -> None:
     case = draw(sizes=(20, 30, 10), spread=1e-3, offset=100.0)
     edges = [0, *sorted(cut), 60]
-    pieces = [slice(a, b) for a, b in zip(edges, edges[1:], strict=False)]
+    pieces = [slice(a, b) for a, b in itertools.pairwise(edges)]
     order = data.draw(st.permutations(range(len(pieces))))
     parts = gather(case, pieces)
     merged = ClassStatistics(3, 6)

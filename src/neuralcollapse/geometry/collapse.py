@@ -274,9 +274,7 @@ def _present_classes(counts: Int[Tensor, "K"], allow_missing: bool) -> Tensor:
     return present
 
 
-def _between_directions(
-    centred: Float[Tensor, "K d"], means: Float[Tensor, "K d"]
-) -> Float[Tensor, "d r"]:
+def _between_directions(centred: Float[Tensor, "K d"], means: Float[Tensor, "K d"]) -> Float[Tensor, "d r"]:
     """Columns u_i/s_i of the SVD of the centred means: Σ_B†/K is their outer product, of rank <= K-1.
 
     Directions in which the means differ by no more than float64 rounding are left out.
@@ -334,9 +332,7 @@ def _assemble(
         max_equiangularity_means=max_means,
         max_equiangularity_weights=max_weights,
         self_duality=(
-            None
-            if weight is None
-            else float((weight / weight.norm() - centred / centred.norm()).square().sum())
+            None if weight is None else float((weight / weight.norm() - centred / centred.norm()).square().sum())
         ),
         bias_spread=None if bias is None else float(bias.std(correction=0)),
     )

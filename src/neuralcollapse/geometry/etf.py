@@ -60,9 +60,7 @@ def simplex_etf(
     scale = math.sqrt(num_classes / (num_classes - 1))
     if rotation == "random":
         device = generator.device if generator is not None else None
-        gaussian = torch.randn(
-            feature_dim, num_classes - 1, generator=generator, dtype=torch.float64, device=device
-        )
+        gaussian = torch.randn(feature_dim, num_classes - 1, generator=generator, dtype=torch.float64, device=device)
         q, r = torch.linalg.qr(gaussian)
         q = q * r.diagonal().sign()  # the sign makes the frame Haar-distributed
         return (scale * helmert(num_classes).to(q) @ q.T).to(dtype)

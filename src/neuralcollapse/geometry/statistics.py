@@ -294,9 +294,7 @@ def check_batch(features: Tensor, labels: Tensor, num_classes: int, feature_dim:
     if features.ndim != 2 or features.shape[1] != feature_dim:
         raise ValueError(f"features have shape {tuple(features.shape)}: expected (B, {feature_dim})")
     if labels.shape != features.shape[:1]:
-        raise ValueError(
-            f"labels have shape {tuple(labels.shape)}: expected ({len(features)},), one label a feature"
-        )
+        raise ValueError(f"labels have shape {tuple(labels.shape)}: expected ({len(features)},), one label a feature")
     if not features.is_floating_point():
         raise TypeError(f"features have dtype {features.dtype}: expected a floating point dtype")
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:

@@ -40,7 +40,5 @@ def load_embeddings(path: str | Path) -> dict[str, Tensor]:
         raise ValueError(f"{path}: features are read from .safetensors or .npz files, not {path.suffix!r}")
     missing = {"features", "labels"} - set(tensors)
     if missing:
-        raise ValueError(
-            f"{path} lacks {' and '.join(sorted(missing))}; it holds {', '.join(tensors) or 'nothing'}"
-        )
+        raise ValueError(f"{path} lacks {' and '.join(sorted(missing))}; it holds {', '.join(tensors) or 'nothing'}")
     return {name: tensors[name] for name in ("features", "labels", "weight", "bias") if name in tensors}

@@ -78,6 +78,6 @@ class NeuralCollapse(Metric):
             merged.merge(ClassStatistics.from_state({name: states[name][rank] for name in _STATES}))
         return merged
 
-    def set_dtype(self, dst_type: torch.dtype) -> NeuralCollapse:
+    def set_dtype(self, dst_type: str | torch.dtype) -> NeuralCollapse:
         """Accumulators stay in float64, whatever precision the model takes."""
         return self

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -122,7 +122,7 @@ def measure(
     for layer in layers or ():
         if layer not in modules:
             raise ValueError(f"layers: the model has no layer {layer!r}; it has {', '.join(list(modules)[1:30])}, ...")
-    weight, bias = _affine(head)
+    weight, bias = affine(head)
     probes = {"": _Probe(name, len(weight), weight.shape[1])}
     probes |= {layer: _Probe(layer, len(weight)) for layer in layers or ()}
     held = _Held(ncc)
@@ -165,10 +165,10 @@ def measure(
             for key, value in statistics.items()
             if value is not None
         }
-    features, decisions, labels = held.tensors()
+    kept = held.tensors()
     mismatch = None
-    if features is not None:
-        mismatch = _mean_over_ranks(ncc_mismatch(features, decisions, main), len(features))
+    if kept is not None:
+        mismatch = _mean_over_ranks(ncc_mismatch(kept[0], kept[1], main), len(kept[0]))
     elif ncc:
         warnings.warn(
             "the features exceed 2 GiB and were not held: ncc_mismatch is left out (ncc=False silences this)",
@@ -176,6 +176,7 @@ def measure(
             stacklevel=2,
         )
     accuracy = _sum_over_ranks(right) / main.total
+    features, labels = (kept[0], kept[2]) if kept is not None else (None, None)
     return CollapseReport(metrics, accuracy, mismatch, inner, main, name, features, labels)
 
 
@@ -249,9 +250,9 @@ class _Held:
         # A copy: the layer's input may be a view of memory that the next batch overwrites.
         self._parts.append((features.to("cpu", copy=True), decisions.cpu(), labels.cpu()))
 
-    def tensors(self) -> tuple[Tensor, Tensor, Tensor] | tuple[None, None, None]:
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor] | None:
         if not self._parts:
-            return None, None, None
+            return None
         features, decisions, labels = (torch.cat(column) for column in zip(*self._parts, strict=True))
         return features, decisions, labels
 
@@ -316,9 +317,10 @@ def logits_of(output: Any) -> Tensor:
     return found
 
 
-def _affine(head: nn.Module) -> tuple[Tensor, Tensor]:
-    weight = head.weight.detach().flatten(1)
-    bias = getattr(head, "bias", None)
+def affine(classifier: nn.Module) -> tuple[Float[Tensor, "K d"], Float[Tensor, "K"]]:
+    """W and b of a classifier layer, without gradient; zeros where it has no bias."""
+    weight = classifier.get_parameter("weight").detach().flatten(1)
+    bias = getattr(classifier, "bias", None)
     return weight, weight.new_zeros(len(weight)) if bias is None else bias.detach()
 
 
@@ -336,10 +338,8 @@ def _tracked(loader: Iterable[Any], progress: bool | None) -> Iterator[Any]:
 
     console = Console(stderr=True)
     shown = console.is_terminal if progress is None else progress
-    total = len(loader) if hasattr(loader, "__len__") else None
-    yield from track(
-        loader, "Measuring", total=total, console=console, disable=not shown, transient=True
-    )
+    total = len(loader) if isinstance(loader, Sized) else None
+    yield from track(loader, "Measuring", total=total, console=console, disable=not shown, transient=True)
 
 
 def _merge_ranks(statistics: ClassStatistics | None) -> ClassStatistics | None:
@@ -360,12 +360,12 @@ def _on_host(statistics: ClassStatistics) -> dict[str, Tensor]:
     return {name: tensor.cpu() for name, tensor in statistics.state().items()}
 
 
-def _sum_over_ranks(value: float) -> float:
+def _sum_over_ranks(value: float | int) -> float:
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
-        return value
+        return float(value)
     values: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(values, value)
-    return sum(values)
+    dist.all_gather_object(values, float(value))
+    return float(sum(values))
 
 
 def _mean_over_ranks(value: float, count: int) -> float:

@@ -39,9 +39,7 @@ def build_backbone(name: str, num_classes: int, image_shape: tuple[int, int, int
         return _timm(architecture, num_classes, channels)
     if source == "torchvision" or (not source and name in BACKBONES):
         return _torchvision(architecture, num_classes, channels)
-    raise ValueError(
-        f"unknown model {name!r}: choose {', '.join(BACKBONES)}, torchvision:NAME or timm:NAME"
-    )
+    raise ValueError(f"unknown model {name!r}: choose {', '.join(BACKBONES)}, torchvision:NAME or timm:NAME")
 
 
 def mlp(inputs: int, num_classes: int, width: int = 256, depth: int = 4) -> nn.Sequential:

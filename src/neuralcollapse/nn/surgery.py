@@ -60,9 +60,10 @@ def _candidates(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def _timm_candidates(model: nn.Module) -> dict[str, nn.Module]:
-    if not hasattr(model, "get_classifier"):
+    get_classifier = getattr(model, "get_classifier", None)
+    if not callable(get_classifier):
         return {}
-    head = model.get_classifier()
+    head = get_classifier()
     heads = head if isinstance(head, tuple | list) else (head,)
     found: dict[str, nn.Module] = {}
     for name, module in model.named_modules():
@@ -113,7 +114,9 @@ def _is_chain(module: nn.Module) -> bool:
 
 def _linear_layers(module: nn.Module) -> dict[str, nn.Module]:
     """Linear layers and 1x1 convolutions by name, in order of registration; Linear ones first choice."""
-    layers = {name: layer for name, layer in module.named_modules() if isinstance(layer, nn.Linear)}
+    layers: dict[str, nn.Module] = {
+        name: layer for name, layer in module.named_modules() if isinstance(layer, nn.Linear)
+    }
     if layers:
         return layers
     return {
@@ -124,8 +127,8 @@ def _linear_layers(module: nn.Module) -> dict[str, nn.Module]:
 
 
 def _shape(layer: nn.Module) -> tuple[int, int]:
-    shape = layer.weight.shape
-    return int(shape[0]), int(shape[1])
+    weight = layer.get_parameter("weight")
+    return weight.shape[0], weight.shape[1]
 
 
 def _join(outer: str, inner: str) -> str:

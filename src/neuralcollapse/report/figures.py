@@ -102,9 +102,12 @@ def space_figure(frame: Frame, chosen: Sequence[int]) -> go.Figure:
                 line={"color": colour, "width": 5},
                 hovertemplate=f"class {chosen[index]}, {part}<extra></extra>",
             )  # fmt: skip
-    axis = {"visible": False, "range": [-1.7, 1.7]}
+    scene_axis = {"visible": False, "range": [-1.7, 1.7]}
     figure.update_layout(
-        scene={"xaxis": axis, "yaxis": axis, "zaxis": axis, "aspectmode": "cube", "camera": {"eye": {"x": 0.95, "y": 0.3, "z": 0.35}}},
+        scene={
+            "xaxis": scene_axis, "yaxis": scene_axis, "zaxis": scene_axis, "aspectmode": "cube",
+            "camera": {"eye": {"x": 0.95, "y": 0.3, "z": 0.35}},
+        },
         uirevision="kept",
     )  # fmt: skip
     figure.update_layout(legend={"orientation": "h", "y": 0})

@@ -82,7 +82,17 @@ def _geometry(history: History) -> dict[str, Any]:
 
 def _summary(histories: Sequence[History]) -> str:
     """A row a run: what it was, and where it ended."""
-    heads = ("run", "data", "model", "optimizer", "epochs", "seed", *(name.upper() for name in MEASURES), "train", "test")
+    heads = (
+        "run",
+        "data",
+        "model",
+        "optimizer",
+        "epochs",
+        "seed",
+        *(name.upper() for name in MEASURES),
+        "train",
+        "test",
+    )
     rows = []
     for history in histories:
         config, metrics = history.config, history.metrics

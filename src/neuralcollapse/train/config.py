@@ -67,7 +67,7 @@ class TrainConfig:
             ValueError: naming the field, its value and the constraint.
         """
         digits = self.dataset == "digits"
-        filled = {
+        filled: dict[str, Any] = {
             "model": self.model or ("mlp" if digits else "resnet18"),
             "epochs": self.epochs if self.epochs is not None else (120 if digits else 200),
             "batch_size": self.batch_size or (2048 if self.optimizer == "lbfgs" else 128),

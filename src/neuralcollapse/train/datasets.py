@@ -141,7 +141,7 @@ def load_images(
 class _Raw:
     """A split before its images are decoded."""
 
-    decode: Callable[[np.ndarray], Sequence[Tensor]]
+    decode: Callable[[np.ndarray], Tensor | list[Tensor]]
     """uint8 images (C, H, W) of the rows asked for; one tensor (N, C, H, W) where they share a size."""
     labels: np.ndarray
     classes: Sequence[str]
@@ -162,7 +162,7 @@ def _first_of_each_class(split: _Raw, samples: int | None) -> np.ndarray:
     return np.sort(np.concatenate(keep))
 
 
-def _stack(images: Sequence[Tensor], size: int | None) -> Tensor:
+def _stack(images: Tensor | list[Tensor], size: int | None) -> Tensor:
     from torchvision.transforms.v2 import functional
 
     if size is not None and not (isinstance(images, Tensor) and images.shape[2:] == (size, size)):
@@ -170,7 +170,7 @@ def _stack(images: Sequence[Tensor], size: int | None) -> Tensor:
             parts = [functional.resize(part, [size, size]) for part in images.split(4096)]
             return torch.cat(parts)
         images = [functional.resize(image, [size, size]) for image in images]
-    return images if isinstance(images, Tensor) else torch.stack(list(images))
+    return images if isinstance(images, Tensor) else torch.stack(images)
 
 
 def _from_tensor(pixels: Tensor, labels: Any, classes: Sequence[str]) -> _Raw:
@@ -201,8 +201,9 @@ def _torchvision(name: str, root: str | Path) -> Iterator[_Raw]:
             except RuntimeError:  # torchvision's word for "not there"
                 data = kind(root, train=train, download=True)
         except (RuntimeError, OSError) as error:
+            reason = " ".join(str(error).split())
             raise FileNotFoundError(
-                f"no {name} under {Path(root).resolve()} and it could not be downloaded ({error}). "
+                f"no {name} under {Path(root).resolve()} and it could not be downloaded ({reason}). "
                 "Point --data-root at a folder in torchvision's layout"
             ) from error
         except ValueError as error:
@@ -237,7 +238,11 @@ def _imagefolder(path: str) -> Iterator[_Raw]:
     for folder, kept in parts:
         names = [folder.samples[row][0] for row in kept]
         labels = np.asarray(folder.targets, dtype=np.int64)[kept]
-        yield _Raw(lambda rows, names=names: [_open(names[row]) for row in rows], labels, folder.classes)
+        yield _Raw(_file_decoder(names), labels, folder.classes)
+
+
+def _file_decoder(names: list[str]) -> Callable[[np.ndarray], list[Tensor]]:
+    return lambda rows: [_open(names[row]) for row in rows]
 
 
 def _open(name: str) -> Tensor:

@@ -48,7 +48,9 @@ def build_network(config: TrainConfig, data: ImageData) -> ImageNetwork:
     torch.manual_seed(config.seed)
     backbone = build_backbone(str(config.model), len(data.classes), (channels, height, width))
     network = ImageNetwork(backbone, *data.channel_moments(), channels)
-    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    if config.optimizer == "lbfgs":  # torch's L-BFGS flattens gradients, which needs them contiguous
+        return network
+    return network.to(memory_format=torch.channels_last)
 
 
 class ClassifierModule(L.LightningModule):
@@ -93,9 +95,7 @@ class ClassifierModule(L.LightningModule):
             )
         optimizer: torch.optim.Optimizer
         if config.optimizer == "sgd":
-            optimizer = torch.optim.SGD(
-                parameters, lr=rate, momentum=config.momentum, weight_decay=decay
-            )
+            optimizer = torch.optim.SGD(parameters, lr=rate, momentum=config.momentum, weight_decay=decay)
         else:
             optimizer = torch.optim.Adam(parameters, lr=rate, weight_decay=decay)
         schedule = torch.optim.lr_scheduler.StepLR(optimizer, config.lr_decay_every, gamma=0.1)

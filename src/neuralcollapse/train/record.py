@@ -17,6 +17,7 @@ from torch import Tensor
 from torchmetrics.classification import MulticlassAccuracy
 
 from neuralcollapse.measurement import CollapseReport
+from neuralcollapse.measurement.model import affine
 from neuralcollapse.train.callback import SHOWN, NeuralCollapseCallback
 
 _SHOWN_CLASSES = 10
@@ -68,7 +69,7 @@ class RunRecorder(NeuralCollapseCallback):
             "test_accuracy": accuracy,
         }
         if report is not None:
-            weight, bias = _classifier(pl_module, report.classifier)
+            weight, bias = affine(pl_module.get_submodule(report.classifier))
             save_snapshot(self.folder, epoch, report, weight, bias)
             row |= report.to_dict()
         append_metrics(self.folder, row)
@@ -92,12 +93,6 @@ class RunRecorder(NeuralCollapseCallback):
         return float(counted.compute())
 
 
-def _classifier(model: torch.nn.Module, name: str) -> tuple[Tensor, Tensor]:
-    layer = model.get_submodule(name)
-    weight = layer.weight.detach().flatten(1)
-    return weight, weight.new_zeros(len(weight)) if layer.bias is None else layer.bias.detach()
-
-
 def save_snapshot(folder: Path, epoch: int, report: CollapseReport, weight: Tensor, bias: Tensor) -> None:
     """Classifier and class means of an epoch, and where a few samples lie among the means (kilobytes).
 
@@ -113,9 +108,7 @@ def save_snapshot(folder: Path, epoch: int, report: CollapseReport, weight: Tens
     }
     if report.features is not None and report.labels is not None:
         shown = min(_SHOWN_CLASSES, statistics.num_classes)
-        rows = torch.cat(
-            [(report.labels == label).nonzero().flatten()[:_SHOWN_SAMPLES] for label in range(shown)]
-        )
+        rows = torch.cat([(report.labels == label).nonzero().flatten()[:_SHOWN_SAMPLES] for label in range(shown)])
         centre = statistics.balanced_mean.cpu()
         centred_means = statistics.means[:shown].cpu() - centre
         tensors["sample_products"] = (report.features[rows].double() - centre) @ centred_means.T

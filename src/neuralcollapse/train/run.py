@@ -177,9 +177,7 @@ def _check_folder(folder: Path, config: TrainConfig) -> None:
     if not (folder / "config.yaml").is_file():
         return
     if not config.resume:
-        raise FileExistsError(
-            f"{folder} holds a run already: continue it with --resume, or choose another --output"
-        )
+        raise FileExistsError(f"{folder} holds a run already: continue it with --resume, or choose another --output")
     before, now = TrainConfig.load(folder / "config.yaml").to_dict(), config.to_dict()
     changed = [name for name in now if name not in _MAY_CHANGE and now[name] != before[name]]
     if changed:

@@ -1,0 +1,38 @@
+# Each target makes what it needs: `make demo` or `make test` alone is enough on a machine with Python 3.11.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help demo test lint bench clean
+
+help:  ## list the commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: .venv/core  ## train on handwritten digits until the network collapses, print a table, write a page
+	rm -rf runs/demo
+	$(BIN)/neuralcollapse train --output runs/demo
+
+test: lint  ## lint and run all tests
+	$(BIN)/python -m pytest
+
+lint: .venv/dev  ## ruff, mypy, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: .venv/dev  ## check every timed claim, both sides in one run (BENCH=--quick for a short look)
+	for script in benchmarks/bench_*.py; do $(BIN)/python $$script $(BENCH) || exit 1; done
+
+clean:  ## remove the environment
+	rm -rf .venv
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/core: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+.venv/dev: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	touch $@ .venv/core
