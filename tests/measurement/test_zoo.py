@@ -17,7 +17,7 @@ TIMM = {
     "resnet18": 64, "vit_tiny_patch16_224": 224, "swin_tiny_patch4_window7_224": 224, "convnext_atto": 64,
     "efficientnet_b0": 64, "mobilenetv3_small_050": 64, "densenet121": 64, "regnetx_002": 64, "mixer_s32_224": 224,
     "deit_tiny_patch16_224": 224, "cait_xxs24_224": 224, "beit_base_patch16_224": 224, "ghostnet_050": 64,
-    "repvgg_a0": 64, "hrnet_w18_small": 64, "levit_128s": 224, "poolformer_s12": 64, "edgenext_xx_small": 64,
+    "repvgg_a0": 64, "hrnet_w18_small": 64, "visformer_tiny": 224, "poolformer_s12": 64, "edgenext_xx_small": 64,
     "mobilevit_xxs": 64, "vgg11": 64, "xcit_nano_12_p16_224": 224, "dla34": 64, "inception_v4": 96, "nf_regnet_b0": 64,
     "davit_tiny": 64, "pvt_v2_b0": 64,
 }  # fmt: skip
@@ -54,3 +54,10 @@ def test_timm(name: str) -> None:
     timm = pytest.importorskip("timm")
     torch.manual_seed(0)
     check(timm.create_model(name, pretrained=False, num_classes=CLASSES), TIMM[name])
+
+
+def test_two_heads_trained_together_are_ambiguous() -> None:
+    timm = pytest.importorskip("timm")
+    model = timm.create_model("levit_128s", pretrained=False, num_classes=CLASSES)
+    with pytest.raises(ValueError, match=r"ambiguous classifier: head\.linear .*, head_dist\.linear"):
+        measure(model, [])

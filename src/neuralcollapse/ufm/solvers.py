@@ -1,0 +1,310 @@
+"""First- and second-order solvers, each ending with a certificate."""
+
+from __future__ import annotations
+
+import enum
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+from scipy.optimize import minimize
+
+from neuralcollapse.ufm.certificate import Certificate, Verdict, certify, descent_direction
+from neuralcollapse.ufm.problem import UFM, Point
+
+
+class Stop(enum.Enum):
+    """Why a solver stopped."""
+
+    CLOSED_FORM = "closed form"
+    CERTIFIED = "the gap is within tol"
+    ITERATIONS = "max_iterations reached: raise it, or start from this solution"
+    STALLED = "no further decrease in float64: the point is critical to rounding"
+
+
+@dataclass(frozen=True)
+class Step:
+    """A line of a solver's history."""
+
+    iteration: int
+    value: float
+    gap: float
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Where a solver ended, why, and how good that is for certain."""
+
+    problem: UFM
+    class_point: Point
+    """The point; with one feature a class where that says it all."""
+    value: float
+    method: str
+    stop: Stop
+    history: list[Step] = field(default_factory=list, repr=False)
+    seconds: float = 0.0
+    relaxed: Solution | None = None
+    """For d too small to reach the convex bound: the solution of lowest rank that does reach it."""
+
+    @cached_property
+    def point(self) -> Point:
+        """The point with a feature for each sample, (d, N): expanded when asked for."""
+        if self.class_point.H.shape[1] == self.problem.total:
+            return self.class_point
+        return self.problem.expand(self.class_point)
+
+    @cached_property
+    def certificate(self) -> Certificate:
+        """The proof; with the bound of the relaxed solution where that is better."""
+        own = certify(self.model, self.class_point)
+        if self.relaxed is None:
+            return own
+        bound = max(own.lower_bound, self.relaxed.certificate.lower_bound)
+        return replace(own, lower_bound=bound, gap=own.value - bound)
+
+    @property
+    def model(self) -> UFM:
+        """The model in whose coordinates the point is held."""
+        return self.problem if self.class_point.H.shape[1] == self.problem.total else self.problem.by_class
+
+    def __str__(self) -> str:
+        iterations = f", {self.history[-1].iteration} iterations" if self.history else ""
+        return f"{self.method}{iterations}, {self.seconds:.3g} s, {self.stop.value}\n{self.certificate}"
+
+
+def solve(
+    problem: UFM,
+    *,
+    method: str = "newton",
+    start: Point | None = None,
+    seed: int = 0,
+    tol: float = 1e-8,
+    max_iterations: int | None = None,
+) -> Solution:
+    """Minimise f, until the duality gap is at most ``tol``.
+
+    Args:
+        problem: the model, with equal or unequal classes and any d.
+        method: ``gradient`` (Barzilai-Borwein steps, nonmonotone line search), ``sgd``, ``adam``, ``lbfgs``
+            (SciPy's), or ``newton``: features averaged within classes, L-BFGS, Newton steps, and from any
+            strict saddle out along Theorem 3.2's direction.
+        start: where to begin; by default a random point.
+        seed: of the random start, and of SGD's batches.
+        tol: the duality gap at which to stop.
+        max_iterations: by default what the method needs.
+
+    Raises:
+        ValueError: if the method is unknown, ``tol`` not positive, or the start does not fit.
+
+    >>> unequal = UFM(3, [20, 5, 1], 3, lambda_w=1e-2, lambda_h=1e-3, lambda_b=1e-2)
+    >>> unequal.solve().certificate.gap < 1e-8
+    True
+    """
+    if method not in METHODS:
+        raise ValueError(f"method={method!r} is unknown: choose {', '.join(METHODS)}")
+    if not tol > 0:
+        raise ValueError(f"tol={tol} must be positive")
+    model = problem.by_class if method == "newton" else problem
+    if start is None:
+        start = model.random_point(seed, scale=1 / math.sqrt(problem.feature_dim))
+    elif start.H.shape[1] == problem.total:
+        problem.check(start)
+        start = problem.average(start) if method == "newton" else start
+    else:
+        problem.by_class.check(start)
+        start = start if method == "newton" else problem.expand(start)
+    began = time.perf_counter()
+    iterate, default, every = METHODS[method]
+    limit = max_iterations or default
+    history: list[Step] = []
+    best = start
+    stop = Stop.STALLED
+    for iteration, point in iterate(model, start, seed, limit):
+        best = point
+        if iteration % every == 0 or iteration >= limit:
+            found = certify(model, point, tol=tol)
+            history.append(Step(iteration, found.value, found.gap))
+            if found.gap <= tol:
+                stop = Stop.CERTIFIED
+                break
+            if iteration >= limit:
+                stop = Stop.ITERATIONS
+                break
+    solution = Solution(problem, best, model.objective(best), method, stop, history, time.perf_counter() - began)
+    if stop is Stop.STALLED and method == "newton" and solution.certificate.verdict is Verdict.NOT_TIGHT:
+        solution = replace(solution, relaxed=_raise_rank(problem, tol))
+    return replace(solution, seconds=time.perf_counter() - began)
+
+
+def _raise_rank(problem: UFM, tol: float) -> Solution | None:
+    """The convex program through its factorisation: raise the rank until the certificate closes."""
+    if problem.feature_dim >= problem.num_classes:
+        return None
+    wider = UFM(
+        problem.num_classes, problem.class_counts.tolist(), problem.feature_dim + 1,
+        lambda_w=problem.lambda_w, lambda_h=problem.lambda_h, lambda_b=problem.lambda_b,
+    )  # fmt: skip
+    solution = solve(wider, tol=tol)
+    return solution.relaxed or solution
+
+
+Iterates = Iterator[tuple[int, Point]]
+
+
+def _objective(model: UFM) -> Callable[[np.ndarray], tuple[float, np.ndarray]]:
+    def value_and_gradient(x: np.ndarray) -> tuple[float, np.ndarray]:
+        point = model.point(x)
+        return model.objective(point), model.gradient(point).to_vector()
+
+    return value_and_gradient
+
+
+def _gradient(model: UFM, start: Point, seed: int, limit: int) -> Iterates:
+    """Barzilai-Borwein steps under the nonmonotone line search of Grippo, Lampariello and Lucidi."""
+    evaluate = _objective(model)
+    x = start.to_vector()
+    value, gradient = evaluate(x)
+    recent = [value]
+    size = 1.0
+    for iteration in range(1, limit + 1):
+        while True:
+            candidate = x - size * gradient
+            new_value, new_gradient = evaluate(candidate)
+            if new_value <= max(recent) - 1e-4 * size * float(gradient @ gradient):
+                break
+            size /= 2
+            if size < 1e-14:
+                return
+        step, change = candidate - x, new_gradient - gradient
+        x, gradient = candidate, new_gradient
+        recent = [*recent[-9:], new_value]
+        curved = float(step @ change)
+        size = min(max(float(step @ step) / curved, 1e-6), 1e6) if curved > 0 else 1e3
+        yield iteration, model.point(x)
+
+
+def _adam(model: UFM, start: Point, seed: int, limit: int) -> Iterates:
+    """Adam (Kingma and Ba 2015) with a step falling from 0.05 as a cosine."""
+    evaluate = _objective(model)
+    x = start.to_vector()
+    first, second = np.zeros_like(x), np.zeros_like(x)
+    for iteration in range(1, limit + 1):
+        gradient = evaluate(x)[1]
+        first = 0.9 * first + 0.1 * gradient
+        second = 0.999 * second + 0.001 * gradient**2
+        rate = 0.05 * (1 + math.cos(math.pi * iteration / limit)) / 2
+        x = x - rate * (first / (1 - 0.9**iteration)) / (np.sqrt(second / (1 - 0.999**iteration)) + 1e-12)
+        yield iteration, model.point(x)
+
+
+def _sgd(model: UFM, start: Point, seed: int, limit: int) -> Iterates:
+    """Batches of half the samples, momentum 0.9, a step falling from 0.2 as a cosine.
+
+    A batch's gradient is that of W and b over the batch and of its own features, scaled to the mean.
+    """
+    rng = np.random.default_rng(seed)
+    weight, features, bias = start.W.copy(), start.H.copy(), start.b.copy()
+    speed = Point(np.zeros_like(weight), np.zeros_like(features), np.zeros_like(bias))
+    samples = len(model.labels)
+    size = max(1, samples // 2)
+    for iteration in range(1, limit + 1):
+        rows = rng.choice(samples, size, replace=False)
+        logits = weight @ features[:, rows] + bias[:, None]
+        logits -= logits.max(0)
+        residual = np.exp(logits)
+        residual /= residual.sum(0)
+        residual[model.labels[rows], np.arange(size)] -= 1
+        rate = 0.2 * (1 + math.cos(math.pi * iteration / limit)) / 2
+        speed.W[:] = 0.9 * speed.W + residual @ features[:, rows].T / size + model.lambda_w * weight
+        speed.b[:] = 0.9 * speed.b + residual.sum(1) / size + model.lambda_b * bias
+        own = (weight.T @ residual / model.total + model.lambda_h * features[:, rows]) * (samples / size)
+        speed.H[:] *= 0.9
+        speed.H[:, rows] += own
+        weight -= rate * speed.W
+        features -= rate * speed.H
+        bias -= rate * speed.b
+        yield iteration, Point(weight.copy(), features.copy(), bias.copy())
+
+
+def _lbfgs(model: UFM, start: Point, seed: int, limit: int) -> Iterates:
+    """SciPy's L-BFGS, restarted every hundred iterations to look at the gap."""
+    x = start.to_vector()
+    evaluate = _objective(model)
+    iteration = 0
+    while iteration < limit:
+        options = {"maxiter": 100, "gtol": 1e-14, "ftol": 0, "maxcor": 20}
+        found = minimize(evaluate, x, jac=True, method="L-BFGS-B", options=options)
+        moved = not np.array_equal(found.x, x)
+        x = found.x
+        iteration = min(iteration + 100, limit)
+        yield iteration, model.point(x)
+        if not moved:
+            return
+
+
+def _newton(model: UFM, start: Point, seed: int, limit: int) -> Iterates:
+    """From saddles along the negative curvature, far away by L-BFGS, near a minimum by Newton steps."""
+    evaluate = _objective(model)
+    point = start
+    for iteration in range(1, limit + 1):
+        before = model.objective(point)
+        found = certify(model, point)
+        if found.verdict is Verdict.SADDLE:
+            point = _escape(model, point)
+        elif found.gradient_norm > 1e-5:
+            options = {"maxiter": 300, "gtol": 1e-7, "ftol": 0, "maxcor": 30}
+            point = model.point(minimize(evaluate, point.to_vector(), jac=True, method="L-BFGS-B", options=options).x)
+        else:
+            point = _newton_step(model, point)
+        yield iteration, point
+        if not model.objective(point) < before and model.gradient(point).norm() < 1e-7:
+            settled = certify(model, point)
+            if settled.verdict is not Verdict.SADDLE:
+                return
+
+
+def _escape(model: UFM, point: Point) -> Point:
+    """Go down along Theorem 3.2's direction, by as much as it pays."""
+    step = descent_direction(model, point).step
+    value = model.objective(point)
+    size, best, best_value = 1.0, point, value
+    for _ in range(40):
+        candidate = point + size * step
+        reached = model.objective(candidate)
+        if reached < best_value:
+            best, best_value = candidate, reached
+        elif best_value < value:
+            break
+        size /= 2
+    return best
+
+
+def _newton_step(model: UFM, point: Point) -> Point:
+    """A step with the absolute values of the Hessian's eigenvalues, halved until f does not rise."""
+    from neuralcollapse.ufm.saddles import dense_hessian
+
+    values, vectors = np.linalg.eigh(dense_hessian(model, point))
+    gradient = model.gradient(point).to_vector()
+    along = vectors.T @ gradient
+    scaled = np.where(np.abs(values) > 1e-10 * np.abs(values).max(), along / np.maximum(np.abs(values), 1e-300), 0)
+    step = -vectors @ scaled
+    value, size = model.objective(point), 1.0
+    while size > 1e-8:
+        candidate = model.point(point.to_vector() + size * step)
+        if model.objective(candidate) <= value:
+            return candidate
+        size /= 2
+    return point
+
+
+METHODS: dict[str, tuple[Callable[[UFM, Point, int, int], Iterates], int, int]] = {
+    "gradient": (_gradient, 50_000, 100),
+    "sgd": (_sgd, 20_000, 500),
+    "adam": (_adam, 20_000, 500),
+    "lbfgs": (_lbfgs, 20_000, 1),
+    "newton": (_newton, 200, 1),
+}
+"""Method: its iterates, its default limit, and iterations between looks at the gap."""
