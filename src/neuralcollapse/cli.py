@@ -151,7 +151,7 @@ def _measure_parser() -> ArgumentParser:
     parser.add_argument("--samples_per_class", type=int | None, help="measure on the first n of each class")
     parser.add_argument("--image_size", type=int | None, help="side to which images are resized")
     parser.add_argument("--classifier", type=str | None, help="name of the classifier layer, where it cannot be found")
-    parser.add_argument("--layers", type=list[str], default=[], help="inner layers to measure too: [layer1,layer2]")
+    parser.add_argument("--layers", type=str, default="", help="inner layers to measure too: layer3,layer4")
     parser.add_argument("--allow_missing", type=bool, default=False, help="measure although classes have no samples")
     parser.add_argument("--json", type=str | None, help="write the numbers to this file as well")
     return parser
@@ -203,7 +203,7 @@ def _measure_run(options: Namespace) -> CollapseReport:
     from neuralcollapse.train import load_run
 
     run = load_run(options.run, data_root=options.data_root)
-    return measure(run.network, run.loader(), classifier=options.classifier, layers=options.layers)
+    return measure(run.network, run.loader(), classifier=options.classifier, layers=_words(options.layers))
 
 
 def _measure_model(options: Namespace) -> CollapseReport:
@@ -238,7 +238,7 @@ def _measure_model(options: Namespace) -> CollapseReport:
         network,
         eval_loader(data.train),
         classifier=options.classifier,
-        layers=[f"backbone.{name}" for name in options.layers],
+        layers=[f"backbone.{name}" for name in _words(options.layers)],
         device=accelerator,
         allow_missing=options.allow_missing,
     )
@@ -251,6 +251,10 @@ def _weights_owner(network: Any, checkpoint: str) -> nn.Module:
     content = read_checkpoint(checkpoint)
     inner = content.get("state_dict", content)
     return network if "network.mean" in inner else network.backbone
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
 
 
 def _user_model(file: Path, function: str) -> nn.Module:
@@ -284,7 +288,7 @@ def _report_parser() -> ArgumentParser:
     parser = ArgumentParser(description="One self-contained HTML page (and figures) of one or more runs.")
     parser.add_argument("runs", nargs="+", help="run folders")
     parser.add_argument("--output", type=str | None, help="the page; by default report.html in the first run")
-    parser.add_argument("--classes", type=list[int], default=[0, 1, 2, 3], help="four classes for the 3-D view")
+    parser.add_argument("--classes", type=str, default="0,1,2,3", help="two to four classes for the view in space")
     parser.add_argument("--figures", type=str | None, help="folder for PNG or SVG figures as well")
     parser.add_argument("--format", type=str, default="svg", help="of the figures: svg or png")
     return parser
@@ -295,7 +299,11 @@ def _report(options: Namespace) -> None:
 
     folders = [Path(run) for run in options.runs]
     output = Path(options.output) if options.output else folders[0] / "report.html"
-    print(f"Report: {write_report(folders, output, classes=options.classes)}")
+    try:
+        classes = [int(word) for word in _words(options.classes)]
+    except ValueError as error:
+        raise ValueError(f"--classes {options.classes}: give class numbers such as 0,1,2,3") from error
+    print(f"Report: {write_report(folders, output, classes=classes)}")
     if options.figures:
         for path in write_figures(folders, Path(options.figures), format=options.format):
             print(f"Figure: {path}")

@@ -198,7 +198,7 @@ def test_measure_a_users_own_model_and_checkpoint(tmp_path: Path) -> None:
     torch.save({"1.weight": torch.randn(20, 64), "1.bias": torch.zeros(20), "3.weight": torch.randn(10, 20),
                 "3.bias": torch.zeros(10)}, tmp_path / "mine.pt")  # fmt: skip
     done = run(
-        "measure", "--model", "mine.py:make", "--checkpoint", "mine.pt", "--data", "digits", "--layers", "[1]",
+        "measure", "--model", "mine.py:make", "--checkpoint", "mine.pt", "--data", "digits", "--layers", "1",
         cwd=tmp_path,
     )  # fmt: skip
     assert "backbone.3" in done.stdout

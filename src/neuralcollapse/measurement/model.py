@@ -95,8 +95,8 @@ def measure(
 
     The classifier's input is what is measured (Zhu et al., equations (7) to (10)). The model is put in
     evaluation mode and afterwards left as it was found, also after an error: training mode of each
-    module, buffers, hooks, device. Under torch.distributed each rank passes its own share of the data
-    and every rank gets the answer for all.
+    module, buffers, hooks, device. Under torch.distributed each rank passes its own share of the data,
+    all compute with the buffers of rank 0, and every rank gets the answer for all.
 
     Args:
         model: any torch classifier; the classifier layer is found by :func:`neuralcollapse.find_classifier`.
@@ -128,6 +128,7 @@ def measure(
     held = _Held(ncc)
     right = 0
     with _untouched(model), contextlib.ExitStack() as hooks:
+        broadcast_buffers(model)
         hooks.callback(head.register_forward_pre_hook(probes[""].before, with_kwargs=True).remove)
         for layer in layers or ():
             hooks.callback(modules[layer].register_forward_hook(probes[layer].after).remove)
@@ -342,9 +343,24 @@ def _tracked(loader: Iterable[Any], progress: bool | None) -> Iterator[Any]:
     yield from track(loader, "Measuring", total=total, console=console, disable=not shown, transient=True)
 
 
+def broadcast_buffers(model: nn.Module) -> None:
+    """Give every rank the buffers of rank 0, as DDP does before a forward pass in training.
+
+    Running statistics of batch normalisation differ between ranks: without this each would measure its
+    share of the data on another model.
+    """
+    if _distributed():
+        for buffer in model.buffers():
+            dist.broadcast(buffer, 0)
+
+
+def _distributed() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
 def _merge_ranks(statistics: ClassStatistics | None) -> ClassStatistics | None:
     """The statistics of all ranks; every rank gets the same."""
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+    if not _distributed():
         return statistics
     states: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(states, None if statistics is None else _on_host(statistics))
@@ -361,7 +377,7 @@ def _on_host(statistics: ClassStatistics) -> dict[str, Tensor]:
 
 
 def _sum_over_ranks(value: float | int) -> float:
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+    if not _distributed():
         return float(value)
     values: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(values, float(value))

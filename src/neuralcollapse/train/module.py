@@ -65,13 +65,14 @@ class ClassifierModule(L.LightningModule):
         """Logits."""
         return self.network(pixels)
 
-    def on_train_epoch_start(self) -> None:
-        """Draw each epoch from its own seed: a resumed run continues as the unbroken one would."""
-        torch.manual_seed((self.config.seed * 100_003 + self.current_epoch) * 1009 + self.global_rank)
-
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Cross-entropy of a batch; the optimizer adds the weight decay, except for L-BFGS."""
         pixels, labels = batch
+        # Each batch draws from its own seed: a resumed run continues as the unbroken one would, and L-BFGS,
+        # which comes back to a batch in its line search, finds the same function there.
+        torch.manual_seed(
+            ((self.config.seed * 1009 + self.current_epoch) * 10_007 + batch_idx) * 1009 + self.global_rank
+        )
         if self.config.augment:
             pixels = pad_crop_flip(pixels)
         loss = cross_entropy(self.network(pixels), labels)

@@ -17,7 +17,7 @@ from torch import Tensor
 from torchmetrics.classification import MulticlassAccuracy
 
 from neuralcollapse.measurement import CollapseReport
-from neuralcollapse.measurement.model import affine
+from neuralcollapse.measurement.model import affine, broadcast_buffers
 from neuralcollapse.train.callback import SHOWN, NeuralCollapseCallback
 
 _SHOWN_CLASSES = 10
@@ -84,6 +84,7 @@ class RunRecorder(NeuralCollapseCallback):
         report = self.report
         assert report is not None
         counted = MulticlassAccuracy(report.statistics.num_classes, average="micro").to(pl_module.device)
+        broadcast_buffers(pl_module)
         training = pl_module.training
         pl_module.eval()
         for batch in self.test_loader:

@@ -133,7 +133,9 @@ class UFM:
     def point(self, vector: Float[np.ndarray, "size"]) -> Point:
         """The inverse of :meth:`Point.to_vector`."""
         k, d, m = self.num_classes, self.feature_dim, len(self.labels)
-        return Point(vector[: k * d].reshape(k, d), vector[k * d : k * d + d * m].reshape(d, m), vector[k * d + d * m :])
+        return Point(
+            vector[: k * d].reshape(k, d), vector[k * d : k * d + d * m].reshape(d, m), vector[k * d + d * m :]
+        )
 
     def random_point(self, seed: int | np.random.Generator = 0, scale: float = 1.0) -> Point:
         """Normally distributed W and H of the given scale, and b = 0."""

@@ -6,6 +6,7 @@ critical among themselves (symmetric criticality): minimising there gives a crit
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -58,69 +59,92 @@ def partitions(total: int, largest: int | None = None) -> Iterator[tuple[int, ..
 
 
 def saddles(problem: UFM) -> Iterator[CriticalPoint]:
-    """One critical point a partition shape: m = 1 is the origin's line, m = K the global minimum (d >= K - 1).
+    """One critical point a way to lump classes of equal size, and the origin.
 
-    Each is polished by Newton's method to a gradient norm of 1e-10 or less.
+    With equal classes these are the partition shapes of K: all in one group is the origin, each for itself the
+    global minimum (d >= K - 1). Classes of different size are not lumped: that is no symmetry of f. Each
+    point is polished by Newton's method to a gradient norm of 1e-10 or less.
 
     Raises:
         ArithmeticError: if a point cannot be polished that far.
     """
-    for shape in partitions(problem.num_classes):
-        yield critical_point(problem, shape)
+    everything = tuple(range(problem.num_classes))
+    yield critical_point(problem, (everything,))
+    sizes = np.unique(problem.class_counts)[::-1]
+    alike = [np.flatnonzero(problem.class_counts == size) for size in sizes]
+    for shapes in itertools.product(*(partitions(len(classes)) for classes in alike)):
+        groups: list[tuple[int, ...]] = []
+        for classes, shape in zip(alike, shapes, strict=True):
+            parts = np.split(classes, np.cumsum(shape)[:-1])
+            groups += [tuple(int(member) for member in part) for part in parts]
+        if len(groups) > 1:
+            yield critical_point(problem, tuple(groups))
 
 
-def critical_point(problem: UFM, shape: tuple[int, ...]) -> CriticalPoint:
-    """The critical point whose groups of consecutive classes have these sizes.
+def critical_point(problem: UFM, groups: tuple[tuple[int, ...], ...]) -> CriticalPoint:
+    """The critical point that does not tell apart the classes of a group; one group is the origin.
 
     Raises:
-        ValueError: if the sizes do not add up to K.
+        ValueError: if the groups are no partition of the classes, or lump classes of different size.
         ArithmeticError: if it cannot be polished to a gradient norm of 1e-10.
     """
-    if sum(shape) != problem.num_classes or min(shape) < 1:
-        raise ValueError(f"shape={shape}: positive sizes that add up to {problem.num_classes} are needed")
-    groups = len(shape)
-    member = np.repeat(np.eye(groups), shape, axis=0)
+    k = problem.num_classes
+    if sorted(member for group in groups for member in group) != list(range(k)):
+        raise ValueError(f"groups={groups} are no partition of the classes 0 to {k - 1}")
+    if len(groups) > 1 and any(len(set(problem.class_counts[list(group)])) > 1 for group in groups):
+        raise ValueError(f"groups={groups} lump classes of different size, which is no symmetry of the model")
+    low = _least(problem, groups)
+    padding = problem.feature_dim - low.W.shape[1]
+    point = Point(np.pad(low.W, ((0, 0), (0, padding))), np.pad(low.H, ((0, padding), (0, 0))), low.b)
+    model = problem.by_class
+    certificate = certify(model, point)
+    if certificate.gradient_norm > 1e-10:
+        raise ArithmeticError(f"groups {groups}: the gradient norm stays at {certificate.gradient_norm:.2g}")
+    singular = np.linalg.svd(point.W, compute_uv=False)
+    rank = int((singular > 1e-7 * max(1.0, singular[0])).sum())
+    shape = tuple(len(group) for group in groups)
+    return CriticalPoint(shape, point, rank, certificate, morse_index(model, point))
+
+
+def _least(problem: UFM, groups: tuple[tuple[int, ...], ...]) -> Point:
+    """Minimise f over the points that treat the classes of a group alike, in as few dimensions as they need."""
+    k, m = problem.num_classes, len(groups)
     few = UFM(
-        problem.num_classes, problem.class_counts.tolist(), min(problem.feature_dim, groups),
+        k, problem.class_counts.tolist(), min(problem.feature_dim, m),
         lambda_w=problem.lambda_w, lambda_h=problem.lambda_h, lambda_b=problem.lambda_b,
     ).by_class  # fmt: skip
     d = few.feature_dim
-    sizes = (groups * d, d * groups, groups)
+    if m == 1:  # the origin: rotations fix W = 0 and H = 0, and the bias fits the class sizes
+        frame, member = np.zeros((k, 1)), np.eye(k)
+    else:
+        frame = np.zeros((k, m))
+        for index, group in enumerate(groups):
+            frame[list(group), index] = 1
+        member = frame
+    cuts = (m * d, 2 * m * d)
 
     def lift(x: np.ndarray) -> Point:
-        w, h, b = np.split(x, np.cumsum(sizes)[:-1])
-        return Point(member @ w.reshape(groups, d), h.reshape(d, groups) @ member.T, member @ b)
+        w, h, b = np.split(x, cuts)
+        return Point(frame @ w.reshape(m, d), h.reshape(d, m) @ frame.T, member @ b)
 
     def restrict(point: Point) -> np.ndarray:
-        return Point(member.T @ point.W, point.H @ member, member.T @ point.b).to_vector()
+        return Point(frame.T @ point.W, point.H @ frame, member.T @ point.b).to_vector()
 
     def value_and_gradient(x: np.ndarray) -> tuple[float, np.ndarray]:
         point = lift(x)
         return few.objective(point), restrict(few.gradient(point))
 
-    start = np.random.default_rng(0).standard_normal(sum(sizes))
-    found = minimize(
-        value_and_gradient, start, jac=True, method="L-BFGS-B", options={"maxiter": 5000, "gtol": 1e-9, "ftol": 0}
-    ).x
+    start = np.random.default_rng(0).standard_normal(cuts[1] + member.shape[1])
+    options = {"maxiter": 5000, "gtol": 1e-9, "ftol": 0}
+    found = minimize(value_and_gradient, start, jac=True, method="L-BFGS-B", options=options).x
     for _ in range(30):
-        gradient = restrict(few.gradient(lift(found)))
-        if np.linalg.norm(gradient) < 1e-14:
-            break
+        gradient = value_and_gradient(found)[1]
         hessian = np.stack([restrict(few.hessian_product(lift(found), lift(unit))) for unit in np.eye(len(found))])
         better = found - np.linalg.pinv(hessian, rcond=1e-9, hermitian=True) @ gradient
-        if np.linalg.norm(restrict(few.gradient(lift(better)))) >= np.linalg.norm(gradient):
+        if np.linalg.norm(value_and_gradient(better)[1]) >= np.linalg.norm(gradient):
             break
         found = better
-    low = lift(found)
-    padding = problem.feature_dim - d
-    point = Point(np.pad(low.W, ((0, 0), (0, padding))), np.pad(low.H, ((0, padding), (0, 0))), low.b)
-    model = problem.by_class
-    certificate = certify(model, point)
-    if certificate.gradient_norm > 1e-10:
-        raise ArithmeticError(f"shape {shape}: the gradient norm stays at {certificate.gradient_norm:.2g}")
-    singular = np.linalg.svd(point.W, compute_uv=False)
-    rank = int((singular > 1e-7 * max(1.0, singular[0])).sum())
-    return CriticalPoint(shape, point, rank, certificate, morse_index(model, point))
+    return lift(found)
 
 
 def morse_index(model: UFM, point: Point) -> int | None:

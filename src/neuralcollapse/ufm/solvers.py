@@ -201,7 +201,7 @@ def _adam(model: UFM, start: Point, seed: int, limit: int) -> Iterates:
 
 
 def _sgd(model: UFM, start: Point, seed: int, limit: int) -> Iterates:
-    """Batches of half the samples, momentum 0.9, a step falling from 0.2 as a cosine.
+    """Batches of half the samples, reshuffled each epoch, momentum 0.9, a step falling from 0.5 as a square.
 
     A batch's gradient is that of W and b over the batch and of its own features, scaled to the mean.
     """
@@ -210,14 +210,17 @@ def _sgd(model: UFM, start: Point, seed: int, limit: int) -> Iterates:
     speed = Point(np.zeros_like(weight), np.zeros_like(features), np.zeros_like(bias))
     samples = len(model.labels)
     size = max(1, samples // 2)
+    order = np.empty(0, dtype=int)
     for iteration in range(1, limit + 1):
-        rows = rng.choice(samples, size, replace=False)
+        if len(order) < size:
+            order = rng.permutation(samples)
+        rows, order = order[:size], order[size:]
         logits = weight @ features[:, rows] + bias[:, None]
         logits -= logits.max(0)
         residual = np.exp(logits)
         residual /= residual.sum(0)
         residual[model.labels[rows], np.arange(size)] -= 1
-        rate = 0.2 * (1 + math.cos(math.pi * iteration / limit)) / 2
+        rate = 0.5 * (1 - iteration / limit) ** 2
         speed.W[:] = 0.9 * speed.W + residual @ features[:, rows].T / size + model.lambda_w * weight
         speed.b[:] = 0.9 * speed.b + residual.sum(1) / size + model.lambda_b * bias
         own = (weight.T @ residual / model.total + model.lambda_h * features[:, rows]) * (samples / size)
@@ -302,7 +305,7 @@ def _newton_step(model: UFM, point: Point) -> Point:
 
 METHODS: dict[str, tuple[Callable[[UFM, Point, int, int], Iterates], int, int]] = {
     "gradient": (_gradient, 50_000, 100),
-    "sgd": (_sgd, 20_000, 500),
+    "sgd": (_sgd, 5_000, 500),
     "adam": (_adam, 20_000, 500),
     "lbfgs": (_lbfgs, 20_000, 1),
     "newton": (_newton, 200, 1),
