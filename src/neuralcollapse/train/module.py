@@ -82,6 +82,15 @@ class ClassifierModule(L.LightningModule):
             loss = loss + float(self.config.weight_decay or 0) / 2 * squares.sum()
         return loss
 
+    def on_train_batch_end(self, outputs: Any, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """After L-BFGS, take batch normalisation's statistics anew.
+
+        Its line search runs the network at trial points that it then leaves, and each would stay in the
+        running averages that evaluation uses.
+        """
+        if self.config.optimizer == "lbfgs":
+            torch.optim.swa_utils.update_bn([batch], self.network)
+
     def configure_optimizers(self) -> Any:
         """SGD or Adam with a step schedule, or L-BFGS with strong Wolfe line search."""
         config, parameters = self.config, self.network.parameters()
@@ -98,7 +107,7 @@ class ClassifierModule(L.LightningModule):
         if config.optimizer == "sgd":
             optimizer = torch.optim.SGD(parameters, lr=rate, momentum=config.momentum, weight_decay=decay)
         else:
-            optimizer = torch.optim.Adam(parameters, lr=rate, weight_decay=decay)
+            optimizer = torch.optim.Adam(parameters, lr=rate, weight_decay=decay, fused=True)
         schedule = torch.optim.lr_scheduler.StepLR(optimizer, config.lr_decay_every, gamma=0.1)
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 

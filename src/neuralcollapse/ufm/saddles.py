@@ -128,7 +128,7 @@ def _least(problem: UFM, groups: tuple[tuple[int, ...], ...]) -> Point:
         return Point(frame @ w.reshape(m, d), h.reshape(d, m) @ frame.T, member @ b)
 
     def restrict(point: Point) -> np.ndarray:
-        return Point(frame.T @ point.W, point.H @ frame, member.T @ point.b).to_vector()
+        return np.concatenate([(frame.T @ point.W).ravel(), (point.H @ frame).ravel(), member.T @ point.b])
 
     def value_and_gradient(x: np.ndarray) -> tuple[float, np.ndarray]:
         point = lift(x)
