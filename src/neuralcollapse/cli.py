@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace, set_parsing_settings
 
+from neuralcollapse.cli_ufm import add_tasks, run_ufm, ufm_parser
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -26,8 +28,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     commands = parser.add_subcommands(dest="command", metavar="COMMAND")
     for name, (subparser, _, summary) in parsers.items():
-        _spell_as_users_do(subparser)
         commands.add_subcommand(name, subparser, help=summary)
+    add_tasks(parsers["ufm"][0])
+    for subparser, _, _ in parsers.values():
+        _spell_as_users_do(subparser)
     options = parser.parse_args(None if arguments is None else list(arguments))
     warnings.showwarning = _show_warning
     try:
@@ -47,6 +51,8 @@ class _Formatter(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
 def _spell_as_users_do(parser: ArgumentParser) -> None:
     """``--data-root`` for ``--data_root`` (both are understood), and ``--resume`` for ``--resume true``."""
     for action in parser._actions:
+        for inner in (getattr(action, "_name_parser_map", None) or {}).values():
+            _spell_as_users_do(inner)
         dashed = [option.replace("_", "-") for option in action.option_strings]
         parser._option_string_actions.update(dict.fromkeys(dashed, action))
         action.option_strings = dashed
@@ -60,6 +66,7 @@ _DESCRIPTION = """Measure, induce and explain neural collapse in deep networks.
   neuralcollapse report runs/RUN            one page that shows it
   neuralcollapse measure --run runs/RUN     measure its last checkpoint
   neuralcollapse measure --features F.npz   measure features you have stored
+  neuralcollapse ufm solve                  the theory's global minimum, certified
   neuralcollapse COMMAND --help             everything about a command
 """
 
@@ -84,6 +91,7 @@ def _parsers() -> dict[str, tuple[ArgumentParser, Callable[[Namespace], None], s
     return {
         "train": (_train_parser(), _train, "train until collapse, measuring every epoch"),
         "measure": (_measure_parser(), _measure, "measure a model, a run, or stored features"),
+        "ufm": (ufm_parser(), run_ufm, "the theory: solve, certify, landscape, dynamics, conjecture"),
         "report": (_report_parser(), _report, "one offline HTML page of one or more runs"),
     }
 

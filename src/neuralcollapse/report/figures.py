@@ -28,7 +28,7 @@ def curves_figure(histories: Sequence[History]) -> go.Figure:
     for index, history in enumerate(histories):
         for place, name in enumerate(MEASURES):
             figure.add_scatter(
-                x=history.metrics["epoch"],
+                x=next(iter(history.metrics.values())),
                 y=[value if value and value > 0 else None for value in history.metrics[name]],
                 name=html.escape(history.name),
                 line={"color": COLOURS[index % len(COLOURS)], "width": 2},
@@ -38,8 +38,23 @@ def curves_figure(histories: Sequence[History]) -> go.Figure:
                 col=place % 2 + 1,
             )
     figure.update_yaxes(type="log", exponentformat="power", nticks=6)
-    figure.update_xaxes(title_text="epoch", row=2)
+    figure.update_xaxes(title_text=next(iter(histories[0].metrics)), row=2)
     return _laid_out(figure, 560)
+
+
+def gap_figure(histories: Sequence[History]) -> go.Figure:
+    """Duality gap of the unconstrained model on a log axis, a line a run."""
+    figure = go.Figure()
+    for index, history in enumerate(histories):
+        figure.add_scatter(
+            x=next(iter(history.metrics.values())),
+            y=[value if value and value > 0 else None for value in history.metrics["gap"]],
+            name=html.escape(history.name),
+            line={"color": COLOURS[index % len(COLOURS)], "width": 2},
+        )
+    figure.update_yaxes(type="log", exponentformat="power", title_text="duality gap")
+    figure.update_xaxes(title_text=next(iter(histories[0].metrics)))
+    return _laid_out(figure, 320)
 
 
 def accuracy_figure(histories: Sequence[History]) -> go.Figure:

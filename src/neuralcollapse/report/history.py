@@ -41,11 +41,13 @@ class Frame:
 
 @dataclass(frozen=True)
 class History:
-    """A run's configuration, metrics and frames."""
+    """What is drawn of a run: its curves and its geometry."""
 
     name: str
-    config: TrainConfig
+    facts: dict[str, str]
+    """What it was, for the summary."""
     metrics: dict[str, list[float | None]]
+    """Columns by name; the first is what the curves are drawn against."""
     chosen: tuple[int, ...]
     frames: list[Frame]
 
@@ -80,8 +82,10 @@ def read_history(folder: Path, classes: Sequence[int] = (0, 1, 2, 3)) -> History
             raise ValueError(f"{path} is damaged: {error}") from error
         if not chosen:
             chosen = _chosen(classes, snapshot)
-        frames.append(_frame(epoch, snapshot, chosen))
-    return History(folder.name, config, metrics, chosen, frames)
+        frames.append(frame_of(epoch, snapshot, chosen))
+    data = config.dataset + (f", {config.samples_per_class} a class" if config.samples_per_class else "")
+    facts = {"data": data, "model": str(config.model), "optimizer": config.optimizer, "seed": str(config.seed)}
+    return History(folder.name, facts, metrics, chosen, frames)
 
 
 def simplex(corners: int) -> np.ndarray:
@@ -112,7 +116,8 @@ def _chosen(classes: Sequence[int], snapshot: dict[str, np.ndarray]) -> tuple[in
     return tuple(classes)
 
 
-def _frame(epoch: int, snapshot: dict[str, np.ndarray], chosen: tuple[int, ...]) -> Frame:
+def frame_of(epoch: int, snapshot: dict[str, np.ndarray], chosen: tuple[int, ...]) -> Frame:
+    """The geometry of a snapshot as :func:`neuralcollapse.train.record.save_snapshot` writes it."""
     weight = snapshot["weight"].astype(float)
     means = snapshot["class_means"].astype(float) - snapshot["global_mean"].astype(float)
     few = slice(0, _MOST_CLASSES)

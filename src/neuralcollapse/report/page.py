@@ -19,6 +19,7 @@ from neuralcollapse.report.figures import (
     accuracy_figure,
     cosines_figure,
     curves_figure,
+    gap_figure,
     space_figure,
     space_points,
 )
@@ -37,16 +38,23 @@ def write_report(folders: Sequence[Path], output: Path, *, classes: Sequence[int
         FileNotFoundError: if a folder holds no run.
         ValueError: if a run has nothing to draw yet, or a file of it is damaged.
     """
-    histories = [read_history(Path(folder), classes) for folder in folders]
+    return write_page([read_history(Path(folder), classes) for folder in folders], output)
+
+
+def write_page(histories: Sequence[History], output: Path) -> Path:
+    """Write the page of histories, whatever made them; returns its path."""
     names = [history.name for history in histories]
+    trained = "test_accuracy" in histories[0].metrics
     content = {
         "curves": _plain(curves_figure(histories)),
-        "accuracy": _plain(accuracy_figure(histories)),
+        "accuracy": _plain(accuracy_figure(histories) if trained else gap_figure(histories)),
         "runs": [_geometry(history) for history in histories if history.frames],
     }
     template = string.Template(resources.files(__package__).joinpath("page.html").read_text())
     page = template.substitute(
-        title=html.escape(", ".join(names)),
+        title=html.escape(", ".join(names) if len(names) < 4 else f"{names[0]} and {len(names) - 1} more"),
+        step=next(iter(histories[0].metrics)),
+        second="Accuracy" if trained else "Certified distance from the optimum",
         summary=_summary(histories),
         geometry="" if content["runs"] else "hidden",
         data=json.dumps(content).replace("<", "\\u003c"),
@@ -82,24 +90,16 @@ def _geometry(history: History) -> dict[str, Any]:
 
 def _summary(histories: Sequence[History]) -> str:
     """A row a run: what it was, and where it ended."""
-    heads = (
-        "run",
-        "data",
-        "model",
-        "optimizer",
-        "epochs",
-        "seed",
-        *(name.upper() for name in MEASURES),
-        "train",
-        "test",
-    )
+    facts = list(histories[0].facts)
+    columns = list(histories[0].metrics)
+    ends = [name for name in ("train_accuracy", "test_accuracy", "gap") if name in columns]
+    heads = ("run", *facts, columns[0], *(name.upper() for name in MEASURES), *ends)
     rows = []
     for history in histories:
-        config, metrics = history.config, history.metrics
-        data = config.dataset + (f", {config.samples_per_class} a class" if config.samples_per_class else "")
-        cells = [history.name, data, config.model, config.optimizer, f"{metrics['epoch'][-1]:.0f}", config.seed]
-        cells += [f"{metrics[name][-1]:.3g}" for name in MEASURES]
-        cells += [f"{metrics[name][-1]:.2%}" for name in ("train_accuracy", "test_accuracy")]
+        last = {name: values[-1] for name, values in history.metrics.items()}
+        cells = [history.name, *history.facts.values(), f"{last[columns[0]]:.0f}"]
+        cells += [f"{last[name]:.3g}" for name in MEASURES]
+        cells += [f"{last[name]:.2%}" if name.endswith("accuracy") else f"{last[name]:.1e}" for name in ends]
         rows.append("".join(f"<td>{html.escape(str(cell))}</td>" for cell in cells))
-    head = "".join(f"<th>{name}</th>" for name in heads)
+    head = "".join(f"<th>{html.escape(name.replace('_', ' '))}</th>" for name in heads)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(f'<tr>{row}</tr>' for row in rows)}</tbody></table>"

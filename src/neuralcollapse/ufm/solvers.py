@@ -83,6 +83,8 @@ def solve(
     seed: int = 0,
     tol: float = 1e-8,
     max_iterations: int | None = None,
+    every: int | None = None,
+    observe: Callable[[int, Point], None] | None = None,
 ) -> Solution:
     """Minimise f, until the duality gap is at most ``tol``.
 
@@ -95,6 +97,8 @@ def solve(
         seed: of the random start, and of SGD's batches.
         tol: the duality gap at which to stop.
         max_iterations: by default what the method needs.
+        every: iterations between looks at the gap.
+        observe: called at each look with the iteration and the point.
 
     Raises:
         ValueError: if the method is unknown, ``tol`` not positive, or the start does not fit.
@@ -117,8 +121,10 @@ def solve(
         problem.by_class.check(start)
         start = start if method == "newton" else problem.expand(start)
     began = time.perf_counter()
-    iterate, default, every = METHODS[method]
-    limit = max_iterations or default
+    iterate, default, usual = METHODS[method]
+    every, limit = every or usual, max_iterations or default
+    if observe is not None:
+        observe(0, start)
     history: list[Step] = []
     best = start
     stop = Stop.STALLED
@@ -127,6 +133,8 @@ def solve(
         if iteration % every == 0 or iteration >= limit:
             found = certify(model, point, tol=tol)
             history.append(Step(iteration, found.value, found.gap))
+            if observe is not None:
+                observe(iteration, point)
             if found.gap <= tol:
                 stop = Stop.CERTIFIED
                 break
@@ -233,18 +241,18 @@ def _sgd(model: UFM, start: Point, seed: int, limit: int) -> Iterates:
 
 
 def _lbfgs(model: UFM, start: Point, seed: int, limit: int) -> Iterates:
-    """SciPy's L-BFGS, restarted every hundred iterations to look at the gap."""
+    """SciPy's L-BFGS, a hundred iterations at a time: a solve that is certified does not run on."""
     x = start.to_vector()
     evaluate = _objective(model)
     iteration = 0
     while iteration < limit:
-        options = {"maxiter": 100, "gtol": 1e-14, "ftol": 0, "maxcor": 20}
-        found = minimize(evaluate, x, jac=True, method="L-BFGS-B", options=options)
-        moved = not np.array_equal(found.x, x)
-        x = found.x
-        iteration = min(iteration + 100, limit)
-        yield iteration, model.point(x)
-        if not moved:
+        trail: list[np.ndarray] = []
+        options = {"maxiter": min(100, limit - iteration), "gtol": 1e-14, "ftol": 0, "maxcor": 20}
+        minimize(evaluate, x, jac=True, method="L-BFGS-B", options=options, callback=trail.append)
+        for x in trail:
+            iteration += 1
+            yield iteration, model.point(x)
+        if not trail:
             return
 
 
@@ -307,7 +315,7 @@ METHODS: dict[str, tuple[Callable[[UFM, Point, int, int], Iterates], int, int]] 
     "gradient": (_gradient, 50_000, 100),
     "sgd": (_sgd, 5_000, 500),
     "adam": (_adam, 20_000, 500),
-    "lbfgs": (_lbfgs, 20_000, 1),
+    "lbfgs": (_lbfgs, 20_000, 20),
     "newton": (_newton, 200, 1),
 }
 """Method: its iterates, its default limit, and iterations between looks at the gap."""
