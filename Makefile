@@ -12,7 +12,7 @@ demo: .venv/core  ## train on handwritten digits until the network collapses, pr
 	$(BIN)/neuralcollapse train --output runs/demo
 
 test: lint  ## lint and run all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: .venv/dev  ## ruff, mypy, import contracts
 	$(BIN)/ruff check .

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+
+# Tests run side by side, a process a core: more threads than cores would wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import jaxtyping
 import pytest
 
 ROOT = Path(__file__).parents[1]
+
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--enable-unsafe-swiftshader", "--use-angle=swiftshader", "--disable-quic",
+    "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
 
 
 @pytest.fixture
@@ -27,3 +36,18 @@ def data_root() -> Path:
     if not (folder / "MNIST" / "raw").is_dir():
         pytest.skip(f"no real data at {folder}: set NEURALCOLLAPSE_DATA to the folder that holds MNIST/raw")
     return folder
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator:
+    """A real browser; a reason to skip where there is none, unless CI requires it."""
+    executable = next((found for name in ("chromium", "google-chrome") if (found := shutil.which(name))), None)
+    if executable is None:
+        assert not os.environ.get("NEURALCOLLAPSE_REQUIRE_BROWSER"), "no chromium, though it is required here"
+        pytest.skip("no chromium on this machine: install Debian's chromium to test the report in a browser")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=executable, args=FLAGS)
+        yield started
+        started.close()

@@ -66,7 +66,7 @@ def _problem_parser(description: str) -> ArgumentParser:
 def _decays(parser: ArgumentParser) -> None:
     parser.add_argument("--lambda_w", type=float, default=5e-3, help="weight decay of the classifier")
     parser.add_argument("--lambda_h", type=float, default=1e-3, help="weight decay of the features")
-    parser.add_argument("--lambda_b", type=float, default=0.0, help="weight decay of the bias")
+    parser.add_argument("--lambda_b", type=float, default=1e-2, help="weight decay of the bias")
 
 
 def run_ufm(options: Namespace) -> None:

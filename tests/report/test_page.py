@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +12,6 @@ from neuralcollapse.report import write_report
 from neuralcollapse.report.history import read_history, simplex
 from neuralcollapse.train import TrainConfig, train
 
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--enable-unsafe-swiftshader", "--use-angle=swiftshader", "--disable-quic",
-    "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync",
-]  # fmt: skip
-
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
@@ -27,20 +20,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         train(TrainConfig(epochs=6, seed=seed, output=str(root / name)), progress=False)
         for seed, name in enumerate(["plain", "<b>bold</b>&<img src=x onerror=alert(1)>".replace("/", "")])
     ]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator:
-    executable = next((found for name in ("chromium", "google-chrome") if (found := shutil.which(name))), None)
-    if executable is None:
-        assert not os.environ.get("NEURALCOLLAPSE_REQUIRE_BROWSER"), "no chromium, though it is required here"
-        pytest.skip("no chromium on this machine: install Debian's chromium to test the report in a browser")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=executable, args=FLAGS)
-        yield started
-        started.close()
 
 
 def points(page, trace: int) -> list[float]:
