@@ -37,11 +37,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         parsers[options.command][1](options[options.command])
     except KeyboardInterrupt:
-        _fail("stopped. Finished epochs are kept: the same command with --resume continues", 130)
-    except (ValueError, TypeError, OSError, ImportError) as error:
+        kept = ". Finished epochs are kept: the same command with --resume continues"
+        _fail("stopped" + (kept if options.command == "train" else ""), 130)
+    except Exception as error:
         if os.environ.get("NEURALCOLLAPSE_DEBUG"):
             raise
-        _fail(f"error: {error}", 1)
+        expected = isinstance(error, ValueError | TypeError | OSError | ImportError | ArithmeticError)
+        kind = "" if expected else f"{type(error).__name__}: "
+        _fail(f"error: {kind}{error}" + ("" if expected else " (NEURALCOLLAPSE_DEBUG=1 shows where)"), 1)
 
 
 class _Formatter(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -220,7 +223,7 @@ def _measure_model(options: Namespace) -> CollapseReport:
     from neuralcollapse import measure
     from neuralcollapse.train.config import TrainConfig
     from neuralcollapse.train.datasets import eval_loader, load_images
-    from neuralcollapse.train.module import ImageNetwork, build_network
+    from neuralcollapse.train.module import ImageNetwork, build_network, check_fit
     from neuralcollapse.train.run import load_weights
 
     if not options.data:
@@ -235,6 +238,7 @@ def _measure_model(options: Namespace) -> CollapseReport:
     if separator and file.endswith(".py"):
         backbone = _user_model(Path(file), function)
         network = ImageNetwork(backbone, *data.channel_moments(), data.image_shape[0])
+        check_fit(network, data, options.model)
     else:
         network = build_network(TrainConfig(dataset=options.data, model=options.model), data)
     if options.checkpoint:

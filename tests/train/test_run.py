@@ -139,6 +139,8 @@ class TestErrors:
             (["train", "--model", "resnet19"], "unknown model 'resnet19'"),
             (["train", "--model", "torchvision:resnet19"], "torchvision has no model 'resnet19'; close names: resnet"),
             (["train", "--model", "timm:nothing"], "timm has no model 'nothing'"),
+            (["train", "--model", "torchvision:vit_b_16"], "model 'torchvision:vit_b_16' does not take 1x8x8 images"),
+            (["train", "--accelerator", "abacus"], "abacus"),
             (["train", "--epochs", "0"], "epochs=0 must be at least 1"),
             (["train", "--learning-rate", "-1"], "learning_rate=-1.0 must be positive"),
             (["train", "--optimizer", "lbfgs", "--devices", "2"], "runs on devices=1"),

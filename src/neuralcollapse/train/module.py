@@ -48,9 +48,29 @@ def build_network(config: TrainConfig, data: ImageData) -> ImageNetwork:
     torch.manual_seed(config.seed)
     backbone = build_backbone(str(config.model), len(data.classes), (channels, height, width))
     network = ImageNetwork(backbone, *data.channel_moments(), channels)
+    check_fit(network, data, str(config.model))
     if config.optimizer == "lbfgs":  # torch's L-BFGS flattens gradients, which needs them contiguous
         return network
     return network.to(memory_format=torch.channels_last)
+
+
+@torch.no_grad()
+def check_fit(network: ImageNetwork, data: ImageData, name: str) -> None:
+    """Run two images through an untrained network, before anything long begins.
+
+    Raises:
+        ValueError: if it does not take images of this size, or has another number of classes.
+    """
+    network.eval()
+    try:
+        logits = network(data.train.pixels[:2])
+    except Exception as error:  # whatever the network raises, the images are what it does not fit
+        shape = "x".join(map(str, data.image_shape))
+        raise ValueError(f"model {name!r} does not take {shape} images ({error}): try another --image-size") from error
+    finally:
+        network.train()
+    if logits.shape[1:] != (len(data.classes),):
+        raise ValueError(f"model {name!r} gives {tuple(logits.shape[1:])} logits for {len(data.classes)} classes")
 
 
 class ClassifierModule(L.LightningModule):
