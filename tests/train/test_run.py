@@ -84,8 +84,10 @@ def test_killed_and_resumed_is_the_unbroken_run(tmp_path: Path, optimizer: str) 
 
 def test_interrupt_keeps_what_is_done(tmp_path: Path) -> None:
     process = subprocess.Popen(
-        [*COMMAND, "train", "--output", "run", "--epochs", "500"], cwd=tmp_path, stderr=subprocess.PIPE, text=True
-    )
+        [*COMMAND, "train", "--output", "run", "--epochs", "500"], cwd=tmp_path, stderr=subprocess.PIPE, text=True,
+        # A shell starts background jobs deaf to Ctrl-C, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     metrics = tmp_path / "run" / "metrics.csv"
     while not (metrics.is_file() and len(metrics.read_text().splitlines()) > 3):
         assert process.poll() is None
