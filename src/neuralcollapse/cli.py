@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of ``neuralcollapse``. Exits with 1 after an error, 2 after bad usage, 130 after Ctrl-C."""
+    # Before torch is loaded: threads that spin while they wait make a small network ten times slower as soon
+    # as another program wants a core.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     parsers = _parsers()
     parser = ArgumentParser(
         prog="neuralcollapse", description=_DESCRIPTION, version=_version(), formatter_class=_Formatter
