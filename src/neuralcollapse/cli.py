@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace, set_parsing_settings
 
-from neuralcollapse.cli_ufm import add_tasks, run_ufm, ufm_parser
+from neuralcollapse.cli_ufm import add_tasks, run_ufm, ufm_parser, whole_numbers, words
 
 if TYPE_CHECKING:
     from torch import nn
 
     from neuralcollapse.measurement import CollapseReport
+    from neuralcollapse.train.datasets import ImageData
+    from neuralcollapse.train.module import ImageNetwork
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -178,13 +180,11 @@ def _measure(options: Namespace) -> None:
     from rich.console import Console
 
     if options.features:
-        found = _measure_features(options)
-        Console().print(found[1])
-        numbers = found[0]
+        numbers, table = _measure_features(options)
     else:
-        report = _measure_run(options) if options.run else _measure_model(options)
-        Console().print(report.table())
-        numbers = report.to_dict()
+        report = _measure_network(options)
+        numbers, table = report.to_dict(), report.table()
+    Console().print(table)
     if options.json:
         import json
 
@@ -212,20 +212,32 @@ def _measure_features(options: Namespace) -> tuple[dict[str, float | None], Any]
     return metrics.to_dict(), table
 
 
-def _measure_run(options: Namespace) -> CollapseReport:
-    from neuralcollapse import measure
-    from neuralcollapse.train import load_run
-
-    run = load_run(options.run, data_root=options.data_root)
-    return measure(run.network, run.loader(), classifier=options.classifier, layers=_words(options.layers))
-
-
-def _measure_model(options: Namespace) -> CollapseReport:
+def _measure_network(options: Namespace) -> CollapseReport:
     import torch
 
     from neuralcollapse import measure
+    from neuralcollapse.train import load_run
+    from neuralcollapse.train.datasets import eval_loader
+
+    if options.run:
+        run = load_run(options.run, data_root=options.data_root)
+        network, data = run.network, run.data
+    else:
+        network, data = _build(options)
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return measure(
+        network,
+        eval_loader(data.train),
+        classifier=options.classifier and f"backbone.{options.classifier}",
+        layers=[f"backbone.{name}" for name in words(options.layers)],
+        device=accelerator,
+        allow_missing=options.allow_missing,
+    )
+
+
+def _build(options: Namespace) -> tuple[ImageNetwork, ImageData]:
     from neuralcollapse.train.config import TrainConfig
-    from neuralcollapse.train.datasets import eval_loader, load_images
+    from neuralcollapse.train.datasets import load_images
     from neuralcollapse.train.module import ImageNetwork, build_network, check_fit
     from neuralcollapse.train.run import load_weights
 
@@ -245,31 +257,10 @@ def _measure_model(options: Namespace) -> CollapseReport:
     else:
         network = build_network(TrainConfig(dataset=options.data, model=options.model), data)
     if options.checkpoint:
-        load_weights(_weights_owner(network, options.checkpoint), options.checkpoint)
+        load_weights(network, options.checkpoint)
     else:
         print("neuralcollapse: no --checkpoint: the weights are as the model starts with", file=sys.stderr)
-    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    return measure(
-        network,
-        eval_loader(data.train),
-        classifier=options.classifier,
-        layers=[f"backbone.{name}" for name in _words(options.layers)],
-        device=accelerator,
-        allow_missing=options.allow_missing,
-    )
-
-
-def _weights_owner(network: Any, checkpoint: str) -> nn.Module:
-    """A run's checkpoint holds the normalisation too; anybody else's holds the backbone alone."""
-    from neuralcollapse.train.run import read_checkpoint
-
-    content = read_checkpoint(checkpoint)
-    inner = content.get("state_dict", content)
-    return network if "network.mean" in inner else network.backbone
-
-
-def _words(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip()]
+    return network, data
 
 
 def _user_model(file: Path, function: str) -> nn.Module:
@@ -314,13 +305,10 @@ def _report(options: Namespace) -> None:
 
     folders = [Path(run) for run in options.runs]
     output = Path(options.output) if options.output else folders[0] / "report.html"
-    try:
-        classes = [int(word) for word in _words(options.classes)]
-    except ValueError as error:
-        raise ValueError(f"--classes {options.classes}: give class numbers such as 0,1,2,3") from error
+    classes = whole_numbers(options.classes, "--classes", "class numbers such as 0,1,2,3")
     print(f"Report: {write_report(folders, output, classes=classes)}")
     if options.figures:
-        for path in write_figures(folders, Path(options.figures), format=options.format):
+        for path in write_figures(folders, Path(options.figures), classes=classes, format=options.format):
             print(f"Figure: {path}")
 
 

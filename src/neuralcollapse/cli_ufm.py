@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace
 
 if TYPE_CHECKING:
-    from neuralcollapse.ufm import UFM, Point, Solution
+    from neuralcollapse.ufm import UFM, Solution
 
 
 def ufm_parser() -> ArgumentParser:
@@ -40,7 +40,8 @@ def add_tasks(parser: ArgumentParser) -> None:
     landscape.add_argument("--output", type=str, default="landscape.html", help="the page")
     commands.add_subcommand("landscape", landscape, help="draw the way down from a saddle")
 
-    dynamics = _problem_parser("Every optimizer from a random start and from next to each saddle.")
+    dynamics = _problem_parser("Every optimizer from random starts and from next to each saddle.")
+    dynamics.add_argument("--random_starts", type=int, default=2, help="besides a start next to each saddle")
     dynamics.add_argument("--methods", type=str, default="", help="some of gradient,sgd,adam,lbfgs,newton")
     dynamics.add_argument("--output", type=str, default="dynamics.html", help="the page")
     commands.add_subcommand("dynamics", dynamics, help="watch every optimizer collapse")
@@ -77,13 +78,27 @@ def run_ufm(options: Namespace) -> None:
     tasks[options.task](options[options.task])
 
 
+def words(text: str) -> list[str]:
+    """The words of an option that takes several, between commas."""
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def whole_numbers(text: str, option: str, example: str) -> list[int]:
+    """The numbers of an option that takes several, between commas.
+
+    Raises:
+        ValueError: if one is not a whole number.
+    """
+    try:
+        return [int(word) for word in words(text)]
+    except ValueError as error:
+        raise ValueError(f"{option} {text}: give {example}") from error
+
+
 def _problem(options: Namespace) -> UFM:
     from neuralcollapse.ufm import UFM
 
-    try:
-        counts = [int(word) for word in options.samples_per_class.split(",")]
-    except ValueError as error:
-        raise ValueError(f"--samples-per-class {options.samples_per_class}: give 5, or 9,1,4,2") from error
+    counts = whole_numbers(options.samples_per_class, "--samples-per-class", "5, or 9,1,4,2")
     return UFM(
         options.num_classes,
         counts[0] if len(counts) == 1 else counts,
@@ -120,9 +135,10 @@ def _save(solution: Solution, path: Path) -> None:
 def _certify(options: Namespace) -> None:
     import numpy as np
 
+    from neuralcollapse.measurement.embeddings import load_tensors
     from neuralcollapse.ufm import UFM, Point
 
-    arrays = _arrays(Path(options.point))
+    arrays = {name: tensor.numpy() for name, tensor in load_tensors(options.point, ("W", "H", "b", "labels")).items()}
     labels = arrays["labels"]
     num_classes, feature_dim = arrays["W"].shape
     if labels.ndim != 1 or labels.min() < 0 or labels.max() >= num_classes:
@@ -132,33 +148,10 @@ def _certify(options: Namespace) -> None:
     problem = UFM(num_classes, counts.tolist(), feature_dim, **_lambdas(options))
     if arrays["H"].shape != (feature_dim, len(labels)):
         raise ValueError(f"{options.point}: H has shape {arrays['H'].shape}, expected ({feature_dim}, {len(labels)})")
-    point: Point = Point(arrays["W"], arrays["H"][:, order], arrays["b"])
+    weight, features, bias = (arrays[name].astype(float) for name in ("W", "H", "b"))
+    point = Point(weight, features[:, order], bias)
     print(problem)
     print(problem.certify(point))
-
-
-def _arrays(path: Path) -> dict[str, Any]:
-    import zipfile
-
-    import numpy as np
-    from safetensors import SafetensorError
-
-    if not path.is_file():
-        raise FileNotFoundError(f"no point at {path}")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.numpy import load_file
-
-            arrays = dict(load_file(path))
-        else:
-            with np.load(path, allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, SafetensorError) as error:
-        raise ValueError(f"{path} is not a readable .npz or .safetensors file of arrays: {error}") from error
-    missing = {"W", "H", "b", "labels"} - set(arrays)
-    if missing:
-        raise ValueError(f"{path} lacks {', '.join(sorted(missing))}; it holds {', '.join(arrays) or 'nothing'}")
-    return {name: array if name == "labels" else array.astype(float) for name, array in arrays.items()}
 
 
 def _landscape(options: Namespace) -> None:
@@ -192,9 +185,10 @@ def _dynamics(options: Namespace) -> None:
     from neuralcollapse.report.page import write_page
 
     problem = _problem(options)
-    methods = [word.strip() for word in options.methods.split(",") if word.strip()]
     console = Console(stderr=True)
-    runs = dynamics(problem, methods=methods or None, seed=options.seed)
+    runs = dynamics(
+        problem, methods=words(options.methods) or None, random_starts=options.random_starts, seed=options.seed
+    )
     histories = list(track(runs, "Optimizing", console=console, transient=True, disable=not console.is_terminal))
     for history in histories:
         last = {name: values[-1] for name, values in history.metrics.items()}

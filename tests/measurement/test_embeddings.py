@@ -33,9 +33,9 @@ def test_bad_files(tmp_path: Path) -> None:
         ("code.npz", "not a readable .npz file of arrays"),
         ("bad.npz", "not a readable .npz"),
         ("bad.safetensors", "not a readable safetensors"),
-        ("f.csv", "are read from .safetensors or .npz files, not '.csv'"),
+        ("f.csv", "tensors are read from .safetensors or .npz files, not '.csv'"),
     ]:
         with pytest.raises(ValueError, match=message):
             load_embeddings(tmp_path / name)
-    with pytest.raises(FileNotFoundError, match="no feature file at"):
+    with pytest.raises(FileNotFoundError, match="no file of tensors at"):
         load_embeddings(tmp_path / "absent.npz")

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 
 import pytest
 import torch
@@ -191,5 +190,5 @@ class Sequence2D(nn.Module):
     ],
 )
 def test_bad_input(model, batches: list, options: dict, message: str) -> None:
-    with warnings.catch_warnings(), pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message):
         measure(model(), batches, **options)

@@ -76,9 +76,10 @@ def test_points_are_the_projection_onto_the_means(runs: list[Path]) -> None:
 
     from neuralcollapse import measure
     from neuralcollapse.train import load_run
+    from neuralcollapse.train.datasets import eval_loader
 
     run = load_run(runs[0])
-    report = measure(run.network, run.loader())
+    report = measure(run.network, eval_loader(run.data.train))
     frame = read_history(runs[0], [1, 3, 5, 7]).frames[-1]
     means = report.statistics.means.numpy()[[1, 3, 5, 7]]
     basis = np.linalg.qr((means - means.mean(0)).T)[0][:, :3]
@@ -123,7 +124,7 @@ def test_bad_input(runs: list[Path], tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("format", ["svg", "png"])
-def test_figures(runs: list[Path], browser, tmp_path: Path, format: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_figures(runs: list[Path], browser, tmp_path: Path, format: str) -> None:
     pytest.importorskip("kaleido")
     from neuralcollapse.report import write_figures
 

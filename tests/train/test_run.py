@@ -50,8 +50,8 @@ def test_the_embedded_digits_collapse(tmp_path: Path) -> None:
     assert (folder / "report.html").is_file()
     assert "fell by" in done.stdout
     assert sum(path.stat().st_size for path in (folder / "snapshots").iterdir()) / 121 < 100_000
-    found = run("measure", "--run", str(folder), "--json", "found.json", cwd=tmp_path)
-    assert "nc1" in found.stdout
+    found = run("measure", "--run", str(folder), "--layers", "1,4", "--json", "found.json", cwd=tmp_path)
+    assert "backbone.4" in found.stdout
     import json
 
     numbers = json.loads((tmp_path / "found.json").read_text())
@@ -148,7 +148,7 @@ class TestErrors:
             (["train", "--optimizer", "lbfgs", "--devices", "2"], "runs on devices=1"),
             (["measure"], "give one of --run, --features and --model"),
             (["measure", "--run", "absent"], "no configuration at absent/config.yaml"),
-            (["measure", "--features", "absent.npz"], "no feature file"),
+            (["measure", "--features", "absent.npz"], "no file of tensors at absent.npz"),
             (["measure", "--model", "mlp"], "--model needs --data"),
             (["measure", "--model", "absent.py:make", "--data", "digits"], "no file absent.py"),
             (["measure", "--model", "mlp", "--data", "digits", "--checkpoint", "x.pt"], "no checkpoint at x.pt"),

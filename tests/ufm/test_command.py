@@ -49,7 +49,7 @@ def test_errors(tmp_path: Path) -> None:
         (["solve", "--samples-per-class", "many"], "give 5, or 9,1,4,2"),
         (["solve", "--method", "magic"], "method='magic' is unknown"),
         (["solve", "--num-classes", "1"], "num_classes=1 must be at least 2"),
-        (["certify", "absent.npz"], "no point at absent.npz"),
+        (["certify", "absent.npz"], "no file of tensors at absent.npz"),
         (["certify", "half.npz"], "lacks H, b, labels"),
         (["certify", "bad.npz"], "not a readable"),
         (["certify", "shape.npz"], r"H has shape (2, 3), expected (2, 2)"),
@@ -66,7 +66,7 @@ def test_every_optimizer_ends_in_the_simplex_and_the_page_shows_it(tmp_path: Pat
         "dynamics", "--num-classes", classes, "--methods", "gradient,lbfgs,newton", "--output", "d.html", cwd=tmp_path
     )  # fmt: skip
     lines = [line for line in done.stdout.splitlines() if " gap " in line]
-    assert len(lines) == 3 * {"3": 3, "4": 5}[classes]
+    assert len(lines) == 3 * {"3": 4, "4": 6}[classes]
     for line in lines:
         words = line.split()
         assert float(words[words.index("gap") + 1]) < 1e-8

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +23,20 @@ def load_embeddings(path: str | Path) -> dict[str, Tensor]:
         FileNotFoundError: if there is no such file.
         ValueError: if it is neither format, is damaged, or lacks features or labels.
     """
+    tensors = load_tensors(path, ("features", "labels"))
+    return {name: tensors[name] for name in ("features", "labels", "weight", "bias") if name in tensors}
+
+
+def load_tensors(path: str | Path, needed: Sequence[str]) -> dict[str, Tensor]:
+    """Read all tensors of a ``.safetensors`` or ``.npz`` file by name; neither can execute code.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is neither format, is damaged, or lacks one that is needed.
+    """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"no feature file at {path}")
+        raise FileNotFoundError(f"no file of tensors at {path}")
     if path.suffix == ".safetensors":
         try:
             tensors = load_file(path)
@@ -37,8 +49,8 @@ def load_embeddings(path: str | Path) -> dict[str, Tensor]:
         except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
             raise ValueError(f"{path} is not a readable .npz file of arrays: {error}") from error
     else:
-        raise ValueError(f"{path}: features are read from .safetensors or .npz files, not {path.suffix!r}")
-    missing = {"features", "labels"} - set(tensors)
+        raise ValueError(f"{path}: tensors are read from .safetensors or .npz files, not {path.suffix!r}")
+    missing = [name for name in needed if name not in tensors]
     if missing:
-        raise ValueError(f"{path} lacks {' and '.join(sorted(missing))}; it holds {', '.join(tensors) or 'nothing'}")
-    return {name: tensors[name] for name in ("features", "labels", "weight", "bias") if name in tensors}
+        raise ValueError(f"{path} lacks {', '.join(missing)}; it holds {', '.join(tensors) or 'nothing'}")
+    return tensors

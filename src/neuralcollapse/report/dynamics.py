@@ -18,14 +18,19 @@ _MEASURES = ("nc1", "nc2", "nc3", "nc4")
 
 
 def dynamics(
-    problem: UFM, *, methods: Sequence[str] | None = None, tol: float = 1e-14, seed: int = 0
+    problem: UFM,
+    *,
+    methods: Sequence[str] | None = None,
+    random_starts: int = 2,
+    tol: float = 1e-14,
+    seed: int = 0,
 ) -> Iterator[History]:
-    """A history for each method and start: one random start, and the neighbourhood of each strict saddle.
+    """A history for each method and start: random starts, and the neighbourhood of each strict saddle.
 
     Raises:
         ValueError: if a method is unknown.
     """
-    starts = {"random": problem.random_point(seed, scale=0.3)}
+    starts = {f"random {index}": problem.random_point(seed + index, scale=0.3) for index in range(random_starts)}
     for saddle in problem.saddles():
         if saddle.certificate.verdict is Verdict.SADDLE:
             nudge = problem.random_point(seed + 1, scale=1e-3)

@@ -145,7 +145,9 @@ def space_points(frame: Frame, classes: int) -> list[dict[str, list[list[float]]
     return found
 
 
-def write_figures(folders: Sequence[Path], output: Path, *, format: str = "svg") -> list[Path]:
+def write_figures(
+    folders: Sequence[Path], output: Path, *, classes: Sequence[int] = (0, 1, 2, 3), format: str = "svg"
+) -> list[Path]:
     """Write the figures as files; the cosines and the view in space are those of each run's last epoch.
 
     Raises:
@@ -158,7 +160,7 @@ def write_figures(folders: Sequence[Path], output: Path, *, format: str = "svg")
         import kaleido  # noqa: F401
     except ImportError as error:
         raise ImportError("figures need the extra: pip install 'neuralcollapse[figures]'") from error
-    histories = [read_history(folder) for folder in folders]
+    histories = [read_history(folder, classes) for folder in folders]
     figures = {"collapse": curves_figure(histories), "accuracy": accuracy_figure(histories)}
     for history in histories:
         if history.frames:

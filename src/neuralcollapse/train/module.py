@@ -125,7 +125,7 @@ class ClassifierModule(L.LightningModule):
             )
         optimizer: torch.optim.Optimizer
         if config.optimizer == "sgd":
-            optimizer = torch.optim.SGD(parameters, lr=rate, momentum=config.momentum, weight_decay=decay)
+            optimizer = torch.optim.SGD(parameters, lr=rate, momentum=config.momentum, weight_decay=decay, fused=True)
         else:
             optimizer = torch.optim.Adam(parameters, lr=rate, weight_decay=decay, fused=True)
         schedule = torch.optim.lr_scheduler.StepLR(optimizer, config.lr_decay_every, gamma=0.1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import logging
 import os
 import shutil
@@ -18,7 +19,6 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import Logger
-from torch import nn
 
 from neuralcollapse.train.config import TrainConfig
 from neuralcollapse.train.datasets import ImageData, eval_loader, load_images, train_loader
@@ -93,10 +93,6 @@ class Run:
     data: ImageData
     network: ImageNetwork
 
-    def loader(self) -> Any:
-        """The training samples, in order."""
-        return eval_loader(self.data.train)
-
 
 def load_run(folder: str | Path, *, data_root: str | None = None) -> Run:
     """Rebuild the network and data of a run, with the weights of its last checkpoint.
@@ -142,8 +138,10 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return content
 
 
-def load_weights(network: nn.Module, path: str | Path) -> None:
-    """Load a state dictionary; wrappers such as ``state_dict``, ``model.`` and ``module.`` are seen through.
+def load_weights(network: ImageNetwork, path: str | Path) -> None:
+    """Load a run's checkpoint, or a state dictionary of the backbone alone.
+
+    Wrappers such as ``state_dict``, ``model.`` and ``module.`` are seen through.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -154,19 +152,21 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
         if isinstance(content.get(key), dict):
             content = content[key]
             break
-    wanted = network.state_dict().keys()
-    for prefix in ("", "network.", "network.backbone.", "module.", "model.", "_orig_mod.", "backbone.", "net."):
+    prefixes = ("", "network.", "network.backbone.", "module.", "model.", "_orig_mod.", "backbone.", "net.")
+    for owner, prefix in itertools.product((network, network.backbone), prefixes):
+        wanted = owner.state_dict().keys()
         inner = {key.removeprefix(prefix): value for key, value in content.items() if key.startswith(prefix)}
         if wanted <= inner.keys():
             break
     else:
+        wanted = network.backbone.state_dict().keys()
         missing = sorted(wanted - content.keys())
         raise ValueError(
             f"{path} belongs to another network: it lacks {len(missing)} of {len(wanted)} tensors, among "
             f"them {', '.join(missing[:3])}"
         )
     try:
-        network.load_state_dict({key: inner[key] for key in wanted})
+        owner.load_state_dict({key: inner[key] for key in wanted})
     except RuntimeError as error:
         mismatches = [line.strip() for line in str(error).splitlines() if "size mismatch" in line]
         raise ValueError(f"{path} belongs to another network: {mismatches[0] if mismatches else error}") from error

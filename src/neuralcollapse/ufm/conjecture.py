@@ -16,6 +16,7 @@ from scipy.optimize import least_squares, minimize
 from neuralcollapse.ufm.certificate import Verdict, certify
 from neuralcollapse.ufm.problem import UFM
 from neuralcollapse.ufm.saddles import dense_hessian
+from neuralcollapse.ufm.solvers import value_and_gradient_of
 
 
 @dataclass(frozen=True)
@@ -106,11 +107,10 @@ def _polish(problem: UFM, start: np.ndarray, descent: int) -> Finding | None:
     model = problem.by_class
     if descent:
         start = minimize(
-            lambda x: (model.objective(model.point(x)), model.gradient(model.point(x)).to_vector()),
-            start, jac=True, method="L-BFGS-B", options={"maxiter": descent},
+            value_and_gradient_of(model), start, jac=True, method="L-BFGS-B", options={"maxiter": descent},
         ).x  # fmt: skip
     result = least_squares(
-        lambda x: model.gradient(model.point(x)).to_vector(),
+        lambda x: value_and_gradient_of(model)(x)[1],
         start,
         jac=lambda x: dense_hessian(model, model.point(x)),
         method="trf",

@@ -162,7 +162,9 @@ def _raise_rank(problem: UFM, tol: float) -> Solution | None:
 Iterates = Iterator[tuple[int, Point]]
 
 
-def _objective(model: UFM) -> Callable[[np.ndarray], tuple[float, np.ndarray]]:
+def value_and_gradient_of(model: UFM) -> Callable[[np.ndarray], tuple[float, np.ndarray]]:
+    """F and its gradient as SciPy's optimizers want them, on vectors."""
+
     def value_and_gradient(x: np.ndarray) -> tuple[float, np.ndarray]:
         point = model.point(x)
         return model.objective(point), model.gradient(point).to_vector()
@@ -172,7 +174,7 @@ def _objective(model: UFM) -> Callable[[np.ndarray], tuple[float, np.ndarray]]:
 
 def _gradient(model: UFM, start: Point, seed: int, limit: int) -> Iterates:
     """Barzilai-Borwein steps under the nonmonotone line search of Grippo, Lampariello and Lucidi."""
-    evaluate = _objective(model)
+    evaluate = value_and_gradient_of(model)
     x = start.to_vector()
     value, gradient = evaluate(x)
     recent = [value]
@@ -196,7 +198,7 @@ def _gradient(model: UFM, start: Point, seed: int, limit: int) -> Iterates:
 
 def _adam(model: UFM, start: Point, seed: int, limit: int) -> Iterates:
     """Adam (Kingma and Ba 2015) with a step falling from 0.05 as a cosine."""
-    evaluate = _objective(model)
+    evaluate = value_and_gradient_of(model)
     x = start.to_vector()
     first, second = np.zeros_like(x), np.zeros_like(x)
     for iteration in range(1, limit + 1):
@@ -243,7 +245,7 @@ def _sgd(model: UFM, start: Point, seed: int, limit: int) -> Iterates:
 def _lbfgs(model: UFM, start: Point, seed: int, limit: int) -> Iterates:
     """SciPy's L-BFGS, a hundred iterations at a time: a solve that is certified does not run on."""
     x = start.to_vector()
-    evaluate = _objective(model)
+    evaluate = value_and_gradient_of(model)
     iteration = 0
     while iteration < limit:
         trail: list[np.ndarray] = []
@@ -258,7 +260,7 @@ def _lbfgs(model: UFM, start: Point, seed: int, limit: int) -> Iterates:
 
 def _newton(model: UFM, start: Point, seed: int, limit: int) -> Iterates:
     """From saddles along the negative curvature, far away by L-BFGS, near a minimum by Newton steps."""
-    evaluate = _objective(model)
+    evaluate = value_and_gradient_of(model)
     point = start
     for iteration in range(1, limit + 1):
         before = model.objective(point)
