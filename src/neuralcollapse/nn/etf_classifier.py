@@ -1,0 +1,191 @@
+"""A classifier whose weight is a simplex ETF and is not learned (Zhu et al., Section 5 and footnotes 14, 16)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from neuralcollapse.geometry import simplex_etf
+
+
+class ETFClassifier(nn.Module):
+    r"""Drop-in for ``nn.Linear(in_features, num_classes)`` whose weight is a fixed simplex ETF.
+
+    The canonical frame (footnote 14) is never stored: with the first K features x of h,
+    :math:`s \sqrt{K/(K-1)}\,(x - \bar x) + b` costs O(BK) where a matrix product costs O(BKd). For
+    d = K - 1 the frame is in Helmert coordinates, and one running sum replaces the product. A random
+    rotation is one buffer.
+
+    Args:
+        in_features: d, at least K - 1.
+        num_classes: K, at least 2.
+        bias: learn a bias (footnote 16), starting from zero.
+        rotation: ``"canonical"``, or ``"random"`` for a Haar-distributed rotation of it.
+        scale: s, the norm of the weight's rows.
+        learn_scale: make s a parameter.
+        generator: randomness of ``rotation="random"``.
+        device: of the parameters and buffers.
+        dtype: of the parameters and buffers.
+
+    Raises:
+        ValueError: if the features are too few for a simplex ETF, K < 2, the rotation is unknown, or the
+            scale is not positive.
+
+    >>> head = ETFClassifier(512, 10)
+    >>> head(torch.randn(4, 512)).shape, sum(p.numel() for p in head.parameters())
+    (torch.Size([4, 10]), 10)
+    """
+
+    scale: Tensor
+    frame: Tensor | None
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        *,
+        bias: bool = True,
+        rotation: Literal["canonical", "random"] = "canonical",
+        scale: float = 1.0,
+        learn_scale: bool = False,
+        generator: torch.Generator | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if num_classes >= 2 and in_features < num_classes - 1:
+            raise ValueError(
+                f"in_features={in_features} cannot hold a simplex ETF of {num_classes} classes: {num_classes} vectors "
+                f"at equal angles span {num_classes - 1} dimensions. Widen the features with "
+                f"set_feature_dim(model, {num_classes}), or keep a learned nn.Linear"
+            )
+        if num_classes < 2:
+            raise ValueError(f"num_classes={num_classes}: a simplex ETF needs at least 2 classes")
+        if rotation not in ("canonical", "random"):
+            raise ValueError(f"rotation={rotation!r} is unknown: choose 'canonical' or 'random'")
+        if not (math.isfinite(scale) and scale > 0):
+            raise ValueError(f"scale={scale} must be positive and finite")
+        self.in_features = in_features
+        self.out_features = num_classes
+        self.rotation = rotation
+        value = torch.tensor(scale, device=device, dtype=dtype or torch.get_default_dtype())
+        if learn_scale:
+            self.scale = nn.Parameter(value)
+        else:
+            self.register_buffer("scale", value)
+        self.register_parameter("bias", nn.Parameter(value.new_zeros(num_classes)) if bias else None)
+        frame = None
+        if rotation == "random":
+            frame = simplex_etf(num_classes, in_features, rotation="random", generator=generator).to(value)
+        self.register_buffer("frame", frame)
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return self.out_features
+
+    @property
+    def weight(self) -> Float[Tensor, "K d"]:
+        """The weight as a matrix, made when asked for: for tools that read ``.weight``."""
+        frame = self.frame
+        if frame is None:
+            frame = simplex_etf(self.out_features, self.in_features).to(self.scale)
+        return self.scale * frame
+
+    def forward(self, features: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch K"]:
+        """Logits.
+
+        Raises:
+            ValueError: if the last axis is not ``in_features`` long.
+        """
+        if features.shape[-1] != self.in_features:
+            raise ValueError(
+                f"features have shape {tuple(features.shape)}: the last axis must be in_features={self.in_features}"
+            )
+        if self.frame is not None:
+            logits = nn.functional.linear(features, self.frame * self.scale)
+        else:
+            logits = self._canonical(features) * (self.scale * math.sqrt(self.out_features / (self.out_features - 1)))
+        return logits if self.bias is None else logits + self.bias
+
+    def _canonical(self, features: Tensor) -> Tensor:
+        if self.in_features >= self.out_features:
+            used = features[..., : self.out_features]
+            return used - used.mean(-1, keepdim=True)
+        # Column j of Helmert's basis is (1, ..., 1, -j, 0, ..., 0) / sqrt(j (j + 1)), so that logit r is the sum of
+        # the later coordinates less r times its own. Half precision would lose the long sums.
+        j = torch.arange(1, self.out_features, device=features.device, dtype=torch.float64)
+        exact = torch.promote_types(features.dtype, torch.float32)
+        scaled = features.to(exact) * torch.rsqrt(j * (j + 1)).to(exact)
+        later = nn.functional.pad(scaled.flip(-1).cumsum(-1).flip(-1), (0, 1))
+        return (later - nn.functional.pad(scaled * j.to(exact), (1, 0))).to(features.dtype)
+
+    def extra_repr(self) -> str:
+        """Shown by ``print(model)``."""
+        learned = isinstance(self.scale, nn.Parameter)
+        return (
+            f"in_features={self.in_features}, num_classes={self.out_features}, bias={self.bias is not None}, "
+            f"rotation={self.rotation!r}, scale={'learned' if learned else float(self.scale)}"
+        )
+
+
+class ETFConvolution(ETFClassifier):
+    """The same for heads that are 1x1 convolutions (SqueezeNet): classifies every position of a map."""
+
+    def forward(self, features: Float[Tensor, "batch d height width"]) -> Float[Tensor, "batch K height width"]:
+        """Logits at each position."""
+        return super().forward(features.movedim(1, -1)).movedim(-1, 1)
+
+
+class PrototypeClassifier(nn.Module):
+    r"""No head at all: the nearest class mean decides (NC4, Papyan et al. 2020; prototypes, Snell et al. 2017).
+
+    The logits are :math:`-\frac12 \|h - \mu_k\|^2`.
+
+    Args:
+        class_means: (K, d), such as ``measure(model, loader).statistics.means``.
+
+    Raises:
+        ValueError: if the means are not a finite K x d matrix with K >= 2.
+
+    >>> head = PrototypeClassifier(torch.eye(3))
+    >>> int(head(torch.tensor([[0.1, 0.9, 0.2]])).argmax())
+    1
+    """
+
+    class_means: Tensor
+
+    def __init__(self, class_means: Float[Tensor, "K d"]) -> None:
+        super().__init__()
+        if class_means.ndim != 2 or len(class_means) < 2 or not bool(torch.isfinite(class_means).all()):
+            raise ValueError(
+                f"class_means of shape {tuple(class_means.shape)} must be a finite K x d matrix with K >= 2"
+            )
+        self.out_features, self.in_features = class_means.shape
+        # The distances of float64 statistics are taken in the features' own precision.
+        self.register_buffer("class_means", class_means.detach().to(torch.get_default_dtype()))
+
+    def forward(self, features: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch K"]:
+        """Half the negative squared distance to each class mean."""
+        # Differences around the centre of the means: the direct |h|^2 - 2 h mu + |mu|^2 cancels digits.
+        centre = self.class_means.mean(0)
+        means, points = self.class_means - centre, features - centre
+        cross = nn.functional.linear(points, means, -means.square().sum(-1) / 2)
+        return cross - points.square().sum(-1, keepdim=True) / 2
+
+    def extra_repr(self) -> str:
+        """Shown by ``print(model)``."""
+        return f"in_features={self.in_features}, num_classes={self.out_features}"
+
+
+def head_of(old: nn.Module, feature_dim: int, num_classes: int, **options: Any) -> ETFClassifier:
+    """An ETF head in the place of a linear layer or 1x1 convolution: its bias or none, device and precision."""
+    bias = getattr(old, "bias", None)
+    weight = old.weight
+    kind = ETFConvolution if isinstance(old, nn.Conv2d | ETFConvolution) else ETFClassifier
+    settings: dict[str, Any] = {"bias": bias is not None, "device": weight.device, "dtype": weight.dtype}  # type: ignore[union-attr]
+    return kind(feature_dim, num_classes, **(settings | options)).train(old.training)
