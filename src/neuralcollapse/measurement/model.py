@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from neuralcollapse.geometry import ClassStatistics, CollapseMetrics, collapse_metrics, ncc_mismatch
 from neuralcollapse.geometry.collapse import CollapseWarning
-from neuralcollapse.nn import find_classifier
+from neuralcollapse.nn import PrototypeClassifier, find_classifier
 
 _RETAINED_BYTES = 2 << 30
 """Features held for the nearest-class-centre mismatch, which needs them once more when means are known."""
@@ -320,7 +320,8 @@ def logits_of(output: Any) -> Tensor:
 
 def affine(classifier: nn.Module) -> tuple[Float[Tensor, "K d"], Float[Tensor, "K"]]:
     """W and b of a classifier layer, without gradient; zeros where it has no bias."""
-    weight = classifier.get_parameter("weight").detach().flatten(1)
+    stored: Any = classifier.class_means if isinstance(classifier, PrototypeClassifier) else classifier.weight
+    weight = stored.detach().flatten(1)
     bias = getattr(classifier, "bias", None)
     return weight, weight.new_zeros(len(weight)) if bias is None else bias.detach()
 

@@ -8,18 +8,29 @@ from __future__ import annotations
 
 import difflib
 
+from typing import Any, Literal
+
 from torch import nn
 
 BACKBONES = ("mlp", "convnet", "resnet18", "resnet50")
 
 
-def build_backbone(name: str, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
+def build_backbone(
+    name: str,
+    num_classes: int,
+    image_shape: tuple[int, int, int],
+    *,
+    width: int | None = None,
+    stem: Literal["imagenet", "small"] = "imagenet",
+) -> nn.Module:
     """Build an untrained network by name.
 
     Args:
         name: ``mlp``, ``convnet``, ``resnet18``, ``resnet50``, ``torchvision:NAME`` or ``timm:NAME``.
         num_classes: K, the number of logits.
         image_shape: (channels, height, width) of the input.
+        width: of ``mlp``'s layers (256), or of the first stage of ``resnet18`` and ``resnet50`` (64).
+        stem: of ``resnet18`` and ``resnet50``: ``small`` is a 3x3 convolution of stride 1 without pooling.
 
     Raises:
         ValueError: if no network has this name, or it cannot be built for these images.
@@ -29,11 +40,13 @@ def build_backbone(name: str, num_classes: int, image_shape: tuple[int, int, int
     >>> sum(parameter.numel() for parameter in net.parameters())
     218634
     """
-    channels, height, width = image_shape
+    channels, height, breadth = image_shape
     if name == "mlp":
-        return mlp(channels * height * width, num_classes)
+        return mlp(channels * height * breadth, num_classes, width or 256)
     if name == "convnet":
         return convnet(channels, num_classes)
+    if name in BACKBONES and (width not in (None, 64) or stem != "imagenet"):
+        return resnet(name, num_classes, width or 64, stem)
     source, _, architecture = name.rpartition(":")
     if source == "timm":
         return _timm(architecture, num_classes, channels)
@@ -64,6 +77,28 @@ def convnet(channels: int, num_classes: int, width: int = 32) -> nn.Sequential:
         ]
         channels = outputs
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, num_classes))
+
+
+def resnet(name: str, num_classes: int, width: int, stem: Literal["imagenet", "small"]) -> nn.Module:
+    """torchvision's ResNet18 or ResNet50 with another width of the first stage (64), or a stem for small images."""
+    from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
+
+    class Wide(ResNet):  # torchvision writes the widths into its constructor, which calls _make_layer four times
+        def _make_layer(self, block: Any, planes: int, *rest: Any, **options: Any) -> nn.Sequential:
+            if planes == 64:
+                self.inplanes = width
+            return super()._make_layer(block, planes * width // 64, *rest, **options)
+
+    block, depths = {"resnet18": (BasicBlock, [2, 2, 2, 2]), "resnet50": (Bottleneck, [3, 4, 6, 3])}[name]
+    model = Wide(block, depths, num_classes)
+    kernel, stride, padding = (3, 1, 1) if stem == "small" else (7, 2, 3)
+    model.conv1 = nn.Conv2d(3, width, kernel, stride, padding, bias=False)
+    nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
+    model.bn1 = nn.BatchNorm2d(width)
+    if stem == "small":
+        model.maxpool = nn.Identity()
+    model.fc = nn.Linear(8 * width * block.expansion, num_classes)
+    return model
 
 
 def _torchvision(architecture: str, num_classes: int, channels: int) -> nn.Module:

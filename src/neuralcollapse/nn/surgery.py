@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
+from neuralcollapse.nn.etf_classifier import ETFClassifier, ETFConvolution, PrototypeClassifier
+
 _CONVENTIONAL = ("fc", "classifier", "score", "head", "heads", "last_linear", "classification_head")
 """Names of the classifier at the top of torchvision, timm and Hugging Face models."""
 
@@ -27,6 +29,12 @@ def find_classifier(model: nn.Module, name: str | None = None) -> tuple[str, nn.
     '2'
     """
     modules = dict(model.named_modules())
+    quantised = next((key for key, module in modules.items() if "quantized" in type(module).__module__), None)
+    if quantised is not None:
+        raise ValueError(
+            f"the model is quantised (layer {quantised!r} is a {type(modules[quantised]).__name__}): its classifier has "
+            "no weight to read. Use the model as it was before quantisation"
+        )
     if name is not None:
         if name not in modules:
             linear = ", ".join(_linear_layers(model)) or "none"
@@ -122,13 +130,15 @@ def _linear_layers(module: nn.Module) -> dict[str, nn.Module]:
     return {
         name: layer
         for name, layer in module.named_modules()
-        if isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) and layer.groups == 1
+        if isinstance(layer, ETFConvolution)
+        or (isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) and layer.groups == 1)
     }
 
 
 def _shape(layer: nn.Module) -> tuple[int, int]:
-    weight = layer.get_parameter("weight")
-    return weight.shape[0], weight.shape[1]
+    if isinstance(layer, nn.Conv2d):
+        return layer.out_channels, layer.in_channels
+    return layer.out_features, layer.in_features  # type: ignore[return-value]
 
 
 def _join(outer: str, inner: str) -> str:

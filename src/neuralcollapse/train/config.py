@@ -19,12 +19,24 @@ class TrainConfig:
     """digits (embedded), mnist, fashion-mnist, cifar10, cifar100, imagefolder:PATH or hf:ID_OR_PATH"""
     model: str | None = None
     """mlp, convnet, resnet18, resnet50, torchvision:NAME or timm:NAME; mlp for digits, otherwise resnet18"""
+    head: Literal["learned", "etf"] = "learned"
+    """the classifier: learned, or a fixed simplex ETF (the paper's Figure 7)"""
+    feature_dim: int | None = None
+    """dimension of the features, such as the number of classes; by default the model's own"""
+    width: int | None = None
+    """of mlp (default 256), or of the first stage of resnet18 and resnet50 (default 64; the paper's Figure 5)"""
+    stem: Literal["imagenet", "small"] = "imagenet"
+    """of resnet18 and resnet50; small: a 3x3 convolution and no pooling (the paper's Figure 7)"""
     optimizer: Literal["sgd", "adam", "lbfgs"] = "sgd"
     """the paper's three"""
     epochs: int | None = None
     """passes over the training data; 120 for digits, otherwise the paper's 200"""
     samples_per_class: int | None = None
     """train on the first n samples of each class; by default on all"""
+    test_samples_per_class: int | None = None
+    """test on the first n of each class; by default on all"""
+    random_labels: bool = False
+    """train on labels drawn at random, balanced (the paper's Figure 5); the seed of the labels is fixed"""
     batch_size: int | None = None
     """over all devices; 128, and for lbfgs all samples up to 2048"""
     learning_rate: float | None = None
@@ -33,6 +45,8 @@ class TrainConfig:
     """of sgd"""
     weight_decay: float | None = None
     """L2 penalty on all parameters; 0.005 for digits, otherwise the paper's 0.0005"""
+    feature_decay: float | None = None
+    """penalty on the features, averaged over the batch; weight_decay then falls on the classifier alone (Figure 6)"""
     lr_decay_every: int = 40
     """epochs after which sgd and adam divide their learning rate by ten (the paper's)"""
     lbfgs_memory: int = 10
@@ -85,16 +99,21 @@ class TrainConfig:
         return config
 
     def _check(self) -> None:
-        for name in ("epochs", "samples_per_class", "batch_size", "lr_decay_every", "lbfgs_memory",
+        for name in ("epochs", "samples_per_class", "test_samples_per_class", "batch_size", "feature_dim", "width", "lr_decay_every", "lbfgs_memory",
                      "lbfgs_iterations", "image_size", "measure_every", "devices"):  # fmt: skip
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name}={value} must be at least 1")
         if not self.learning_rate or self.learning_rate <= 0:
             raise ValueError(f"learning_rate={self.learning_rate} must be positive")
-        for name in ("momentum", "weight_decay"):
-            if getattr(self, name) < 0:
+        for name in ("momentum", "weight_decay", "feature_decay"):
+            if (getattr(self, name) or 0) < 0:
                 raise ValueError(f"{name}={getattr(self, name)} must not be negative")
+        resnet = self.model in ("resnet18", "resnet50")
+        if self.width is not None and not (resnet or self.model == "mlp"):
+            raise ValueError(f"width={self.width} is for model mlp, resnet18 or resnet50, not {self.model}")
+        if self.stem != "imagenet" and not resnet:
+            raise ValueError(f"stem={self.stem!r} is for model resnet18 or resnet50, not {self.model}")
         if self.optimizer == "lbfgs" and self.devices > 1:
             raise ValueError("optimizer='lbfgs' runs on devices=1: its line search evaluates the whole batch")
 

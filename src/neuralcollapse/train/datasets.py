@@ -93,7 +93,9 @@ def load_images(
     data_root: str | Path = "data",
     *,
     samples_per_class: int | None = None,
+    test_samples_per_class: int | None = None,
     image_size: int | None = None,
+    random_labels: bool = False,
 ) -> ImageData:
     """Load a data set into memory.
 
@@ -103,7 +105,9 @@ def load_images(
             folders a fifth of PATH/CLASS/* is kept for testing) and ``hf:ID_OR_PATH``.
         data_root: folder of torchvision's data sets; what is not there is downloaded.
         samples_per_class: keep the first n training samples of each class.
+        test_samples_per_class: keep the first n test samples of each class.
         image_size: side to resize to.
+        random_labels: give the training images labels in random order; as many of each class as before.
 
     Raises:
         ValueError: if the data set is unknown, damaged, or a class has fewer samples than asked for.
@@ -126,13 +130,16 @@ def load_images(
         image_size = 32
     train, test = readers[source]()
     chosen = _first_of_each_class(train, samples_per_class)
-    test_rows = np.arange(len(test.labels))
+    test_rows = _first_of_each_class(test, test_samples_per_class, "test_samples_per_class")
     if image_size is None and source in ("imagefolder", "hf"):
         first = train.decode(chosen[:1])
         image_size = 32 if first[0].shape[1:] == (32, 32) else 64
+    labels = train.labels[chosen]
+    if random_labels:  # part of the data, like the split: the run's seed does not change it
+        labels = np.random.default_rng(0).permutation(labels)
     return ImageData(
-        Split(_stack(train.decode(chosen), image_size), torch.from_numpy(train.labels[chosen])),
-        Split(_stack(test.decode(test_rows), image_size), torch.from_numpy(test.labels)),
+        Split(_stack(train.decode(chosen), image_size), torch.from_numpy(labels)),
+        Split(_stack(test.decode(test_rows), image_size), torch.from_numpy(test.labels[test_rows])),
         tuple(train.classes),
     )
 
@@ -147,7 +154,7 @@ class _Raw:
     classes: Sequence[str]
 
 
-def _first_of_each_class(split: _Raw, samples: int | None) -> np.ndarray:
+def _first_of_each_class(split: _Raw, samples: int | None, option: str = "samples_per_class") -> np.ndarray:
     rows = np.arange(len(split.labels))
     if samples is None:
         return rows
@@ -156,7 +163,7 @@ def _first_of_each_class(split: _Raw, samples: int | None) -> np.ndarray:
         members = rows[split.labels == index]
         if len(members) < samples:
             raise ValueError(
-                f"samples_per_class={samples}, but class {name!r} has only {len(members)} training samples"
+                f"{option}={samples}, but class {name!r} has only {len(members)} {'test' if 'test' in option else 'training'} samples"
             )
         keep.append(members[:samples])
     return np.sort(np.concatenate(keep))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, pad
 
 from neuralcollapse.measurement.model import logits_of
-from neuralcollapse.nn import build_backbone
+from neuralcollapse.nn import build_backbone, find_classifier, fix_classifier, set_feature_dim
 from neuralcollapse.train.config import TrainConfig
 from neuralcollapse.train.datasets import ImageData
 
@@ -46,7 +46,13 @@ def build_network(config: TrainConfig, data: ImageData) -> ImageNetwork:
     if config.model not in ("mlp", "convnet"):
         channels = 3
     torch.manual_seed(config.seed)
-    backbone = build_backbone(str(config.model), len(data.classes), (channels, height, width))
+    backbone = build_backbone(
+        str(config.model), len(data.classes), (channels, height, width), width=config.width, stem=config.stem
+    )
+    if config.feature_dim is not None:
+        set_feature_dim(backbone, config.feature_dim)
+    if config.head == "etf":
+        fix_classifier(backbone)
     network = ImageNetwork(backbone, *data.channel_moments(), channels)
     check_fit(network, data, str(config.model))
     if config.optimizer == "lbfgs":  # torch's L-BFGS flattens gradients, which needs them contiguous
@@ -80,6 +86,12 @@ class ClassifierModule(L.LightningModule):
         super().__init__()
         self.network = network
         self.config = config
+        self._features: Tensor | None = None
+        if config.feature_decay is not None:
+            find_classifier(network)[1].register_forward_pre_hook(self._keep_features)
+
+    def _keep_features(self, classifier: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self._features = inputs[0]
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Logits."""
@@ -97,10 +109,20 @@ class ClassifierModule(L.LightningModule):
             pixels = pad_crop_flip(pixels)
         loss = cross_entropy(self.network(pixels), labels)
         self.log("train_loss", loss.detach(), on_step=False, on_epoch=True, sync_dist=True, batch_size=len(labels))
+        if self.config.feature_decay is not None:
+            # Figure 6: the features that enter the classifier, averaged over the batch.
+            assert self._features is not None
+            loss = loss + self.config.feature_decay / 2 * self._features.square().flatten(1).sum(1).mean()
+            self._features = None
         if self.config.optimizer == "lbfgs":
-            squares = torch.stack([parameter.square().sum() for parameter in self.network.parameters()])
+            squares = torch.stack([parameter.square().sum() for parameter in self._decayed()])
             loss = loss + float(self.config.weight_decay or 0) / 2 * squares.sum()
         return loss
+
+    def _decayed(self) -> list[nn.Parameter]:
+        """Parameters that weight decay falls on: all, or with feature decay the classifier's."""
+        owner = self.network if self.config.feature_decay is None else find_classifier(self.network)[1]
+        return list(owner.parameters())
 
     def on_train_batch_end(self, outputs: Any, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """After L-BFGS, take batch normalisation's statistics anew.
@@ -113,21 +135,26 @@ class ClassifierModule(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """SGD or Adam with a step schedule, or L-BFGS with strong Wolfe line search."""
-        config, parameters = self.config, self.network.parameters()
+        config = self.config
         rate, decay = float(config.learning_rate or 0), float(config.weight_decay or 0)
         if config.optimizer == "lbfgs":
             return torch.optim.LBFGS(
-                parameters,
+                self.network.parameters(),
                 lr=rate,
                 max_iter=config.lbfgs_iterations,
                 history_size=config.lbfgs_memory,
                 line_search_fn="strong_wolfe",
             )
+        decayed = self._decayed()
+        chosen = {id(parameter) for parameter in decayed}
+        free = [parameter for parameter in self.network.parameters() if id(parameter) not in chosen]
+        groups = [{"params": decayed, "weight_decay": decay}, {"params": free, "weight_decay": 0.0}]
+        parameters = [group for group in groups if group["params"]]
         optimizer: torch.optim.Optimizer
         if config.optimizer == "sgd":
-            optimizer = torch.optim.SGD(parameters, lr=rate, momentum=config.momentum, weight_decay=decay, fused=True)
+            optimizer = torch.optim.SGD(parameters, lr=rate, momentum=config.momentum, fused=True)
         else:
-            optimizer = torch.optim.Adam(parameters, lr=rate, weight_decay=decay, fused=True)
+            optimizer = torch.optim.Adam(parameters, lr=rate, fused=True)
         schedule = torch.optim.lr_scheduler.StepLR(optimizer, config.lr_decay_every, gamma=0.1)
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 

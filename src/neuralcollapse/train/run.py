@@ -50,9 +50,7 @@ def train(config: TrainConfig, *, progress: bool | None = None) -> Path:
     child = int(os.environ.get("LOCAL_RANK", "0")) > 0 or int(os.environ.get("NODE_RANK", "0")) > 0
     if not child:
         _check_folder(folder, config)
-    data = load_images(
-        config.dataset, config.data_root, samples_per_class=config.samples_per_class, image_size=config.image_size
-    )
+    data = _load_data(config)
     network = build_network(config, data)
     if not child:
         folder.mkdir(parents=True, exist_ok=True)
@@ -103,12 +101,7 @@ def load_run(folder: str | Path, *, data_root: str | None = None) -> Run:
     """
     folder = Path(folder)
     config = TrainConfig.load(folder / "config.yaml").resolved()
-    data = load_images(
-        config.dataset,
-        data_root or config.data_root,
-        samples_per_class=config.samples_per_class,
-        image_size=config.image_size,
-    )
+    data = _load_data(dataclasses.replace(config, data_root=data_root or config.data_root))
     network = build_network(config, data)
     load_weights(network, folder / "checkpoints" / "last.ckpt")
     return Run(config, data, network)
@@ -170,6 +163,11 @@ def load_weights(network: ImageNetwork, path: str | Path) -> None:
     except RuntimeError as error:
         mismatches = [line.strip() for line in str(error).splitlines() if "size mismatch" in line]
         raise ValueError(f"{path} belongs to another network: {mismatches[0] if mismatches else error}") from error
+
+
+def _load_data(config: TrainConfig) -> ImageData:
+    names = ("dataset", "data_root", "samples_per_class", "test_samples_per_class", "image_size", "random_labels")
+    return load_images(**{name: getattr(config, name) for name in names})
 
 
 def _check_folder(folder: Path, config: TrainConfig) -> None:

@@ -1,0 +1,209 @@
+"""What a fixed classifier and smaller features save: counted, and measured over a real training step."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from neuralcollapse.nn.conversion import fix_classifier, set_feature_dim
+from neuralcollapse.nn.surgery import find_classifier
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A model before or after conversion. Memory is in bytes; what was not measured is None."""
+
+    name: str
+    feature_dim: int
+    parameters: int
+    """that an optimizer updates"""
+    saved: float
+    """share of the parameters of the model as it was"""
+    gradients: int
+    sgd_state: int
+    """of SGD with momentum: one number a parameter"""
+    adam_state: int
+    """of Adam: two numbers a parameter"""
+    activations: int | None = None
+    """kept by the forward pass for the backward pass, for the given inputs"""
+    sgd_peak: int | None = None
+    """highest memory of tensors over a step: weights, gradients, state, activations and temporaries"""
+    adam_peak: int | None = None
+
+
+@dataclass(frozen=True)
+class Savings:
+    """What :func:`parameter_savings` found: the model as it is, then each conversion."""
+
+    num_classes: int
+    variants: tuple[Variant, ...]
+
+    def __getitem__(self, name: str) -> Variant:
+        for variant in self.variants:
+            if variant.name == name:
+                return variant
+        raise KeyError(f"no variant {name!r}: there are {', '.join(variant.name for variant in self.variants)}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return dataclasses.asdict(self)
+
+    def table(self) -> Any:
+        """A rich table."""
+        from rich.table import Table
+
+        table = Table(title=f"{self.num_classes:,} classes")
+        for column in ("", "d", "parameters", "saved", "gradients", "SGD state", "Adam state"):
+            table.add_column(column, justify="right" if column else "left", overflow="fold")
+        measured = self.variants[0].activations is not None
+        for column in ("activations", "SGD peak", "Adam peak") if measured else ():
+            table.add_column(column, justify="right", overflow="fold")
+        for v in self.variants:
+            sizes = [v.gradients, v.sgd_state, v.adam_state]
+            sizes += [size for size in (v.activations, v.sgd_peak, v.adam_peak) if size is not None]
+            saved = "" if v is self.variants[0] else f"{v.saved:.2%}"
+            table.add_row(v.name, f"{v.feature_dim:,}", f"{v.parameters:,}", saved, *map(_mebibytes, sizes))
+        return table
+
+    def __str__(self) -> str:
+        from rich.console import Console
+
+        console = Console(width=160)
+        with console.capture() as capture:
+            console.print(self.table())
+        return capture.get()
+
+
+def parameter_savings(
+    model: nn.Module,
+    *,
+    inputs: Tensor | None = None,
+    feature_dim: int | None = None,
+    classifier: str | None = None,
+) -> Savings:
+    """Count what a fixed ETF classifier, features of dimension d = K, and both would save.
+
+    The model itself is left as it is. Frozen parameters have no gradients and are not counted.
+
+    Args:
+        model: any torch classifier.
+        inputs: a batch; with it, a training step of SGD and one of Adam are run on copies of the model, and the
+            memory of all their tensors is followed (Torch's MemTracker: the same on every device).
+        feature_dim: d of the smaller features; the number of classes if not given.
+        classifier: dotted name of the classifier layer, where it cannot be found.
+
+    Returns:
+        Variants ``as it is``, ``fixed head``, ``d = K`` and ``both``; those that the model's features are too few
+        for are left out.
+
+    Raises:
+        ValueError: as :func:`fix_classifier` and :func:`set_feature_dim`.
+
+    >>> import torchvision
+    >>> savings = parameter_savings(torchvision.models.resnet18(num_classes=10))
+    >>> savings["d = K"].parameters, f"{savings['d = K'].saved:.2%}"
+    (8867542, '20.70%')
+    """
+    head = find_classifier(model, classifier)[1]
+    classes = int(head.out_channels if isinstance(head, nn.Conv2d) else head.out_features)  # type: ignore[arg-type]
+    width = feature_dim or classes
+
+    def fixed(net: nn.Module) -> nn.Module:
+        return fix_classifier(net, classifier=classifier)
+
+    def small(net: nn.Module) -> nn.Module:
+        return set_feature_dim(net, width, classifier=classifier)
+
+    steps: dict[str, Callable[[nn.Module], nn.Module]] = {"as it is": lambda net: net}
+    features = int(head.in_channels if isinstance(head, nn.Conv2d) else head.in_features)  # type: ignore[arg-type]
+    if features >= classes - 1:
+        steps["fixed head"] = fixed
+    steps["d = K" if width == classes else f"d = {width}"] = small
+    # The projection changes the head's name, so that the head is fixed first and keeps being fixed.
+    steps["both"] = lambda net: small(fixed(net)) if features >= classes - 1 else fix_classifier(small(net))
+    before = _parameters(model)
+    variants = []
+    for name, convert in steps.items():
+        converted = convert(copy.deepcopy(model))
+        found = _linear_layer_width(converted)
+        parameters, size = _parameters(converted), _bytes(converted)
+        measured = {} if inputs is None else _measured(converted, inputs)
+        variants.append(
+            Variant(name, found, parameters, 1 - parameters / before, size, size, 2 * size, **measured)
+        )
+    return Savings(classes, tuple(variants))
+
+
+def _linear_layer_width(model: nn.Module) -> int:
+    head = find_classifier(model)[1]
+    return int(head.in_channels if isinstance(head, nn.Conv2d) else head.in_features)  # type: ignore[arg-type]
+
+
+def _parameters(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+def _bytes(model: nn.Module) -> int:
+    return sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+
+
+def _mebibytes(size: int) -> str:
+    return f"{size / 2**20:,.2f} MiB"
+
+
+def _measured(model: nn.Module, inputs: Tensor) -> dict[str, int]:
+    return {
+        "activations": _activations(model, inputs),
+        "sgd_peak": _peak(model, inputs, lambda p: torch.optim.SGD(p, lr=1e-4, momentum=0.9)),
+        "adam_peak": _peak(model, inputs, lambda p: torch.optim.Adam(p, lr=1e-4)),
+    }
+
+
+def _loss(model: nn.Module, inputs: Tensor) -> Tensor:
+    output = model(inputs)
+    logits = output if isinstance(output, Tensor) else output[0] if isinstance(output, tuple) else output.logits
+    labels = torch.arange(len(inputs), device=inputs.device) % logits.shape[1]
+    return cross_entropy(logits, labels)
+
+
+def _activations(model: nn.Module, inputs: Tensor) -> int:
+    """Bytes that autograd keeps between forward and backward, parameters and buffers left out."""
+    known = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in known:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    model.train()
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss = _loss(model, inputs)  # noqa: F841  # keeps the graph alive, and with it each storage its address
+    return sum(kept.values())
+
+
+def _peak(model: nn.Module, inputs: Tensor, make: Callable[[Any], torch.optim.Optimizer]) -> int:
+    """Highest memory over the second of two steps: by then the optimizer's state exists."""
+    from torch.distributed._tools.mem_tracker import MemTracker
+
+    model = copy.deepcopy(model).train()
+    optimizer = make([p for p in model.parameters() if p.requires_grad])
+    tracker = MemTracker()
+    tracker.track_external(model, optimizer, inputs)
+    with tracker:
+        for _ in range(2):
+            _loss(model, inputs).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            if _ == 0:
+                tracker.reset_mod_stats()
+    peaks = tracker.get_tracker_snapshot("peak")
+    return sum(int(parts["Total"]) for parts in peaks.values())
