@@ -7,7 +7,6 @@ perceptrons. The two small networks are for small images and short waits.
 from __future__ import annotations
 
 import difflib
-
 from typing import Any, Literal
 
 from torch import nn
@@ -80,7 +79,7 @@ def convnet(channels: int, num_classes: int, width: int = 32) -> nn.Sequential:
 
 
 def resnet(name: str, num_classes: int, width: int, stem: Literal["imagenet", "small"]) -> nn.Module:
-    """torchvision's ResNet18 or ResNet50 with another width of the first stage (64), or a stem for small images."""
+    """Torchvision's ResNet18 or ResNet50 with another width of the first stage (64), or a stem for small images."""
     from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
     class Wide(ResNet):  # torchvision writes the widths into its constructor, which calls _make_layer four times

@@ -17,9 +17,7 @@ from neuralcollapse.nn.surgery import find_classifier
 Model = TypeVar("Model", bound=nn.Module)
 
 
-def fix_classifier(
-    model: Model, *, classifier: str | None = None, num_classes: int | None = None, **etf: Any
-) -> Model:
+def fix_classifier(model: Model, *, classifier: str | None = None, num_classes: int | None = None, **etf: Any) -> Model:
     """Replace the classifier by a fixed simplex ETF, in place (Zhu et al., Section 5).
 
     The new head has a bias where the old one had, starting from zero; all other weights stay. Make the
@@ -92,9 +90,7 @@ def set_feature_dim(model: Model, feature_dim: int, *, classifier: str | None = 
     return _swap(model, {name: nn.Sequential(project, head).train(old.training)})
 
 
-def use_prototypes(
-    model: Model, class_means: Float[Tensor, "K d"], *, classifier: str | None = None
-) -> Model:
+def use_prototypes(model: Model, class_means: Float[Tensor, "K d"], *, classifier: str | None = None) -> Model:
     """Drop the classifier: the nearest class mean decides (NC4, Papyan et al. 2020), in place.
 
     Args:
@@ -215,7 +211,7 @@ def _narrowed(name: str, block: nn.Module, width: int) -> dict[str, nn.Module]:
         return new
     channels = block.get_submodule(last).out_channels
     weight = _weight(block.get_submodule(last))
-    shortcut = nn.Conv2d(channels, width, 1, bias=False, device=weight.device, dtype=weight.dtype)  # type: ignore[arg-type]
+    shortcut = nn.Conv2d(channels, width, 1, bias=False, device=weight.device, dtype=weight.dtype)
     nn.init.kaiming_normal_(shortcut.weight, mode="fan_out", nonlinearity="relu")
     new[f"{name}.downsample"] = nn.Sequential(shortcut, _norm_like(block.get_submodule(norm), width)).train(
         block.training

@@ -187,5 +187,5 @@ def head_of(old: nn.Module, feature_dim: int, num_classes: int, **options: Any) 
     bias = getattr(old, "bias", None)
     weight = old.weight
     kind = ETFConvolution if isinstance(old, nn.Conv2d | ETFConvolution) else ETFClassifier
-    settings: dict[str, Any] = {"bias": bias is not None, "device": weight.device, "dtype": weight.dtype}  # type: ignore[union-attr]
+    settings: dict[str, Any] = {"bias": bias is not None, "device": weight.device, "dtype": weight.dtype}
     return kind(feature_dim, num_classes, **(settings | options)).train(old.training)

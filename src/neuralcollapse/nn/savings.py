@@ -135,9 +135,7 @@ def parameter_savings(
         found = _linear_layer_width(converted)
         parameters, size = _parameters(converted), _bytes(converted)
         measured = {} if inputs is None else _measured(converted, inputs)
-        variants.append(
-            Variant(name, found, parameters, 1 - parameters / before, size, size, 2 * size, **measured)
-        )
+        variants.append(Variant(name, found, parameters, 1 - parameters / before, size, size, 2 * size, **measured))
     return Savings(classes, tuple(variants))
 
 
