@@ -42,6 +42,7 @@ class ETFClassifier(nn.Module):
 
     scale: Tensor
     frame: Tensor | None
+    bias: nn.Parameter | None
 
     def __init__(
         self,

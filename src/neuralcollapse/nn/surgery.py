@@ -32,8 +32,8 @@ def find_classifier(model: nn.Module, name: str | None = None) -> tuple[str, nn.
     quantised = next((key for key, module in modules.items() if "quantized" in type(module).__module__), None)
     if quantised is not None:
         raise ValueError(
-            f"the model is quantised (layer {quantised!r} is a {type(modules[quantised]).__name__}): its classifier has "
-            "no weight to read. Use the model as it was before quantisation"
+            f"the model is quantised (layer {quantised!r} is a {type(modules[quantised]).__name__}): its classifier "
+            "has no weight to read. Use the model as it was before quantisation"
         )
     if name is not None:
         if name not in modules:
@@ -123,7 +123,9 @@ def _is_chain(module: nn.Module) -> bool:
 def _linear_layers(module: nn.Module) -> dict[str, nn.Module]:
     """Linear layers and 1x1 convolutions by name, in order of registration; Linear ones first choice."""
     layers: dict[str, nn.Module] = {
-        name: layer for name, layer in module.named_modules() if isinstance(layer, nn.Linear)
+        name: layer
+        for name, layer in module.named_modules()
+        if isinstance(layer, nn.Linear | ETFClassifier | PrototypeClassifier) and not isinstance(layer, ETFConvolution)
     }
     if layers:
         return layers

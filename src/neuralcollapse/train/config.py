@@ -99,7 +99,8 @@ class TrainConfig:
         return config
 
     def _check(self) -> None:
-        for name in ("epochs", "samples_per_class", "test_samples_per_class", "batch_size", "feature_dim", "width", "lr_decay_every", "lbfgs_memory",
+        for name in ("epochs", "samples_per_class", "test_samples_per_class", "batch_size", "feature_dim", "width",
+                     "lr_decay_every", "lbfgs_memory",
                      "lbfgs_iterations", "image_size", "measure_every", "devices"):  # fmt: skip
             value = getattr(self, name)
             if value is not None and value < 1:

@@ -163,7 +163,8 @@ def _first_of_each_class(split: _Raw, samples: int | None, option: str = "sample
         members = rows[split.labels == index]
         if len(members) < samples:
             raise ValueError(
-                f"{option}={samples}, but class {name!r} has only {len(members)} {'test' if 'test' in option else 'training'} samples"
+                f"{option}={samples}, but class {name!r} has only {len(members)} "
+                f"{'test' if option.startswith('test') else 'training'} samples"
             )
         keep.append(members[:samples])
     return np.sort(np.concatenate(keep))
