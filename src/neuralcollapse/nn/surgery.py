@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
+from neuralcollapse.nn.etf_classifier import ETFClassifier, ETFConvolution, PrototypeClassifier
+
 from neuralcollapse.nn.etf_classifier import ETFConvolution
 
 _CONVENTIONAL = ("fc", "classifier", "score", "head", "heads", "last_linear", "classification_head")
