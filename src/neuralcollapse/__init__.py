@@ -17,24 +17,36 @@ _HOMES = {
     ),
     "measurement": ("CollapseReport", "measure"),
     "measurement.metric": ("NeuralCollapse",),
-    "nn": ("find_classifier",),
+    "geometry.neco": ("NECO",),
+    "nn": (
+        "ETFClassifier", "PrototypeClassifier", "Savings", "find_classifier", "fix_classifier", "parameter_savings",
+        "set_feature_dim", "use_prototypes",
+    ),
     "train": ("NeuralCollapseCallback",),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "NECO",
     "ClassStatistics",
     "CollapseMetrics",
     "CollapseReport",
+    "ETFClassifier",
     "NeuralCollapse",
     "NeuralCollapseCallback",
+    "PrototypeClassifier",
+    "Savings",
     "collapse_metrics",
     "etf_distance",
     "find_classifier",
+    "fix_classifier",
     "measure",
     "measure_features",
     "nearest_etf",
+    "parameter_savings",
+    "set_feature_dim",
     "simplex_etf",
+    "use_prototypes",
 ]
 
 if TYPE_CHECKING:
@@ -47,9 +59,19 @@ if TYPE_CHECKING:
         nearest_etf,
         simplex_etf,
     )
+    from neuralcollapse.geometry.neco import NECO
     from neuralcollapse.measurement import CollapseReport, measure
     from neuralcollapse.measurement.metric import NeuralCollapse
-    from neuralcollapse.nn import find_classifier
+    from neuralcollapse.nn import (
+        ETFClassifier,
+        PrototypeClassifier,
+        Savings,
+        find_classifier,
+        fix_classifier,
+        parameter_savings,
+        set_feature_dim,
+        use_prototypes,
+    )
     from neuralcollapse.train import NeuralCollapseCallback
 
 

@@ -74,6 +74,7 @@ _DESCRIPTION = """Measure, induce and explain neural collapse in deep networks.
   neuralcollapse report runs/RUN            one page that shows it
   neuralcollapse measure --run runs/RUN     measure its last checkpoint
   neuralcollapse measure --features F.npz   measure features you have stored
+  neuralcollapse savings resnet50           what a fixed head and smaller features save
   neuralcollapse ufm solve                  the theory's global minimum, certified
   neuralcollapse COMMAND --help             everything about a command
 """
@@ -99,6 +100,7 @@ def _parsers() -> dict[str, tuple[ArgumentParser, Callable[[Namespace], None], s
     return {
         "train": (_train_parser(), _train, "train until collapse, measuring every epoch"),
         "measure": (_measure_parser(), _measure, "measure a model, a run, or stored features"),
+        "savings": (_savings_parser(), _savings, "what a fixed head and smaller features save"),
         "ufm": (ufm_parser(), run_ufm, "the theory: solve, certify, landscape, dynamics, conjecture"),
         "report": (_report_parser(), _report, "one offline HTML page of one or more runs"),
     }
@@ -285,6 +287,56 @@ def _user_model(file: Path, function: str) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise TypeError(f"--model: {function}() gave a {type(model).__name__}, not a torch.nn.Module")
     return model
+
+
+# ---- savings ---------------------------------------------------------------------------------------
+
+
+def _savings_parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        description="Parameters, gradients, optimizer state and memory of a model: as it is, with a fixed ETF head, "
+        "with d = K features, and with both."
+    )
+    parser.add_argument("model", help="torchvision's name (resnet50), timm:NAME, or FILE.py:FUNCTION")
+    parser.add_argument("--classes", type=int | None, help="K; 1000, or the model's own for FILE.py:FUNCTION")
+    parser.add_argument("--feature_dim", type=int | None, help="of the smaller features; by default K")
+    parser.add_argument("--classifier", type=str | None, help="name of the classifier layer, where it cannot be found")
+    parser.add_argument("--memory", type=bool, default=False, help="also run training steps and follow their memory")
+    parser.add_argument("--image_size", type=int, default=224, help="of the batch for --memory")
+    parser.add_argument("--batch_size", type=int, default=8, help="of the batch for --memory")
+    parser.add_argument("--json", type=str | None, help="write the numbers to this file as well")
+    return parser
+
+
+def _savings(options: Namespace) -> None:
+    import torch
+    from rich.console import Console
+
+    from neuralcollapse import parameter_savings
+    from neuralcollapse.nn import build_backbone
+
+    if options.classes is not None and options.classes < 2:
+        raise ValueError(f"--classes={options.classes} must be at least 2")
+    if options.batch_size < 2 or options.image_size < 1:
+        raise ValueError("--batch-size must be at least 2 (for batch normalisation), and --image-size at least 1")
+    file, separator, function = options.model.rpartition(":")
+    shape = (3, options.image_size, options.image_size)
+    if separator and file.endswith(".py"):
+        if options.classes is not None:
+            raise ValueError("--classes belongs to models made by name: FUNCTION chooses its own")
+        model = _user_model(Path(file), function)
+    else:
+        named = separator or options.model in ("mlp", "convnet")
+        model = build_backbone(
+            options.model if named else f"torchvision:{options.model}", options.classes or 1000, shape
+        )
+    inputs = torch.randn(options.batch_size, *shape) if options.memory else None
+    savings = parameter_savings(model, inputs=inputs, feature_dim=options.feature_dim, classifier=options.classifier)
+    Console().print(savings.table())
+    if options.json:
+        import json
+
+        Path(options.json).write_text(json.dumps(savings.to_dict(), indent=1) + "\n")
 
 
 # ---- report ----------------------------------------------------------------------------------------

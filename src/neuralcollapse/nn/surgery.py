@@ -6,8 +6,6 @@ from torch import nn
 
 from neuralcollapse.nn.etf_classifier import ETFClassifier, ETFConvolution, PrototypeClassifier
 
-from neuralcollapse.nn.etf_classifier import ETFConvolution
-
 _CONVENTIONAL = ("fc", "classifier", "score", "head", "heads", "last_linear", "classification_head")
 """Names of the classifier at the top of torchvision, timm and Hugging Face models."""
 
