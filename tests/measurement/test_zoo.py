@@ -1,7 +1,11 @@
-"""Every torchvision classification model and many timm families, never told which layer is the classifier."""
+"""Every torchvision classification model and 30 timm families, measured, converted and trained for a step.
+
+No test is told which layer is the classifier.
+"""
 
 from __future__ import annotations
 
+import copy
 import warnings
 
 import pytest
@@ -9,9 +13,9 @@ import torch
 import torchvision
 from torch import nn
 
-from neuralcollapse import measure
+from neuralcollapse import ETFClassifier, find_classifier, fix_classifier, measure, set_feature_dim
 
-CLASSES = 4
+CLASSES = 3
 TORCHVISION = torchvision.models.list_models(module=torchvision.models)
 TIMM = {
     "resnet18": 64, "vit_tiny_patch16_224": 224, "swin_tiny_patch4_window7_224": 224, "convnext_atto": 64,
@@ -19,7 +23,8 @@ TIMM = {
     "deit_tiny_patch16_224": 224, "cait_xxs24_224": 224, "beit_base_patch16_224": 224, "ghostnet_050": 64,
     "repvgg_a0": 64, "hrnet_w18_small": 64, "visformer_tiny": 224, "poolformer_s12": 64, "edgenext_xx_small": 64,
     "mobilevit_xxs": 64, "vgg11": 64, "xcit_nano_12_p16_224": 224, "dla34": 64, "inception_v4": 96, "nf_regnet_b0": 64,
-    "davit_tiny": 64, "pvt_v2_b0": 64,
+    "davit_tiny": 64, "pvt_v2_b0": 64, "resnetv2_50": 64, "res2net50_26w_4s": 64, "mnasnet_050": 64, "lcnet_050": 64,
+    "seresnet18": 64,
 }  # fmt: skip
 
 
@@ -39,12 +44,53 @@ def check(model: nn.Module, size: int) -> None:
         with torch.no_grad():
             direct = model.eval()(x)
         torch.testing.assert_close(logits.float(), direct, rtol=1e-3, atol=1e-3)
+    convert(model, x[:CLASSES], y[:CLASSES])
+
+
+def convert(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> None:
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    fresh = copy.deepcopy(model)
+    old, _ = find_classifier(model)
+    fix_classifier(model)
+    assert find_classifier(model)[0] == old
+    assert untouched(model, before) == {f"{old}.weight", f"{old}.bias"} & before.keys()
+    set_feature_dim(model, CLASSES)
+    new, head = find_classifier(model)
+    assert isinstance(head, ETFClassifier)
+    assert head.in_features == CLASSES
+    block = new == old
+    changed = untouched(model, before) - {f"{old}.weight", f"{old}.bias"}
+    assert all(block and name.startswith(("layer4.", "backbone.layer4.")) for name in changed), changed
+
+    model.train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    output = model(x)
+    logits = output[0] if isinstance(output, tuple) else output
+    nn.functional.cross_entropy(logits, y).backward()
+    projected = [p for name, p in model.named_parameters() if name not in before or p.shape != before[name].shape]
+    assert projected
+    assert all(p.grad is not None and bool(torch.isfinite(p.grad).all()) for p in projected)
+    optimizer.step()
+    # The same conversion of another copy takes what this one saved.
+    set_feature_dim(fix_classifier(fresh), CLASSES).load_state_dict(model.state_dict())
+    trained = fresh.state_dict()
+    assert all(torch.equal(tensor, trained[name]) for name, tensor in model.state_dict().items())
+
+
+def untouched(model: nn.Module, before: dict[str, torch.Tensor]) -> set[str]:
+    """Names of the tensors of before that are gone or have changed."""
+    now = model.state_dict()
+    return {
+        name
+        for name, tensor in before.items()
+        if name not in now or now[name].shape != tensor.shape or not torch.equal(now[name], tensor)
+    }
 
 
 @pytest.mark.parametrize("name", TORCHVISION)
 def test_torchvision(name: str) -> None:
     options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
-    size = 75 if name == "inception_v3" else 224 if name.startswith(("vit", "swin", "maxvit")) else 64
+    size = 299 if name == "inception_v3" else 224 if name.startswith(("vit", "swin", "maxvit")) else 64
     torch.manual_seed(0)
     check(torchvision.models.get_model(name, weights=None, num_classes=CLASSES, **options), size)
 

@@ -2,6 +2,7 @@
 
 import copy
 import io
+import re
 
 import pytest
 import torch
@@ -38,7 +39,7 @@ def test_equals_linear(classes, extra, batch, rotation, scale, dtype):
     right.backward(upstream)
     bound = 1e-6 if dtype == torch.float32 else 1e-12
     for mine, other in ((left, right), (ours.grad, theirs.grad), (head.bias.grad, linear.bias.grad)):
-        torch.testing.assert_close(mine, other, rtol=10 * bound, atol=bound * float(1 + other.abs().max()))
+        torch.testing.assert_close(mine, other, rtol=bound, atol=bound * float(1 + other.detach().abs().max()))
     # dL/ds = <upstream, (logits - b) / s>
     wanted = (upstream * (right - linear.bias)).sum() / scale
     torch.testing.assert_close(head.scale.grad, wanted, rtol=100 * bound, atol=1e3 * bound)
@@ -109,9 +110,8 @@ def test_compile():
 )
 @pytest.mark.usefixtures("unchecked_shapes")
 def test_bad_input(arguments, options, words):
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(ValueError, match=".*".join(re.escape(word) for word in words)):
         ETFClassifier(*arguments, **options)
-    assert all(word in str(caught.value) for word in words)
 
 
 def test_wrong_width_of_features():

@@ -81,7 +81,8 @@ class ETFClassifier(nn.Module):
         self.register_parameter("bias", nn.Parameter(value.new_zeros(num_classes)) if bias else None)
         frame = None
         if rotation == "random":
-            frame = simplex_etf(num_classes, in_features, rotation="random", generator=generator).to(value)
+            frame = simplex_etf(num_classes, in_features, rotation="random", generator=generator, dtype=value.dtype)
+            frame = frame.to(value.device)
         self.register_buffer("frame", frame)
 
     @property
@@ -94,7 +95,7 @@ class ETFClassifier(nn.Module):
         """The weight as a matrix, made when asked for: for tools that read ``.weight``."""
         frame = self.frame
         if frame is None:
-            frame = simplex_etf(self.out_features, self.in_features).to(self.scale)
+            frame = simplex_etf(self.out_features, self.in_features, dtype=self.scale.dtype).to(self.scale.device)
         return self.scale * frame
 
     def forward(self, features: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch K"]:

@@ -1,0 +1,150 @@
+"""Conversion of models by hand-made cases; every library's models are in measurement/test_zoo.py."""
+
+import copy
+import re
+
+import pytest
+import torch
+from torch import nn
+
+from neuralcollapse import (
+    ETFClassifier,
+    PrototypeClassifier,
+    find_classifier,
+    fix_classifier,
+    measure,
+    set_feature_dim,
+    use_prototypes,
+)
+
+
+def small(classes: int = 3, width: int = 8) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(4, width), nn.ReLU(), nn.Linear(width, classes))
+
+
+class TwoHeads(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk, self.left, self.right = nn.Linear(4, 8), nn.Linear(8, 3), nn.Linear(8, 5)
+
+
+class Tied(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.head = nn.Embedding(6, 8), nn.Linear(8, 6, bias=False)
+        self.head.weight = self.embed.weight
+
+
+def test_options_of_the_head_and_what_stays():
+    model = small().double()
+    fix_classifier(model, rotation="random", scale=4.0, learn_scale=True)
+    assert model[2].scale.requires_grad
+    assert model[2].weight.dtype == torch.float64
+    assert fix_classifier(nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 3, bias=False)))[1].bias is None
+    assert fix_classifier(small(), num_classes=5)[2].out_features == 5
+
+
+@pytest.mark.parametrize("convert", [fix_classifier, lambda model: set_feature_dim(model, 10)])
+@pytest.mark.usefixtures("unchecked_shapes")
+@pytest.mark.parametrize(
+    ("model", "kind", "words"),
+    [
+        (TwoHeads(), ValueError, "ambiguous classifier: left .*, right .*classifier=NAME"),
+        (Tied(), ValueError, r"shares its weight with embed\.weight"),
+        (nn.Sequential(nn.ReLU()), ValueError, "no linear layer"),
+        (nn.Linear(3, 2), ValueError, "itself the linear layer"),
+        (nn.Sequential(nn.LazyLinear(3)), ValueError, "lazy"),
+        (nn.DataParallel(small()), TypeError, r"convert model\.module"),
+    ],
+)
+def test_refused_models_are_left_alone(model, kind, words, convert):
+    before = list(model.state_dict())
+    with pytest.raises(kind, match=words):
+        convert(model)
+    assert list(model.state_dict()) == before
+
+
+def test_quantised_models_are_refused():
+    model = torch.ao.nn.quantized.dynamic.Linear(4, 3)
+    with pytest.raises(ValueError, match="quantised"):
+        fix_classifier(nn.Sequential(nn.Linear(4, 4), model))
+
+
+@pytest.mark.usefixtures("unchecked_shapes")
+def test_too_few_features():
+    model = small(classes=20)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    for convert in (fix_classifier, lambda m: set_feature_dim(m, 18)):
+        with pytest.raises(ValueError, match=r"(in_features=8|feature_dim=18) cannot hold a simplex ETF of 20 classes"):
+            convert(model)
+        assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    with pytest.raises(ValueError, match="scale=-1"):
+        fix_classifier(small(), scale=-1.0)
+    fix_classifier(set_feature_dim(model, 19))  # the way out that the message names
+    assert model(torch.randn(2, 4)).shape == (2, 20)
+
+
+def test_frozen_model_stays_frozen_but_for_what_is_new():
+    model = small().requires_grad_(False)
+    set_feature_dim(fix_classifier(model), 2)
+    assert [name for name, p in model.named_parameters() if p.requires_grad] == ["2.0.weight", "2.1.bias"]
+
+
+def test_projection_of_maps_and_sequential_heads():
+    model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.Conv2d(16, 5, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    x = torch.randn(2, 3, 9, 9)
+    learned = copy.deepcopy(model)
+    fix_classifier(model)
+    with torch.no_grad():
+        learned[1].weight.copy_(model[1].weight[:, :, None, None])
+        learned[1].bias.zero_()
+    torch.testing.assert_close(model(x), learned(x), atol=1e-5, rtol=1e-5)
+    set_feature_dim(model, 5)
+    assert model(x).shape == (2, 5)
+    assert find_classifier(model)[0] == "1.1"
+
+
+def test_prototypes_agree_with_ncc_mismatch():
+    torch.manual_seed(0)
+    model = small()
+    x, y = torch.randn(90, 4), torch.arange(90) % 3
+    report = measure(model, [(x, y)])
+    before = model.eval()(x).argmax(1)
+    use_prototypes(model, report.statistics.means)
+    assert isinstance(model[2], PrototypeClassifier)
+    mismatch = (model(x).argmax(1) != before).double().mean()
+    assert float(mismatch) == pytest.approx(report.ncc_mismatch)
+    with pytest.raises(ValueError, match=re.escape("class_means have shape (3, 5)")):
+        use_prototypes(small(), torch.randn(3, 5))
+    with pytest.raises(ValueError, match="PrototypeClassifier"):
+        fix_classifier(model)
+
+
+@pytest.mark.parametrize("name", ["bert", "vit", "resnet"])
+def test_hugging_face(name, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    tiny = {
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 16,
+        "num_labels": 4,
+    }
+    if name == "bert":
+        config = transformers.BertConfig(vocab_size=50, **tiny)
+        inputs, make = torch.randint(50, (3, 7)), transformers.BertForSequenceClassification
+    elif name == "vit":
+        config = transformers.ViTConfig(image_size=16, patch_size=8, **tiny)
+        inputs, make = torch.randn(3, 3, 16, 16), transformers.ViTForImageClassification
+    else:
+        config = transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], num_labels=4)
+        inputs, make = torch.randn(3, 3, 32, 32), transformers.ResNetForImageClassification
+    model = set_feature_dim(fix_classifier(make(config)), 4)
+    assert isinstance(find_classifier(model)[1], ETFClassifier)
+    model(inputs, labels=torch.tensor([0, 1, 3])).loss.backward()
+    torch.optim.AdamW(model.parameters()).step()
+    torch.save(model.state_dict(), tmp_path / "weights.pt")
+    again = set_feature_dim(fix_classifier(make(config)), 4)
+    again.load_state_dict(torch.load(tmp_path / "weights.pt", weights_only=True))
+    model.eval(), again.eval()
+    assert torch.equal(model(inputs).logits, again(inputs).logits)

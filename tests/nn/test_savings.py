@@ -1,0 +1,74 @@
+"""The paper's percentages, from the command as a user types it, and memory against sums made by hand."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from neuralcollapse import parameter_savings
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess:
+    line = [sys.executable, "-m", "neuralcollapse.cli", "savings", *arguments]
+    return subprocess.run(line, capture_output=True, text=True, env=None)
+
+
+@pytest.mark.parametrize(
+    ("model", "classes", "variant", "before", "after", "percent"),
+    [
+        ("resnet50", 1000, "fixed head", 25_557_032, 23_509_032, "8.01%"),
+        ("densenet169", 1000, "fixed head", 14_149_480, 12_485_480, "11.76%"),
+        ("resnet18", 10, "d = K", 11_181_642, 8_867_542, "20.70%"),
+        ("resnet50", 10, "d = K", 23_528_522, 22_481_110, "4.45%"),
+    ],
+)
+def test_the_papers_percentages(model, classes, variant, before, after, percent, tmp_path):
+    done = command(model, "--classes", str(classes), "--json", str(tmp_path / "savings.json"))
+    assert done.returncode == 0, done.stderr
+    assert percent in done.stdout
+    numbers = json.loads((tmp_path / "savings.json").read_text())
+    rows = {row["name"]: row for row in numbers["variants"]}
+    assert (rows["as it is"]["parameters"], rows[variant]["parameters"]) == (before, after)
+    assert f"{rows[variant]['saved']:.2%}" == percent
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("resnet51",), "no model 'resnet51'"),
+        (("resnet18", "--classes", "1"), "--classes=1"),
+        (("resnet18", "--classes", "10", "--feature-dim", "5"), "feature_dim=5 cannot hold"),
+        (("nowhere.py:make",), "no file nowhere.py"),
+    ],
+)
+def test_bad_input(arguments, words):
+    done = command(*arguments)
+    assert done.returncode == 1
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_memory_by_hand():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(50, 400, bias=False), nn.Linear(400, 20, bias=False))
+    x = torch.randn(16, 50)
+    savings = parameter_savings(model, inputs=x)
+    as_it_is, fixed = savings["as it is"], savings["fixed head"]
+    floats = 50 * 400 + 400 * 20
+    assert (as_it_is.parameters, as_it_is.gradients, as_it_is.adam_state) == (floats, 4 * floats, 8 * floats)
+    # A learned head keeps its input for the gradient of its weight; the fixed head has no such gradient.
+    assert as_it_is.activations - fixed.activations == 4 * 16 * 400
+    # At the peak: weights, gradients, momentum, at least; Adam has one more copy.
+    assert as_it_is.sgd_peak >= 3 * 4 * floats
+    assert as_it_is.adam_peak >= as_it_is.sgd_peak + 4 * floats
+    assert fixed.sgd_peak < as_it_is.sgd_peak
+    assert model[1].weight.grad is None
+    assert isinstance(model[1], nn.Linear)
+
+
+def test_features_too_few_for_the_classes():
+    savings = parameter_savings(nn.Sequential(nn.Linear(4, 5), nn.Linear(5, 20)))
+    assert [variant.name for variant in savings.variants] == ["as it is", "d = K", "both"]
