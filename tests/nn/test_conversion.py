@@ -64,10 +64,11 @@ def test_refused_models_are_left_alone(model, kind, words, convert):
     assert list(model.state_dict()) == before
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # torch deprecates its quantised tensors
 def test_quantised_models_are_refused():
-    model = torch.ao.nn.quantized.dynamic.Linear(4, 3)
+    model = nn.Sequential(nn.Linear(4, 4), torch.ao.nn.quantized.dynamic.Linear(4, 3))
     with pytest.raises(ValueError, match="quantised"):
-        fix_classifier(nn.Sequential(nn.Linear(4, 4), model))
+        fix_classifier(model)
 
 
 @pytest.mark.usefixtures("unchecked_shapes")
@@ -123,7 +124,7 @@ def test_prototypes_agree_with_ncc_mismatch():
 @pytest.mark.parametrize("name", ["bert", "vit", "resnet"])
 def test_hugging_face(name, tmp_path):
     transformers = pytest.importorskip("transformers")
-    tiny = {
+    tiny = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
         "hidden_size": 16,
         "num_hidden_layers": 1,
         "num_attention_heads": 2,
@@ -131,10 +132,10 @@ def test_hugging_face(name, tmp_path):
         "num_labels": 4,
     }
     if name == "bert":
-        config = transformers.BertConfig(vocab_size=50, **tiny)
+        config = transformers.BertConfig(vocab_size=50, num_labels=4, **tiny)
         inputs, make = torch.randint(50, (3, 7)), transformers.BertForSequenceClassification
     elif name == "vit":
-        config = transformers.ViTConfig(image_size=16, patch_size=8, **tiny)
+        config = transformers.ViTConfig(image_size=16, patch_size=8, num_labels=4, **tiny)
         inputs, make = torch.randn(3, 3, 16, 16), transformers.ViTForImageClassification
     else:
         config = transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], num_labels=4)

@@ -1,0 +1,32 @@
+"""The examples, run as users run them."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def run(script: str, *arguments: str) -> str:
+    done = subprocess.run([sys.executable, str(EXAMPLES / script), *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def test_timm_on_cifar10(data_root: Path) -> None:
+    pytest.importorskip("timm")
+    options = ["--dataset", f"hf:{data_root}/cifar10", "--samples-per-class", "20", "--epochs", "2"]
+    printed = run("finetune_timm.py", *options)
+    assert "8,867,442" in printed
+    assert re.search(r"test accuracy \d+\.\d+%", printed)
+
+
+def test_text() -> None:
+    pytest.importorskip("transformers")
+    printed = run("finetune_text.py", "--epochs", "6")
+    accuracy = re.search(r"test accuracy (\d+\.\d+)%", printed)
+    assert accuracy is not None
+    assert float(accuracy[1]) > 60  # the largest class has less than half
