@@ -125,12 +125,6 @@ def test_prototypes_agree_with_ncc_mismatch():
 def test_hugging_face(name, tmp_path):
     transformers = pytest.importorskip("transformers")
     tiny = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-        "hidden_size": 16,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "intermediate_size": 16,
-        "num_labels": 4,
-    }
     if name == "bert":
         config = transformers.BertConfig(vocab_size=50, num_labels=4, **tiny)
         inputs, make = torch.randint(50, (3, 7)), transformers.BertForSequenceClassification
