@@ -56,26 +56,47 @@ class Savings:
         return dataclasses.asdict(self)
 
     def table(self) -> Any:
-        """A rich table."""
+        """What was counted, and under it what was measured, as rich tables."""
+        from rich.console import Group
+
+        counted = self._rows(
+            f"{self.num_classes:,} classes",
+            {
+                "d": lambda v: f"{v.feature_dim:,}",
+                "parameters": lambda v: f"{v.parameters:,}",
+                "saved": lambda v: "" if v is self.variants[0] else f"{v.saved:.2%}",
+                "gradients": lambda v: _mebibytes(v.gradients),
+                "SGD state": lambda v: _mebibytes(v.sgd_state),
+                "Adam state": lambda v: _mebibytes(v.adam_state),
+            },
+        )
+        if self.variants[0].activations is None:
+            return counted
+        measured = self._rows(
+            "Measured over a training step",
+            {
+                "activations": lambda v: _mebibytes(v.activations),
+                "peak with SGD": lambda v: _mebibytes(v.sgd_peak),
+                "peak with Adam": lambda v: _mebibytes(v.adam_peak),
+            },
+        )
+        return Group(counted, measured)
+
+    def _rows(self, title: str, columns: dict[str, Callable[[Any], str]]) -> Any:
         from rich.table import Table
 
-        table = Table(title=f"{self.num_classes:,} classes")
-        for column in ("", "d", "parameters", "saved", "gradients", "SGD state", "Adam state"):
-            table.add_column(column, justify="right" if column else "left", overflow="fold")
-        measured = self.variants[0].activations is not None
-        for column in ("activations", "SGD peak", "Adam peak") if measured else ():
-            table.add_column(column, justify="right", overflow="fold")
-        for v in self.variants:
-            sizes = [v.gradients, v.sgd_state, v.adam_state]
-            sizes += [size for size in (v.activations, v.sgd_peak, v.adam_peak) if size is not None]
-            saved = "" if v is self.variants[0] else f"{v.saved:.2%}"
-            table.add_row(v.name, f"{v.feature_dim:,}", f"{v.parameters:,}", saved, *map(_mebibytes, sizes))
+        table = Table(title=title)
+        table.add_column("", no_wrap=True)
+        for column in columns:
+            table.add_column(column, justify="right")
+        for variant in self.variants:
+            table.add_row(variant.name, *(cell(variant) for cell in columns.values()))
         return table
 
     def __str__(self) -> str:
         from rich.console import Console
 
-        console = Console(width=160)
+        console = Console(width=100)
         with console.capture() as capture:
             console.print(self.table())
         return capture.get()
