@@ -110,13 +110,17 @@ class ETFClassifier(nn.Module):
             )
         if self.frame is not None:
             logits = nn.functional.linear(features, self.frame * self.scale)
-        else:
-            logits = self._canonical(features) * (self.scale * math.sqrt(self.out_features / (self.out_features - 1)))
-        return logits if self.bias is None else logits + self.bias
+            return logits if self.bias is None else logits + self.bias
+        centred = self._canonical(features)
+        factor = self.scale * math.sqrt(self.out_features / (self.out_features - 1))
+        # One pass over the logits in place of two.
+        return centred * factor if self.bias is None else torch.addcmul(self.bias, centred, factor)
 
     def _canonical(self, features: Tensor) -> Tensor:
         if self.in_features >= self.out_features:
-            used = features[..., : self.out_features]
+            # A slice that keeps everything would still be copied by its backward pass.
+            whole = self.in_features == self.out_features
+            used = features if whole else features[..., : self.out_features]
             return used - used.mean(-1, keepdim=True)
         # Column j of Helmert's basis is (1, ..., 1, -j, 0, ..., 0) / sqrt(j (j + 1)), so that logit r is the sum of
         # the later coordinates less r times its own. Half precision would lose the long sums.
