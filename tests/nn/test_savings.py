@@ -69,6 +69,14 @@ def test_memory_by_hand():
     assert isinstance(model[1], nn.Linear)
 
 
+def test_one_of_two_heads_by_name():
+    heads = nn.ModuleDict({"trunk": nn.Linear(4, 8), "left": nn.Linear(8, 3), "right": nn.Linear(8, 5)})
+    savings = parameter_savings(heads, classifier="right")
+    # trunk 40, left 27, right 45: fixed keeps 5; d = 5 is 40 + 30; both is 40 + 5
+    assert [variant.parameters for variant in savings.variants] == [112, 72, 137, 112]
+    assert [variant.feature_dim for variant in savings.variants] == [8, 8, 5, 5]
+
+
 def test_features_too_few_for_the_classes():
     savings = parameter_savings(nn.Sequential(nn.Linear(4, 5), nn.Linear(5, 20)))
     assert [variant.name for variant in savings.variants] == ["as it is", "d = K", "both"]

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from neuralcollapse.nn.etf_classifier import ETFClassifier, ETFConvolution, PrototypeClassifier, head_of
-from neuralcollapse.nn.surgery import find_classifier
+from neuralcollapse.nn.surgery import find_classifier, layer_shape
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -42,8 +42,8 @@ def fix_classifier(model: Model, *, classifier: str | None = None, num_classes: 
     ETFClassifier(in_features=16, num_classes=3, bias=True, rotation='canonical', scale=1.0)
     """
     name, old = _replaceable(model, classifier)
-    width, classes = _width(old), num_classes or _classes(old)
-    return _swap(model, {name: head_of(old, width, classes, **etf)})
+    width, classes = layer_shape(old)
+    return _swap(model, {name: head_of(old, width, num_classes or classes, **etf)})
 
 
 def set_feature_dim(model: Model, feature_dim: int, *, classifier: str | None = None) -> Model:
@@ -73,7 +73,7 @@ def set_feature_dim(model: Model, feature_dim: int, *, classifier: str | None = 
     )
     """
     name, old = _replaceable(model, classifier)
-    width, classes = _width(old), _classes(old)
+    width, classes = layer_shape(old)
     if feature_dim < max(1, classes - 1):
         raise ValueError(
             f"feature_dim={feature_dim} cannot hold a simplex ETF of {classes} classes: it needs at least {classes - 1}"
@@ -105,9 +105,10 @@ def use_prototypes(model: Model, class_means: Float[Tensor, "K d"], *, classifie
     name, old = _replaceable(model, classifier)
     if isinstance(old, nn.Conv2d | ETFConvolution):
         raise ValueError(f"classifier {name!r} classifies each position of a map: prototypes need pooled features")
-    if class_means.ndim != 2 or class_means.shape[1] != _width(old):
+    width, _ = layer_shape(old)
+    if class_means.ndim != 2 or class_means.shape[1] != width:
         raise ValueError(
-            f"class_means have shape {tuple(class_means.shape)}, but classifier {name!r} takes {_width(old)} features"
+            f"class_means have shape {tuple(class_means.shape)}, but classifier {name!r} takes {width} features"
         )
     head = PrototypeClassifier(class_means).to(_weight(old)).train(old.training)
     return _swap(model, {name: head})
@@ -146,14 +147,6 @@ def _weight(layer: nn.Module) -> Tensor:
     stored = layer.scale if isinstance(layer, ETFClassifier) else layer.weight
     assert isinstance(stored, Tensor)
     return stored
-
-
-def _width(layer: nn.Module) -> int:
-    return layer.in_channels if isinstance(layer, nn.Conv2d) else layer.in_features  # type: ignore[return-value]
-
-
-def _classes(layer: nn.Module) -> int:
-    return layer.out_channels if isinstance(layer, nn.Conv2d) else layer.out_features  # type: ignore[return-value]
 
 
 def _swap(model: Model, replacements: dict[str, nn.Module]) -> Model:

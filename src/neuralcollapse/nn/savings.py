@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from neuralcollapse.nn.conversion import fix_classifier, set_feature_dim
-from neuralcollapse.nn.surgery import find_classifier
+from neuralcollapse.nn.surgery import find_classifier, layer_shape
 
 
 @dataclass(frozen=True)
@@ -132,37 +132,34 @@ def parameter_savings(
     >>> savings["d = K"].parameters, f"{savings['d = K'].saved:.2%}"
     (8867542, '20.70%')
     """
-    head = find_classifier(model, classifier)[1]
-    classes = int(head.out_channels if isinstance(head, nn.Conv2d) else head.out_features)  # type: ignore[arg-type]
+    name, head = find_classifier(model, classifier)
+    features, classes = layer_shape(head)
     width = feature_dim or classes
 
     def fixed(net: nn.Module) -> nn.Module:
-        return fix_classifier(net, classifier=classifier)
+        projected = isinstance(net.get_submodule(name), nn.Sequential)
+        return fix_classifier(net, classifier=f"{name}.1" if projected else name)
 
     def small(net: nn.Module) -> nn.Module:
-        return set_feature_dim(net, width, classifier=classifier)
+        return set_feature_dim(net, width, classifier=name)
 
-    steps: dict[str, Callable[[nn.Module], nn.Module]] = {"as it is": lambda net: net}
-    features = int(head.in_channels if isinstance(head, nn.Conv2d) else head.in_features)  # type: ignore[arg-type]
-    if features >= classes - 1:
-        steps["fixed head"] = fixed
-    steps["d = K" if width == classes else f"d = {width}"] = small
-    # The projection changes the head's name, so that the head is fixed first and keeps being fixed.
-    steps["both"] = lambda net: small(fixed(net)) if features >= classes - 1 else fix_classifier(small(net))
+    smaller = "d = K" if width == classes else f"d = {width}"
+    steps: list[tuple[str, int, Callable[[nn.Module], nn.Module]]] = [
+        ("as it is", features, lambda net: net),
+        ("fixed head", features, fixed),
+        (smaller, width, small),
+        ("both", width, lambda net: fixed(small(net))),
+    ]
     before = _parameters(model)
     variants = []
-    for name, convert in steps.items():
+    for title, dim, convert in steps:
+        if title == "fixed head" and features < classes - 1:
+            continue
         converted = convert(copy.deepcopy(model))
-        found = _linear_layer_width(converted)
         parameters, size = _parameters(converted), _bytes(converted)
         measured = {} if inputs is None else _measured(converted, inputs)
-        variants.append(Variant(name, found, parameters, 1 - parameters / before, size, size, 2 * size, **measured))
+        variants.append(Variant(title, dim, parameters, 1 - parameters / before, size, size, 2 * size, **measured))
     return Savings(classes, tuple(variants))
-
-
-def _linear_layer_width(model: nn.Module) -> int:
-    head = find_classifier(model)[1]
-    return int(head.in_channels if isinstance(head, nn.Conv2d) else head.in_features)  # type: ignore[arg-type]
 
 
 def _parameters(model: nn.Module) -> int:

@@ -51,7 +51,7 @@ def find_classifier(model: nn.Module, name: str | None = None) -> tuple[str, nn.
     if not candidates:
         raise ValueError("no classifier found: the model has no linear layer. Name one with classifier=")
     if len(candidates) > 1:
-        listed = ", ".join(f"{key} {_shape(module)}" for key, module in candidates.items())
+        listed = ", ".join(f"{key} {layer_shape(module)[::-1]}" for key, module in candidates.items())
         raise ValueError(f"ambiguous classifier: {listed}. Choose one with classifier=NAME")
     return next(iter(candidates.items()))
 
@@ -107,12 +107,12 @@ def _rivals(module: nn.Module) -> dict[str, nn.Module]:
     parent = last.rpartition(".")[0]
     if _is_chain(module.get_submodule(parent)):
         return {last: linear[last]}
-    width = _shape(linear[last])[1]
+    width = layer_shape(linear[last])[0]
     return {
         name: layer
         for name, layer in linear.items()
         if layer is linear[last]
-        or (name.rpartition(".")[0] == parent and _shape(layer)[0] != width and _shape(layer)[1] == width)
+        or (name.rpartition(".")[0] == parent and layer_shape(layer)[1] != width and layer_shape(layer)[0] == width)
     }
 
 
@@ -137,10 +137,11 @@ def _linear_layers(module: nn.Module) -> dict[str, nn.Module]:
     }
 
 
-def _shape(layer: nn.Module) -> tuple[int, int]:
+def layer_shape(layer: nn.Module) -> tuple[int, int]:
+    """(features, classes) of a linear layer, 1x1 convolution or fixed head."""
     if isinstance(layer, nn.Conv2d):
-        return layer.out_channels, layer.in_channels
-    return layer.out_features, layer.in_features  # type: ignore[return-value]
+        return layer.in_channels, layer.out_channels
+    return layer.in_features, layer.out_features  # type: ignore[return-value]
 
 
 def _join(outer: str, inner: str) -> str:
