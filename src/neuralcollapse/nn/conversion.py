@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from neuralcollapse.nn.etf_classifier import ETFClassifier, ETFConvolution, PrototypeClassifier, head_of
+from neuralcollapse.nn.etf_classifier import ETFClassifier, ETFConvolution, PrototypeClassifier
 from neuralcollapse.nn.surgery import find_classifier, layer_shape
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -43,7 +43,7 @@ def fix_classifier(model: Model, *, classifier: str | None = None, num_classes: 
     """
     name, old = _replaceable(model, classifier)
     width, classes = layer_shape(old)
-    return _swap(model, {name: head_of(old, width, num_classes or classes, **etf)})
+    return _swap(model, {name: _fixed_head(old, width, num_classes or classes, **etf)})
 
 
 def set_feature_dim(model: Model, feature_dim: int, *, classifier: str | None = None) -> Model:
@@ -84,7 +84,7 @@ def set_feature_dim(model: Model, feature_dim: int, *, classifier: str | None = 
     last = _last_block(model, name, width)
     if last is not None:
         return _swap(model, {**_narrowed(*last, feature_dim), name: head})
-    made: dict[str, Any] = {"bias": False, "device": _weight(old).device, "dtype": _weight(old).dtype}
+    made = _made_like(old) | {"bias": False}
     maps = isinstance(old, nn.Conv2d | ETFConvolution)
     project = nn.Conv2d(width, feature_dim, 1, **made) if maps else nn.Linear(width, feature_dim, **made)
     return _swap(model, {name: nn.Sequential(project, head).train(old.training)})
@@ -156,14 +156,23 @@ def _swap(model: Model, replacements: dict[str, nn.Module]) -> Model:
     return model
 
 
+def _made_like(old: nn.Module) -> dict[str, Any]:
+    """Bias or none, device and precision of a layer, as options of the layer that replaces it."""
+    weight = _weight(old)
+    return {"bias": getattr(old, "bias", None) is not None, "device": weight.device, "dtype": weight.dtype}
+
+
+def _fixed_head(old: nn.Module, feature_dim: int, num_classes: int, **options: Any) -> ETFClassifier:
+    kind = ETFConvolution if isinstance(old, nn.Conv2d | ETFConvolution) else ETFClassifier
+    return kind(feature_dim, num_classes, **(_made_like(old) | options)).train(old.training)
+
+
 def _resized_head(old: nn.Module, feature_dim: int, num_classes: int) -> nn.Module:
     if isinstance(old, ETFClassifier):
         learned = isinstance(old.scale, nn.Parameter)
         options: dict[str, Any] = {"rotation": old.rotation, "scale": float(old.scale), "learn_scale": learned}
-        return head_of(old, feature_dim, num_classes, **options)
-    made: dict[str, Any] = {
-        "bias": getattr(old, "bias", None) is not None, "device": _weight(old).device, "dtype": _weight(old).dtype,
-    }  # fmt: skip
+        return _fixed_head(old, feature_dim, num_classes, **options)
+    made = _made_like(old)
     if isinstance(old, nn.Conv2d):
         return nn.Conv2d(feature_dim, num_classes, 1, **made).train(old.training)
     return nn.Linear(feature_dim, num_classes, **made).train(old.training)

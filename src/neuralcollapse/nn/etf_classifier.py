@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -58,14 +58,14 @@ class ETFClassifier(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if num_classes >= 2 and in_features < num_classes - 1:
+        if num_classes < 2:
+            raise ValueError(f"num_classes={num_classes}: a simplex ETF needs at least 2 classes")
+        if in_features < num_classes - 1:
             raise ValueError(
                 f"in_features={in_features} cannot hold a simplex ETF of {num_classes} classes: {num_classes} vectors "
                 f"at equal angles span {num_classes - 1} dimensions. Widen the features with "
                 f"set_feature_dim(model, {num_classes}), or keep a learned nn.Linear"
             )
-        if num_classes < 2:
-            raise ValueError(f"num_classes={num_classes}: a simplex ETF needs at least 2 classes")
         if rotation not in ("canonical", "random"):
             raise ValueError(f"rotation={rotation!r} is unknown: choose 'canonical' or 'random'")
         if not (math.isfinite(scale) and scale > 0):
@@ -124,11 +124,11 @@ class ETFClassifier(nn.Module):
             return used - used.mean(-1, keepdim=True)
         # Column j of Helmert's basis is (1, ..., 1, -j, 0, ..., 0) / sqrt(j (j + 1)), so that logit r is the sum of
         # the later coordinates less r times its own. Half precision would lose the long sums.
-        j = torch.arange(1, self.out_features, device=features.device, dtype=torch.float64)
         exact = torch.promote_types(features.dtype, torch.float32)
-        scaled = features.to(exact) * torch.rsqrt(j * (j + 1)).to(exact)
+        j = torch.arange(1, self.out_features, device=features.device, dtype=exact)
+        scaled = features.to(exact) * torch.rsqrt(j * (j + 1))
         later = nn.functional.pad(scaled.flip(-1).cumsum(-1).flip(-1), (0, 1))
-        return (later - nn.functional.pad(scaled * j.to(exact), (1, 0))).to(features.dtype)
+        return (later - nn.functional.pad(scaled * j, (1, 0))).to(features.dtype)
 
     def extra_repr(self) -> str:
         """Shown by ``print(model)``."""
@@ -186,12 +186,3 @@ class PrototypeClassifier(nn.Module):
     def extra_repr(self) -> str:
         """Shown by ``print(model)``."""
         return f"in_features={self.in_features}, num_classes={self.out_features}"
-
-
-def head_of(old: nn.Module, feature_dim: int, num_classes: int, **options: Any) -> ETFClassifier:
-    """An ETF head in the place of a linear layer or 1x1 convolution: its bias or none, device and precision."""
-    bias = getattr(old, "bias", None)
-    weight = old.weight
-    kind = ETFConvolution if isinstance(old, nn.Conv2d | ETFConvolution) else ETFClassifier
-    settings: dict[str, Any] = {"bias": bias is not None, "device": weight.device, "dtype": weight.dtype}
-    return kind(feature_dim, num_classes, **(settings | options)).train(old.training)

@@ -207,7 +207,7 @@ def _activations(model: nn.Module, inputs: Tensor) -> int:
 
 
 def _peak(model: nn.Module, inputs: Tensor, make: Callable[[Any], torch.optim.Optimizer]) -> int:
-    """Highest memory over the second of two steps: by then the optimizer's state exists."""
+    """Highest memory over two steps: in the second the optimizer's state exists from the start."""
     from torch.distributed._tools.mem_tracker import MemTracker
 
     model = copy.deepcopy(model).train()
@@ -216,10 +216,9 @@ def _peak(model: nn.Module, inputs: Tensor, make: Callable[[Any], torch.optim.Op
     tracker.track_external(model, optimizer, inputs)
     with tracker:
         for _ in range(2):
+            tracker.reset_mod_stats()  # its records of each module, which it keeps for one pass only; not the peak
             _loss(model, inputs).backward()
             optimizer.step()
             optimizer.zero_grad()
-            if _ == 0:
-                tracker.reset_mod_stats()
     peaks = tracker.get_tracker_snapshot("peak")
     return sum(int(parts["Total"]) for parts in peaks.values())
