@@ -39,7 +39,7 @@ def curves_figure(histories: Sequence[History]) -> go.Figure:
             )
     figure.update_yaxes(type="log", exponentformat="power", nticks=6)
     figure.update_xaxes(title_text=next(iter(histories[0].metrics)), row=2)
-    return _laid_out(figure, 560)
+    return laid_out(figure, 560)
 
 
 def gap_figure(histories: Sequence[History]) -> go.Figure:
@@ -54,7 +54,7 @@ def gap_figure(histories: Sequence[History]) -> go.Figure:
         )
     figure.update_yaxes(type="log", exponentformat="power", title_text="duality gap")
     figure.update_xaxes(title_text=next(iter(histories[0].metrics)))
-    return _laid_out(figure, 320)
+    return laid_out(figure, 320)
 
 
 def accuracy_figure(histories: Sequence[History]) -> go.Figure:
@@ -71,7 +71,7 @@ def accuracy_figure(histories: Sequence[History]) -> go.Figure:
             )
     figure.update_yaxes(tickformat=".0%", title_text="accuracy")
     figure.update_xaxes(title_text="epoch")
-    return _laid_out(figure, 320)
+    return laid_out(figure, 320)
 
 
 def cosines_figure(frame: Frame) -> go.Figure:
@@ -88,7 +88,7 @@ def cosines_figure(frame: Frame) -> go.Figure:
     figure.update_xaxes(constrain="domain", dtick=1)
     for column in (1, 2, 3):
         figure.update_yaxes(scaleanchor=f"x{column if column > 1 else ''}", row=1, col=column)
-    return _laid_out(figure, 340)
+    return laid_out(figure, 340)
 
 
 def space_figure(frame: Frame, chosen: Sequence[int]) -> go.Figure:
@@ -126,7 +126,7 @@ def space_figure(frame: Frame, chosen: Sequence[int]) -> go.Figure:
         uirevision="kept",
     )  # fmt: skip
     figure.update_layout(legend={"orientation": "h", "y": 0})
-    return _laid_out(figure, 520)
+    return laid_out(figure, 520)
 
 
 def space_points(frame: Frame, classes: int) -> list[dict[str, list[list[float]]]]:
@@ -156,10 +156,7 @@ def write_figures(
     """
     if format not in ("svg", "png"):
         raise ValueError(f"format={format!r} is unknown: choose svg or png")
-    try:
-        import kaleido  # noqa: F401
-    except ImportError as error:
-        raise ImportError("figures need the extra: pip install 'neuralcollapse[figures]'") from error
+    check_kaleido()
     histories = [read_history(folder, classes) for folder in folders]
     figures = {"collapse": curves_figure(histories), "accuracy": accuracy_figure(histories)}
     for history in histories:
@@ -175,7 +172,16 @@ def write_figures(
     return written
 
 
-def _laid_out(figure: go.Figure, height: int) -> go.Figure:
+def check_kaleido() -> None:
+    """Raise an ImportError with the way out where figures cannot be written as files."""
+    try:
+        import kaleido  # noqa: F401
+    except ImportError as error:
+        raise ImportError("figures need the extra: pip install 'neuralcollapse[figures]'") from error
+
+
+def laid_out(figure: go.Figure, height: int) -> go.Figure:
+    """The look that all figures share."""
     figure.update_layout(
         height=height,
         margin={"l": 48, "r": 12, "t": 36, "b": 40},

@@ -50,8 +50,8 @@ def write_page(histories: Sequence[History], output: Path) -> Path:
         "accuracy": _plain(accuracy_figure(histories) if trained else gap_figure(histories)),
         "runs": [_geometry(history) for history in histories if history.frames],
     }
-    template = string.Template(resources.files(__package__).joinpath("page.html").read_text())
-    page = template.substitute(
+    page = fill_page(
+        resources.files(__package__).joinpath("page.html").read_text(),
         title=html.escape(", ".join(names) if len(names) < 4 else f"{names[0]} and {len(names) - 1} more"),
         step=next(iter(histories[0].metrics)),
         second="Accuracy" if trained else "Certified distance from the optimum",
@@ -60,9 +60,20 @@ def write_page(histories: Sequence[History], output: Path) -> Path:
         data=json.dumps(content).replace("<", "\\u003c"),
         plotly=get_plotlyjs(),
     )
+    return write_whole(output, page)
+
+
+def fill_page(template: str, **parts: str) -> str:
+    """A template with its parts, and the style that all pages share."""
+    style = resources.files(__package__).joinpath("style.css").read_text()
+    return string.Template(template).substitute(style=style, **parts)
+
+
+def write_whole(output: Path, text: str) -> Path:
+    """Write a file in one step: whoever reads it sees the old one or the new one."""
     output.parent.mkdir(parents=True, exist_ok=True)
     partial = output.with_name(output.name + ".part")
-    partial.write_text(page, encoding="utf-8")
+    partial.write_text(text, encoding="utf-8")
     os.replace(partial, output)
     return output
 

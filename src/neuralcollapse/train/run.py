@@ -17,6 +17,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from filelock import FileLock, Timeout
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import Logger
 
@@ -41,7 +42,7 @@ def train(config: TrainConfig, *, progress: bool | None = None) -> Path:
 
     Raises:
         ValueError: if a choice is invalid, or the folder holds another run.
-        FileExistsError: if the folder holds a run and ``resume`` is off.
+        FileExistsError: if the folder holds a run and ``resume`` is off, or another process trains in it.
         FileNotFoundError: if the data is not there and cannot be downloaded.
         KeyboardInterrupt: on Ctrl-C; finished epochs are kept.
     """
@@ -49,12 +50,20 @@ def train(config: TrainConfig, *, progress: bool | None = None) -> Path:
     folder = Path(str(config.output))
     child = int(os.environ.get("LOCAL_RANK", "0")) > 0 or int(os.environ.get("NODE_RANK", "0")) > 0
     if not child:
-        _check_folder(folder, config)
+        check_folder(folder, config)
     data = _load_data(config)
     network = build_network(config, data)
-    if not child:
-        folder.mkdir(parents=True, exist_ok=True)
-        dataclasses.replace(config, resume=False).save(folder / "config.yaml")
+    folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.nullcontext() if child else _alone_in(folder):
+        if not child:
+            _forget_unsaved(folder)
+            dataclasses.replace(config, resume=False).save(folder / "config.yaml")
+        _fit(config, data, network, progress)
+    return folder
+
+
+def _fit(config: TrainConfig, data: ImageData, network: ImageNetwork, progress: bool | None) -> None:
+    folder = Path(str(config.output))
     terminal = sys.stderr.isatty() if progress is None else progress
     with _quiet_lightning():
         trainer = _trainer(config, folder, terminal)
@@ -80,7 +89,6 @@ def train(config: TrainConfig, *, progress: bool | None = None) -> Path:
             )
         except SystemExit as stop:  # Lightning's answer to Ctrl-C
             raise KeyboardInterrupt from stop
-    return folder
 
 
 @dataclass(frozen=True)
@@ -170,8 +178,13 @@ def _load_data(config: TrainConfig) -> ImageData:
     return load_images(**{name: getattr(config, name) for name in names})
 
 
-def _check_folder(folder: Path, config: TrainConfig) -> None:
-    """Refuse to write one run over another."""
+def check_folder(folder: Path, config: TrainConfig) -> None:
+    """Refuse to write one run over another.
+
+    Raises:
+        FileExistsError: if the folder holds a run and ``resume`` is off.
+        ValueError: if it holds a run that differs in more than where and for how long it trains.
+    """
     if not (folder / "config.yaml").is_file():
         return
     if not config.resume:
@@ -181,8 +194,21 @@ def _check_folder(folder: Path, config: TrainConfig) -> None:
     if changed:
         listed = ", ".join(f"{name} was {before[name]!r} and is now {now[name]!r}" for name in changed)
         raise ValueError(f"{folder} holds another run: {listed}. Choose another --output")
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Keep two processes from writing one run; the lock goes with the process, however it ends."""
+    try:
+        with FileLock(folder / ".lock", timeout=10):
+            yield
+    except Timeout as error:
+        raise FileExistsError(f"another process is training in {folder}: let it finish, or stop it") from error
+
+
+def _forget_unsaved(folder: Path) -> None:
+    """A run that has no checkpoint to continue from starts again."""
     if not (folder / "checkpoints" / "last.ckpt").is_file():
-        # Nothing to continue from: the run starts again.
         (folder / "metrics.csv").unlink(missing_ok=True)
         shutil.rmtree(folder / "snapshots", ignore_errors=True)
 

@@ -1,0 +1,75 @@
+"""What has become of a run: not begun, half done, finished, or another run in its folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from neuralcollapse.paper.experiments import Experiment
+from neuralcollapse.train.config import TrainConfig
+from neuralcollapse.train.record import read_metrics
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A run of a figure, as its folder has it at the first look."""
+
+    experiment: Experiment
+    config: TrainConfig
+
+    @property
+    def folder(self) -> Path:
+        """The run's."""
+        return Path(str(self.config.output))
+
+    @property
+    def epoch(self) -> int:
+        """Epochs on disk now."""
+        rows = read_metrics(self.folder)
+        return int(rows[-1]["epoch"]) if rows else 0
+
+    @cached_property
+    def rows(self) -> list[dict[str, float]]:
+        """The measured epochs, numbers only."""
+        measured = [row for row in read_metrics(self.folder) if row["nc1"]]
+        return [{name: float(value) for name, value in row.items() if value} for row in measured]
+
+    @property
+    def finished(self) -> bool:
+        """Whether its last epoch is measured."""
+        return bool(self.rows) and self.rows[-1]["epoch"] >= int(self.config.epochs or 0)
+
+    @property
+    def hours(self) -> float:
+        """Spent on training and measuring."""
+        return self.rows[-1]["seconds"] / 3600 if self.rows else 0.0
+
+    @property
+    def command(self) -> str:
+        """What repeats the run alone: only what differs from the defaults."""
+        given = {name: getattr(self.config, name) for name in ("dataset", "model", "optimizer", "data_root", "output")}
+        plain = TrainConfig(**given).resolved().to_dict()
+        default = TrainConfig().to_dict()
+        words = ["neuralcollapse", "train"]
+        for name, value in self.config.to_dict().items():
+            if value != (default if name in given else plain)[name]:
+                words.append(f"--{name.replace('_', '-')}")
+                words += [] if value is True else [str(value)]
+        return shlex.join(words)
+
+
+def groups(runs: Sequence[Outcome]) -> dict[str, list[Outcome]]:
+    """Runs of the same model on the same data, by ``DATASET-MODEL``."""
+    found: dict[str, list[Outcome]] = {}
+    for run in runs:
+        found.setdefault(f"{run.experiment.dataset}-{run.experiment.model}", []).append(run)
+    return found
+
+
+def resumed(config: TrainConfig) -> TrainConfig:
+    """The run, to be continued where it stopped."""
+    return dataclasses.replace(config, resume=True)

@@ -1,0 +1,298 @@
+"""Many runs: one after another, in local processes, or on Ray. What is finished is never run again."""
+
+from __future__ import annotations
+
+import errno
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from multiprocessing.connection import Connection, wait
+from typing import Any, Literal, Protocol
+
+from neuralcollapse.paper.outcome import Outcome, resumed
+from neuralcollapse.train.config import TrainConfig
+
+
+class State(StrEnum):
+    """Of a run in a sweep."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    FINISHED = "finished"
+    FAILED = "failed"
+
+
+@dataclass
+class Job:
+    """A run in a sweep, and how it fares."""
+
+    outcome: Outcome
+    state: State = State.WAITING
+    attempts: int = 0
+    error: str = ""
+    """of the last attempt"""
+    seconds: float = 0.0
+    """in this sweep"""
+    started: float = field(default=0.0, repr=False)
+
+    @property
+    def name(self) -> str:
+        """Of its experiment."""
+        return self.outcome.experiment.name
+
+
+@dataclass(frozen=True)
+class End:
+    """How an attempt ended: no error, or one that trying again may or may not help."""
+
+    error: str = ""
+    again: bool = False
+    disk_full: bool = False
+
+
+class Engine(Protocol):
+    """Where attempts run."""
+
+    capacity: int
+
+    def start(self, name: str, config: TrainConfig) -> None:
+        """Begin an attempt."""
+
+    def ended(self, seconds: float) -> dict[str, End]:
+        """Wait so long at most for attempts to end; those that did."""
+
+    def stop(self) -> None:
+        """End every attempt; finished epochs stay on disk."""
+
+
+def sweep(
+    runs: Sequence[Outcome],
+    *,
+    engine: Literal["local", "ray"] = "local",
+    workers: int = 1,
+    address: str | None = None,
+    retries: int = 1,
+    watch: Callable[[Sequence[Job]], None] = lambda jobs: None,
+) -> list[Job]:
+    """Bring every run to its end; one that fails leaves the others alone.
+
+    A finished run is left as it is; an unfinished one continues after its last checkpoint.
+
+    Args:
+        runs: to be finished.
+        engine: ``local`` processes of this machine, or ``ray``.
+        workers: runs at a time.
+        address: of a Ray cluster; without one Ray starts on this machine. The folders of the runs must be on
+            a file system that all its machines share.
+        retries: attempts after the first, for a run whose process died or that failed while it ran. A run whose
+            input is wrong is not tried again.
+        watch: called with the jobs about once a second.
+
+    Raises:
+        ValueError: before anything runs, if a folder holds another run or an option is out of range.
+        ImportError: if Ray is asked for and not installed.
+        KeyboardInterrupt: on Ctrl-C; finished epochs are kept.
+    """
+    if workers < 1 or retries < 0:
+        raise ValueError(f"workers={workers} must be at least 1, and retries={retries} not negative")
+    check_folders(runs)
+    jobs = [Job(run, State.FINISHED if run.finished else State.WAITING) for run in runs]
+    if all(job.state is State.FINISHED for job in jobs):
+        watch(jobs)
+        return jobs
+    place: Engine = OnRay(workers, address) if engine == "ray" else InProcesses(workers)
+    try:
+        _drive(jobs, place, retries, watch)
+    finally:
+        place.stop()
+    watch(jobs)
+    return jobs
+
+
+def check_folders(runs: Sequence[Outcome]) -> None:
+    """Refuse to begin where a folder holds a run of other settings.
+
+    Raises:
+        ValueError: naming each folder and what differs.
+    """
+    # Late, as everything that loads torch: the command line's help must not wait for it.
+    from neuralcollapse.train.run import check_folder
+
+    wrong = []
+    for run in runs:
+        try:
+            check_folder(run.folder, resumed(run.config))
+        except ValueError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise ValueError("nothing was started. " + "; ".join(wrong) + " (or move the old folder away)")
+
+
+def _drive(jobs: Sequence[Job], place: Engine, retries: int, watch: Callable[[Sequence[Job]], None]) -> None:
+    by_name = {job.name: job for job in jobs}
+    full = False
+    while True:
+        running = [job for job in jobs if job.state is State.RUNNING]
+        waiting = [job for job in jobs if job.state is State.WAITING]
+        for job in [] if full else waiting[: place.capacity - len(running)]:
+            job.state, job.started = State.RUNNING, time.monotonic()
+            job.attempts += 1
+            place.start(job.name, resumed(job.outcome.config))
+            running.append(job)
+        watch(jobs)
+        if not running:
+            return
+        for name, end in place.ended(1.0).items():
+            job = by_name[name]
+            job.seconds += time.monotonic() - job.started
+            job.error = end.error
+            full = full or end.disk_full
+            if not end.error:
+                job.state = State.FINISHED
+                job.outcome = Outcome(job.outcome.experiment, job.outcome.config)
+            else:
+                job.state = State.WAITING if end.again and job.attempts <= retries else State.FAILED
+
+
+def run_once(config: TrainConfig, threads: int | None = None) -> End:
+    """One attempt in this process."""
+    import torch
+
+    from neuralcollapse.train.run import train
+
+    if threads:
+        torch.set_num_threads(min(threads, torch.get_num_threads()))
+    try:
+        train(config, progress=False)
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        way_out = ": free some space and give the same command again" if full else ""
+        return End(f"{error}{way_out}", disk_full=full)
+    except (ValueError, TypeError, ImportError) as error:
+        return End(str(error))
+    except Exception as error:  # an accelerator out of memory, a lost peer: may pass
+        return End(f"{type(error).__name__}: {error}", again=True)
+    return End()
+
+
+def _threads(workers: int) -> int:
+    return max(1, (os.cpu_count() or 1) // workers)
+
+
+class InProcesses:
+    """Each attempt in a process of its own, so that its death is the death of nothing else."""
+
+    def __init__(self, workers: int) -> None:
+        self.capacity = workers
+        self._context = multiprocessing.get_context("spawn")
+        self._running: dict[str, tuple[Any, Connection]] = {}
+
+    def start(self, name: str, config: TrainConfig) -> None:
+        """Begin an attempt."""
+        receiver, sender = self._context.Pipe(duplex=False)
+        process = self._context.Process(target=_child, args=(config, _threads(self.capacity), sender), name=name)
+        process.start()
+        sender.close()
+        self._running[name] = process, receiver
+
+    def ended(self, seconds: float) -> dict[str, End]:
+        """Wait for processes to end."""
+        wait([process.sentinel for process, _ in self._running.values()], seconds)
+        ends = {}
+        for name, (process, receiver) in list(self._running.items()):
+            if process.is_alive():
+                continue
+            try:
+                ends[name] = receiver.recv()
+            except EOFError:
+                ends[name] = End(f"its process ended with code {process.exitcode} and without a word", again=True)
+            receiver.close()
+            del self._running[name]
+        return ends
+
+    def stop(self) -> None:
+        """End the processes; those that write a checkpoint leave the previous one whole."""
+        for process, _ in self._running.values():
+            process.terminate()
+        for process, receiver in self._running.values():
+            process.join()
+            receiver.close()
+        self._running.clear()
+
+
+def _child(config: TrainConfig, threads: int, sender: Connection) -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    sentinel = parent.sentinel
+
+    def follow_parent() -> None:
+        wait([sentinel])
+        os._exit(1)
+
+    # A parent killed with -9 cannot end its children: they would train on, in folders that the next sweep takes over.
+    threading.Thread(target=follow_parent, daemon=True).start()
+    try:
+        sender.send(run_once(config, threads))
+    except KeyboardInterrupt:  # Ctrl-C reaches the whole group; the parent says what there is to say
+        os._exit(130)
+
+
+class OnRay:
+    """Each attempt a Ray task: on this machine, or wherever the cluster has room."""
+
+    def __init__(self, workers: int, address: str | None) -> None:
+        try:
+            import ray
+        except ImportError as error:
+            raise ImportError("engine 'ray' needs the extra: pip install 'neuralcollapse[ray]'") from error
+        self.capacity = workers
+        self._ray = ray
+        self._started = not ray.is_initialized()
+        if self._started:
+            options: dict[str, Any] = {"address": address} if address else {"include_dashboard": False}
+            ray.init(log_to_driver=False, logging_level="warning", **options)
+        resources = ray.cluster_resources()
+        # A run takes an accelerator where the cluster has some, otherwise its share of the cores.
+        needs = (
+            {"num_gpus": 1}
+            if resources.get("GPU")
+            else {"num_cpus": max(1, int(resources.get("CPU", 1) // max(workers, 1)))}
+        )
+        self._task = ray.remote(max_calls=1, max_retries=0, **needs)(_on_worker)
+        self._running: dict[Any, str] = {}
+
+    def start(self, name: str, config: TrainConfig) -> None:
+        """Submit an attempt."""
+        self._running[self._task.options(name=name).remote(config.to_dict(), os.getcwd())] = name
+
+    def ended(self, seconds: float) -> dict[str, End]:
+        """Wait for tasks to end."""
+        ready, _ = self._ray.wait(list(self._running), num_returns=1, timeout=seconds)
+        ends = {}
+        for task in ready:
+            try:
+                end = End(**self._ray.get(task))
+            except self._ray.exceptions.RayError as error:
+                first_line = (str(error).splitlines() or [""])[0]
+                end = End(f"its worker vanished ({type(error).__name__}: {first_line})", again=True)
+            ends[self._running.pop(task)] = end
+        return ends
+
+    def stop(self) -> None:
+        """Cancel what runs, and leave the cluster, or end the one started here."""
+        for task in self._running:
+            self._ray.cancel(task, force=True)
+        self._running.clear()
+        if self._started:
+            self._ray.shutdown()
+
+
+def _on_worker(options: Mapping[str, Any], folder: str) -> dict[str, Any]:
+    if os.path.isdir(folder):  # relative paths mean the same as where the sweep was started
+        os.chdir(folder)
+    end = run_once(TrainConfig(**options))
+    return {"error": end.error, "again": end.again, "disk_full": end.disk_full}
