@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace, set_parsing_settings
 
+from neuralcollapse.cli_paper import reproduce_parser, run_reproduce
 from neuralcollapse.cli_ufm import add_tasks, run_ufm, ufm_parser, whole_numbers, words
 
 if TYPE_CHECKING:
@@ -42,8 +43,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         parsers[options.command][1](options[options.command])
     except KeyboardInterrupt:
-        kept = ". Finished epochs are kept: the same command with --resume continues"
-        _fail("stopped" + (kept if options.command == "train" else ""), 130)
+        kept = {
+            "train": ". Finished epochs are kept: the same command with --resume continues",
+            "reproduce": ". Finished runs and epochs are kept: the same command continues",
+        }
+        _fail("stopped" + kept.get(options.command, ""), 130)
     except Exception as error:
         if os.environ.get("NEURALCOLLAPSE_DEBUG"):
             raise
@@ -76,6 +80,7 @@ _DESCRIPTION = """Measure, induce and explain neural collapse in deep networks.
   neuralcollapse measure --features F.npz   measure features you have stored
   neuralcollapse savings resnet50           what a fixed head and smaller features save
   neuralcollapse ufm solve                  the theory's global minimum, certified
+  neuralcollapse reproduce all --scale smoke  the paper's figures, in a minute and in small
   neuralcollapse COMMAND --help             everything about a command
 """
 
@@ -102,6 +107,7 @@ def _parsers() -> dict[str, tuple[ArgumentParser, Callable[[Namespace], None], s
         "measure": (_measure_parser(), _measure, "measure a model, a run, or stored features"),
         "savings": (_savings_parser(), _savings, "what a fixed head and smaller features save"),
         "ufm": (ufm_parser(), run_ufm, "the theory: solve, certify, landscape, dynamics, conjecture"),
+        "reproduce": (reproduce_parser(), run_reproduce, "the paper's figures and tables, judged claim by claim"),
         "report": (_report_parser(), _report, "one offline HTML page of one or more runs"),
     }
 

@@ -41,11 +41,15 @@ class Judgement:
     findings: list[Finding]
     missing: int
     """Runs that are not finished, and so not judged."""
+    small: bool
+    """Whether the scale is too small to say anything of the paper."""
 
     @property
     def verdict(self) -> str:
-        """``reproduced``, ``in part``, ``not reproduced``, or ``open`` while runs are missing."""
+        """``reproduced``, ``in part``, ``not reproduced``; ``open`` while runs are missing, or ``not judged``."""
         agreeing = sum(finding.agrees for finding in self.findings)
+        if self.small:
+            return "not judged"
         if self.missing or not self.findings:
             return f"open: {self.missing} runs unfinished"
         if agreeing == len(self.findings):
@@ -53,11 +57,11 @@ class Judgement:
         return f"in part: {agreeing} of {len(self.findings)}" if agreeing else "not reproduced"
 
 
-def judge(figure: str, runs: Sequence[Outcome]) -> list[Judgement]:
-    """Each claim of a figure, judged on its finished runs."""
+def judge(figure: str, runs: Sequence[Outcome], *, small: bool = False) -> list[Judgement]:
+    """Each claim of a figure, judged on its finished runs; at a scale too small for that (``small``) only measured."""
     finished = [run for run in runs if run.finished]
     missing = len(runs) - len(finished)
-    return [Judgement(claim, claim.check(finished), missing) for claim in CLAIMS[figure]]
+    return [Judgement(claim, claim.check(finished), missing, small and bool(runs)) for claim in CLAIMS[figure]]
 
 
 def _value(run: Outcome, name: str) -> float:
@@ -137,8 +141,10 @@ def _as_accurate_as(attribute: str, reference: str, points: float) -> Check:
         found = []
         for key, group in groups(runs).items():
             accuracies = {getattr(run.experiment, attribute): _value(run, "test_accuracy") for run in group}
-            first = accuracies.pop(reference, None)
-            for other, accuracy in accuracies.items() if first is not None else ():
+            if reference not in accuracies:
+                continue
+            first = accuracies.pop(reference)
+            for other, accuracy in accuracies.items():
                 measured = f"{accuracy:.2%} against {first:.2%}"
                 found.append(Finding(f"{key} {other}", measured, accuracy >= first - points / 100))
         return found

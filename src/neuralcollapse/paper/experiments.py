@@ -84,6 +84,8 @@ class Scale:
     widths: Mapping[str, tuple[int, ...]]
     """of Figure 5, by model"""
     rules: Rules = ()
+    judged: bool = True
+    """Whether its runs can say anything of the paper's claims."""
 
 
 _WIDTHS = {"mlp": (10, 20, 40, 80, 160, 320), "resnet18": (2, 4, 8, 16, 32, 64)}
@@ -97,6 +99,7 @@ SCALES = {
             ({}, {"samples_per_class": 10, "test_samples_per_class": 10, "epochs": 2, "image_size": 32}),
             ({"labels": "true"}, {"width": 8}),
         ),
+        judged=False,
     ),
     "reduced": Scale(
         "the paper's networks and epochs (L-BFGS: 30) on 100 samples a class, for ResNet50 on 10 in batches of 25",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import multiprocessing
 import os
 import threading
@@ -11,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from neuralcollapse.paper.outcome import Outcome, resumed
@@ -209,7 +211,9 @@ class InProcesses:
             try:
                 ends[name] = receiver.recv()
             except EOFError:
-                ends[name] = End(f"its process ended with code {process.exitcode} and without a word", again=True)
+                ends[name] = End(
+                    f"its process died with code {process.exitcode}: see log.txt in its folder", again=True
+                )
             receiver.close()
             del self._running[name]
         return ends
@@ -227,18 +231,23 @@ class InProcesses:
 def _child(config: TrainConfig, threads: int, sender: Connection) -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
-    sentinel = parent.sentinel
-
-    def follow_parent() -> None:
-        wait([sentinel])
-        os._exit(1)
+    folder = Path(str(config.output))
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "log.txt").open("a") as log:
+        for descriptor in (1, 2):  # warnings, and what a crash leaves, without disturbing the table
+            os.dup2(log.fileno(), descriptor)
 
     # A parent killed with -9 cannot end its children: they would train on, in folders that the next sweep takes over.
-    threading.Thread(target=follow_parent, daemon=True).start()
+    threading.Thread(target=_follow, args=(parent.sentinel,), daemon=True).start()
     try:
         sender.send(run_once(config, threads))
     except KeyboardInterrupt:  # Ctrl-C reaches the whole group; the parent says what there is to say
         os._exit(130)
+
+
+def _follow(sentinel: int) -> None:
+    wait([sentinel])
+    os._exit(1)
 
 
 class OnRay:
@@ -254,15 +263,12 @@ class OnRay:
         self._started = not ray.is_initialized()
         if self._started:
             options: dict[str, Any] = {"address": address} if address else {"include_dashboard": False}
-            ray.init(log_to_driver=False, logging_level="warning", **options)
+            ray.init(log_to_driver=False, logging_level=logging.WARNING, **options)
         resources = ray.cluster_resources()
         # A run takes an accelerator where the cluster has some, otherwise its share of the cores.
-        needs = (
-            {"num_gpus": 1}
-            if resources.get("GPU")
-            else {"num_cpus": max(1, int(resources.get("CPU", 1) // max(workers, 1)))}
-        )
-        self._task = ray.remote(max_calls=1, max_retries=0, **needs)(_on_worker)
+        share = max(1, int(resources.get("CPU", 1)) // workers)
+        needs: dict[str, Any] = {"num_gpus": 1} if resources.get("GPU") else {"num_cpus": share}
+        self._task: Any = ray.remote(max_calls=1, max_retries=0, **needs)(_on_worker)
         self._running: dict[Any, str] = {}
 
     def start(self, name: str, config: TrainConfig) -> None:

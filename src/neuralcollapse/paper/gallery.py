@@ -1,0 +1,197 @@
+"""One HTML page, offline: each reproduced figure beside the paper's claims and what was measured."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+
+import plotly.graph_objects as go
+from plotly.offline import get_plotlyjs
+
+from neuralcollapse.paper.claims import Judgement, judge
+from neuralcollapse.paper.drawings import SIZES, draw
+from neuralcollapse.paper.experiments import FIGURES, SCALES
+from neuralcollapse.paper.norms import Comparison, compare
+from neuralcollapse.paper.outcome import Outcome
+from neuralcollapse.report.figures import check_kaleido
+from neuralcollapse.report.page import fill_page, write_whole
+
+_WIDTH = 1100
+"""Of static figures, in pixels."""
+
+
+def write_gallery(
+    output: Path, scale: str, figures: Mapping[str, Sequence[Outcome]], *, static: bool = False
+) -> dict[str, list[Judgement]]:
+    """Write gallery.html, claims.csv, runs.csv and norms.csv; returns the judged claims by figure.
+
+    Args:
+        output: folder.
+        scale: its name.
+        figures: runs of each figure by its name; those that are not finished are drawn as far as they are.
+        static: draw with SVG instead of scripts, and write figures/*.svg too: a small page.
+
+    Raises:
+        ImportError: if static figures are asked for and kaleido is not installed.
+    """
+    if static:
+        check_kaleido()
+    small = not SCALES[scale].judged
+    judged = {name: judge(name, runs, small=small) for name, runs in figures.items()}
+    runs = {run.experiment.name: run for group in figures.values() for run in group}
+    theory = {name: compare(run) for name, run in runs.items() if run.experiment.optimizer == "sgd" and run.finished}
+    sections = []
+    for name, group in figures.items():
+        drawings = draw(name, group, theory)
+        if static:
+            parts = [_svg(output / "figures", name, title, drawing) for title, drawing in drawings.items()]
+        else:
+            parts = [_interactive(drawing) for drawing in drawings.values()]
+        pictures = "".join(
+            f'<h3>{html.escape(title)}</h3><div class="drawing">{part}</div>'
+            for title, part in zip(drawings, parts, strict=True)
+        )
+        sections.append(
+            f'<section id="{name}"><h2>{FIGURES[name].title}</h2>'
+            f'<div class="scroll">{_claims_table(judged[name])}</div>{pictures}'
+            f'<div class="scroll">{_runs_table(group)}</div></section>'
+        )
+    page = fill_page(
+        resources.files(__package__).joinpath("gallery.html").read_text(),
+        scale=scale,
+        summary=html.escape(SCALES[scale].summary),
+        contents="".join(f'<a href="#{name}">{FIGURES[name].title}</a>' for name in figures)
+        + '<a href="#theory">Theory</a>',
+        verdicts=_verdicts_table(judged),
+        figures="".join(sections),
+        theory=_table(_NORMS, _norms_rows(theory)),
+        plotly="" if static else f"<script>{get_plotlyjs()}</script>",
+    )
+    write_whole(output / "gallery.html", page)
+    write_whole(output / "claims.csv", _csv(_CLAIMS, _claims_rows(judged)))
+    write_whole(output / "runs.csv", _csv(_RUNS, [row for run in runs.values() if (row := _run_row(run))]))
+    write_whole(output / "norms.csv", _csv(_NORMS, _norms_rows(theory)))
+    return judged
+
+
+def _interactive(drawing: go.Figure) -> str:
+    options = {"responsive": True, "displaylogo": False, "displayModeBar": False}
+    return str(drawing.to_html(full_html=False, include_plotlyjs=False, config=options))
+
+
+def _svg(folder: Path, figure: str, title: str, drawing: go.Figure) -> str:
+    folder.mkdir(parents=True, exist_ok=True)
+    words = "".join(letter if letter.isalnum() else "-" for letter in title.partition(" (")[0].lower())
+    drawing.update_layout(template="plotly_white")
+    picture = drawing.to_image("svg", width=_WIDTH, height=drawing.layout.height).decode()
+    write_whole(folder / f"{figure}-{'-'.join(filter(None, words.split('-')))}.svg", picture)
+    return str(picture)
+
+
+_CLAIMS = ("figure", "claim", "rule", "subject", "measured", "agrees", "verdict")
+
+
+def _claims_rows(judged: Mapping[str, list[Judgement]]) -> list[tuple[str, ...]]:
+    return [
+        (figure, one.claim.text, one.claim.rule, finding.subject, finding.measured, str(finding.agrees), one.verdict)
+        for figure, group in judged.items()
+        for one in group
+        for finding in one.findings
+    ]
+
+
+def _claims_table(judged: Iterable[Judgement]) -> str:
+    rows = []
+    for one in judged:
+        findings = "".join(
+            f"<li>{'✓' if finding.agrees else '✗'} {html.escape(finding.subject)}: {html.escape(finding.measured)}</li>"
+            for finding in one.findings
+        )
+        rows.append(
+            f'<tr><td class="wrap">{html.escape(one.claim.text)}</td>'
+            f'<td class="wrap">{html.escape(one.claim.rule)}</td>'
+            f"<td><ul>{findings}</ul></td>{_verdict(one)}</tr>"
+        )
+    return _framed(("the paper's claim", "confirmed if", "measured", "verdict"), rows)
+
+
+def _verdicts_table(judged: Mapping[str, list[Judgement]]) -> str:
+    rows = [
+        f'<tr><td><a href="#{name}">{FIGURES[name].title.partition(":")[0]}</a></td>'
+        f'<td class="wrap">{html.escape(one.claim.text)}</td>{_verdict(one)}</tr>'
+        for name, group in judged.items()
+        for one in group
+    ]
+    return _framed(("figure", "the paper's claim", "verdict"), rows)
+
+
+def _verdict(judgement: Judgement) -> str:
+    kind = judgement.verdict.partition(":")[0].replace(" ", "-")
+    return f'<td class="verdict {kind}">{judgement.verdict}</td>'
+
+
+_MEASURED = ("nc1", "nc2", "nc3", "nc4", "train_accuracy", "test_accuracy")
+_RUNS = (
+    "run", "data", "model", "seed", "samples a class", "epochs", "hours",
+    "NC1", "NC2", "NC3", "NC4", "train", "test", "command",
+)  # fmt: skip
+
+
+def _run_row(run: Outcome) -> tuple[str, ...]:
+    """Nothing for a run that has not begun."""
+    if not run.rows:
+        return ()
+    config, last = run.config, run.rows[-1]
+    numbers = [
+        f"{last[name]:.2%}" if "accuracy" in name else f"{last.get(name, float('nan')):.3g}" for name in _MEASURED
+    ]
+    return (
+        run.experiment.name, config.dataset, str(config.model), str(config.seed),
+        str(config.samples_per_class or "all"),
+        f"{last['epoch']:.0f}" + ("" if run.finished else f" of {config.epochs}"), f"{run.hours:.2f}",
+        *numbers, run.command,
+    )  # fmt: skip
+
+
+def _runs_table(runs: Sequence[Outcome]) -> str:
+    rows = []
+    for run in runs:
+        cells = _run_row(run) or (run.experiment.name, *["not begun"] + [""] * (len(_RUNS) - 3), run.command)
+        plain = "".join(f"<td>{html.escape(cell)}</td>" for cell in cells[:-1])
+        rows.append(f'<tr>{plain}<td class="command"><code>{html.escape(cells[-1])}</code></td></tr>')
+    return _framed(_RUNS, rows) if rows else ""
+
+
+_NORMS = ("run", *(f"{size}, {kind}" for size in SIZES.values() for kind in ("measured", "theory")), "fitted")
+
+
+def _norms_rows(theory: Mapping[str, Comparison]) -> list[tuple[str, ...]]:
+    rows = []
+    for name, comparison in theory.items():
+        cells = [name]
+        for size in SIZES:
+            for norms in (comparison.measured[-1], comparison.predicted):
+                value = getattr(norms, size, None)
+                cells.append("none" if value is None else f"{value:.3g}")
+        rows.append((*cells, comparison.fitted))
+    return rows
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    return _framed(heads, ["<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows])
+
+
+def _framed(heads: Sequence[str], rows: Iterable[str]) -> str:
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in heads)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+
+
+def _csv(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([heads, *rows])
+    return text.getvalue()

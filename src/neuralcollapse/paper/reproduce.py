@@ -1,0 +1,46 @@
+"""From names of figures to finished runs, judged claims and a gallery."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from neuralcollapse.paper.experiments import FIGURES, SCALES
+from neuralcollapse.paper.outcome import Outcome
+
+
+def plan(
+    figures: Sequence[str],
+    scale: str,
+    *,
+    output: Path,
+    data_root: str = "data",
+    sources: Mapping[str, str] | None = None,
+) -> dict[str, list[Outcome]]:
+    """The runs of each figure, as far as they are; figures share runs.
+
+    Args:
+        figures: names of :data:`FIGURES`.
+        scale: a name of :data:`SCALES`.
+        output: folder of all runs.
+        data_root: folder of torchvision's data sets.
+        sources: where a data set comes from otherwise: ``{"cifar10": "hf:FOLDER"}``.
+
+    Raises:
+        ValueError: if a figure or scale is unknown.
+    """
+    if scale not in SCALES:
+        raise ValueError(f"scale={scale!r} is unknown: choose {', '.join(SCALES)}")
+    unknown = [name for name in figures if name not in FIGURES]
+    if unknown:
+        raise ValueError(f"figure {unknown[0]!r} is unknown: choose {', '.join(FIGURES)} or all")
+    runs: dict[str, Outcome] = {}
+    planned: dict[str, list[Outcome]] = {}
+    for name in figures:
+        experiments = FIGURES[name].runs(SCALES[scale])
+        for experiment in experiments:
+            if experiment.name not in runs:
+                config = experiment.config(SCALES[scale], sources=sources or {}, data_root=data_root, output=output)
+                runs[experiment.name] = Outcome(experiment, config)
+        planned[name] = [runs[experiment.name] for experiment in experiments]
+    return planned
