@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
@@ -20,7 +20,7 @@ SIZES = {
 }
 
 
-def draw(figure: str, runs: Sequence[Outcome], theory: dict[str, Comparison]) -> dict[str, go.Figure]:
+def draw(figure: str, runs: Sequence[Outcome], theory: Mapping[str, Comparison]) -> dict[str, go.Figure]:
     """Drawings of a figure by title; runs without a measured epoch are left out.
 
     Args:

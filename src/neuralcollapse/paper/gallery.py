@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import html
 import io
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -17,7 +19,7 @@ from neuralcollapse.paper.drawings import SIZES, draw
 from neuralcollapse.paper.experiments import FIGURES, SCALES
 from neuralcollapse.paper.norms import Comparison, compare
 from neuralcollapse.paper.outcome import Outcome
-from neuralcollapse.report.figures import check_kaleido
+from neuralcollapse.report.figures import image_writer
 from neuralcollapse.report.page import fill_page, write_whole
 
 _WIDTH = 1100
@@ -38,28 +40,13 @@ def write_gallery(
     Raises:
         ImportError: if static figures are asked for and kaleido is not installed.
     """
-    if static:
-        check_kaleido()
     small = not SCALES[scale].judged
     judged = {name: judge(name, runs, small=small) for name, runs in figures.items()}
     runs = {run.experiment.name: run for group in figures.values() for run in group}
     theory = {name: compare(run) for name, run in runs.items() if run.experiment.optimizer == "sgd" and run.finished}
-    sections = []
-    for name, group in figures.items():
-        drawings = draw(name, group, theory)
-        if static:
-            parts = [_svg(output / "figures", name, title, drawing) for title, drawing in drawings.items()]
-        else:
-            parts = [_interactive(drawing) for drawing in drawings.values()]
-        pictures = "".join(
-            f'<h3>{html.escape(title)}</h3><div class="drawing">{part}</div>'
-            for title, part in zip(drawings, parts, strict=True)
-        )
-        sections.append(
-            f'<section id="{name}"><h2>{FIGURES[name].title}</h2>'
-            f'<div class="scroll">{_claims_table(judged[name])}</div>{pictures}'
-            f'<div class="scroll">{_runs_table(group)}</div></section>'
-        )
+    with image_writer() if static else contextlib.nullcontext():
+        folder = output / "figures" if static else None
+        sections = [_section(name, group, judged[name], theory, folder) for name, group in figures.items()]
     page = fill_page(
         resources.files(__package__).joinpath("gallery.html").read_text(),
         scale=scale,
@@ -78,17 +65,36 @@ def write_gallery(
     return judged
 
 
+def _section(
+    name: str,
+    runs: Sequence[Outcome],
+    judged: Iterable[Judgement],
+    theory: Mapping[str, Comparison],
+    folder: Path | None,
+) -> str:
+    pictures = "".join(
+        f'<h3>{html.escape(title)}</h3><div class="drawing">'
+        f"{_svg(folder, f'{name}-{title}', drawing) if folder else _interactive(drawing)}</div>"
+        for title, drawing in draw(name, runs, theory).items()
+    )
+    return (
+        f'<section id="{name}"><h2>{FIGURES[name].title}</h2>'
+        f'<div class="scroll">{_claims_table(judged)}</div>{pictures}'
+        f'<div class="scroll">{_runs_table(runs)}</div></section>'
+    )
+
+
 def _interactive(drawing: go.Figure) -> str:
     options = {"responsive": True, "displaylogo": False, "displayModeBar": False}
     return str(drawing.to_html(full_html=False, include_plotlyjs=False, config=options))
 
 
-def _svg(folder: Path, figure: str, title: str, drawing: go.Figure) -> str:
-    folder.mkdir(parents=True, exist_ok=True)
-    words = "".join(letter if letter.isalnum() else "-" for letter in title.partition(" (")[0].lower())
+def _svg(folder: Path, title: str, drawing: go.Figure) -> str:
     drawing.update_layout(template="plotly_white")
     picture = drawing.to_image("svg", width=_WIDTH, height=drawing.layout.height).decode()
-    write_whole(folder / f"{figure}-{'-'.join(filter(None, words.split('-')))}.svg", picture)
+    picture = re.sub(r"\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}", picture)  # of a pixel: a smaller page
+    file_name = re.sub(r"\W+", "-", title.partition(" (")[0].lower())
+    write_whole(folder / f"{file_name}.svg", picture)
     return str(picture)
 
 
@@ -152,7 +158,7 @@ def _run_row(run: Outcome) -> tuple[str, ...]:
     return (
         run.experiment.name, config.dataset, str(config.model), str(config.seed),
         str(config.samples_per_class or "all"),
-        f"{last['epoch']:.0f}" + ("" if run.finished else f" of {config.epochs}"), f"{run.hours:.2f}",
+        f"{last['epoch']:.0f}" + ("" if run.finished else f" of {config.epochs}"), f"{run.hours:.2g}",
         *numbers, run.command,
     )  # fmt: skip
 
@@ -160,10 +166,11 @@ def _run_row(run: Outcome) -> tuple[str, ...]:
 def _runs_table(runs: Sequence[Outcome]) -> str:
     rows = []
     for run in runs:
-        cells = _run_row(run) or (run.experiment.name, *["not begun"] + [""] * (len(_RUNS) - 3), run.command)
+        cells = _run_row(run) or (run.experiment.name, "not begun", *[""] * (len(_RUNS) - 3), run.command)
         plain = "".join(f"<td>{html.escape(cell)}</td>" for cell in cells[:-1])
-        rows.append(f'<tr>{plain}<td class="command"><code>{html.escape(cells[-1])}</code></td></tr>')
-    return _framed(_RUNS, rows) if rows else ""
+        command = f'<td class="command" colspan="{len(cells) - 1}"><code>{html.escape(cells[-1])}</code></td>'
+        rows.append(f'<tr class="run">{plain}</tr><tr>{command}</tr>')
+    return _framed(_RUNS[:-1], rows) if rows else ""
 
 
 _NORMS = ("run", *(f"{size}, {kind}" for size in SIZES.values() for kind in ("measured", "theory")), "fitted")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import html
-from collections.abc import Sequence
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import plotly.graph_objects as go
@@ -156,7 +159,6 @@ def write_figures(
     """
     if format not in ("svg", "png"):
         raise ValueError(f"format={format!r} is unknown: choose svg or png")
-    check_kaleido()
     histories = [read_history(folder, classes) for folder in folders]
     figures = {"collapse": curves_figure(histories), "accuracy": accuracy_figure(histories)}
     for history in histories:
@@ -165,19 +167,33 @@ def write_figures(
             figures[f"{history.name}-space"] = space_figure(history.frames[-1], history.chosen)
     output.mkdir(parents=True, exist_ok=True)
     written = []
-    for name, figure in figures.items():
-        path = output / f"{name}.{format}"
-        figure.update_layout(template="plotly_white").write_image(path, width=900, scale=2)
-        written.append(path)
+    with image_writer():
+        for name, figure in figures.items():
+            path = output / f"{name}.{format}"
+            figure.update_layout(template="plotly_white").write_image(path, width=900, scale=2)
+            written.append(path)
     return written
 
 
-def check_kaleido() -> None:
-    """Raise an ImportError with the way out where figures cannot be written as files."""
+@contextlib.contextmanager
+def image_writer() -> Iterator[None]:
+    """One browser for many figures, where figures become files.
+
+    Raises:
+        ImportError: if kaleido is not installed.
+    """
     try:
-        import kaleido  # noqa: F401
+        import kaleido
     except ImportError as error:
         raise ImportError("figures need the extra: pip install 'neuralcollapse[figures]'") from error
+    logging.getLogger("choreographer").setLevel(logging.CRITICAL)  # tells of every message cut off at the end
+    kaleido.start_sync_server(silence_warnings=True)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The kopts argument")  # of every plotly figure
+            yield
+    finally:
+        kaleido.stop_sync_server(silence_warnings=True)
 
 
 def laid_out(figure: go.Figure, height: int) -> go.Figure:
