@@ -110,7 +110,7 @@ def _rank_correlation(first: str, second: str, least: float) -> Check:
             if len({one for one, _ in pairs}) < 2 or len({two for _, two in pairs}) < 2:
                 found.append(Finding(key, "no correlation: all alike", False))
                 continue
-            rho = float(spearmanr(*zip(*pairs, strict=True)).statistic)
+            rho = round(float(spearmanr(*zip(*pairs, strict=True)).statistic), 6)
             agrees = rho >= least if least > 0 else rho <= least
             found.append(Finding(f"{key}, {len(pairs)} widths", f"ρ = {rho:.2f}", agrees))
         return found
@@ -168,10 +168,10 @@ def _saved(model: str, classes: int, variant: str, percentage: float) -> Claim:
     )
 
 
-_COLLAPSE = [_falls("nc1", 10), _falls("nc2", 2), _falls("nc3", 2)]
+_COLLAPSE = [_falls("nc1", 10.0), _falls("nc2", 2.0), _falls("nc3", 2.0)]
 
 CLAIMS: dict[str, list[Claim]] = {
-    "figure3": [*_COLLAPSE, _falls("nc4", 2)],
+    "figure3": [*_COLLAPSE, _falls("nc4", 2.0)],
     "figure4": [
         _reaches(0.999),
         Claim(
@@ -190,17 +190,17 @@ CLAIMS: dict[str, list[Claim]] = {
             "Decay of the features instead of all parameters costs no test accuracy "
             "(99.57% against 99.60% on MNIST, 77.92% against 78.42% on CIFAR-10 at the paper's scale)",
             "at most one percentage point below decay of all parameters",
-            _as_accurate_as("decay", "all", 1),
+            _as_accurate_as("decay", "all", 1.0),
         ),
     ],
     "figure7": [
-        _falls("nc1", 10),
-        _falls("nc3", 2),
+        _falls("nc1", 10.0),
+        _falls("nc3", 2.0),
         _reaches(0.999),
         Claim(
             "A fixed simplex ETF, and d = K, cost no test accuracy",
             "at most one percentage point below the learned classifier with the model's own d",
-            _as_accurate_as("head", "learned", 1),
+            _as_accurate_as("head", "learned", 1.0),
         ),
     ],
     "savings": [

@@ -50,12 +50,13 @@ class Outcome:
 
     @property
     def command(self) -> str:
-        """What repeats the run alone: only what differs from the defaults."""
-        given = {name: getattr(self.config, name) for name in ("dataset", "model", "optimizer", "data_root", "output")}
+        """What repeats the run alone, in a folder of its own: only what differs from the defaults."""
+        repeated = dataclasses.replace(self.config, output=f"runs/{self.experiment.name}")
+        given = {name: getattr(repeated, name) for name in ("dataset", "model", "optimizer", "data_root", "output")}
         plain = TrainConfig(**given).resolved().to_dict()
         default = TrainConfig().to_dict()
         words = ["neuralcollapse", "train"]
-        for name, value in self.config.to_dict().items():
+        for name, value in repeated.to_dict().items():
             if value != (default if name in given else plain)[name]:
                 words.append(f"--{name.replace('_', '-')}")
                 words += [] if value is True else [str(value)]

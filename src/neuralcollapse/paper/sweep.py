@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from neuralcollapse.paper.outcome import Outcome, resumed
 from neuralcollapse.train.config import TrainConfig
@@ -56,6 +56,7 @@ class End:
     disk_full: bool = False
 
 
+@runtime_checkable
 class Engine(Protocol):
     """Where attempts run."""
 

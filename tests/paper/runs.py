@@ -1,0 +1,36 @@
+"""Run folders written by hand, for what reads them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from neuralcollapse.paper.experiments import Experiment
+from neuralcollapse.paper.outcome import Outcome
+from neuralcollapse.train.config import TrainConfig
+from neuralcollapse.train.record import write_metrics
+
+START = {"nc1": 10.0, "nc2": 1.0, "nc3": 1.0, "nc4": 1.0, "train_accuracy": 0.1, "test_accuracy": 0.1}
+
+
+def written(folder: Path, experiment: Experiment, config: TrainConfig, epoch: int = 4, **last: float) -> Outcome:
+    """A run that was measured before training and at an epoch, with the given last values."""
+    path = folder / experiment.name
+    path.mkdir(parents=True)
+    rows = [
+        {"epoch": 0, "seconds": 1.0, **START, "train_loss": ""},
+        {"epoch": epoch, "seconds": 7200.0, **START, "train_loss": 0.5, **last},
+    ]
+    write_metrics(path, [{name: str(value) for name, value in row.items()} for row in rows])
+    return Outcome(experiment, TrainConfig(**config.to_dict() | {"output": str(path)}).resolved())
+
+
+def with_snapshot(run: Outcome, weight: np.ndarray, means: np.ndarray, bias: np.ndarray) -> Outcome:
+    """The geometry of its last epoch: (K, d), (K, d), (K,)."""
+    (run.folder / "snapshots").mkdir()
+    tensors = {"weight": weight, "class_means": means, "bias": bias, "global_mean": means.mean(0)}
+    path = run.folder / "snapshots" / f"epoch-{int(run.rows[-1]['epoch']):04d}.safetensors"
+    save_file({name: tensor.astype(np.float32) for name, tensor in tensors.items()}, path)
+    return run

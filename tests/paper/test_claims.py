@@ -1,0 +1,66 @@
+"""Claims are judged by their rules, on finished runs only."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from neuralcollapse.paper.claims import judge
+from neuralcollapse.paper.experiments import Experiment
+from neuralcollapse.train.config import TrainConfig
+from tests.paper.runs import written
+
+CONFIG = TrainConfig(epochs=4)
+COLLAPSED = {"nc1": 0.9, "nc2": 0.4, "nc3": 0.4, "nc4": 0.4, "train_accuracy": 1.0, "test_accuracy": 0.9}
+
+
+def verdicts(figure: str, runs: list, **options: bool) -> list[str]:
+    return [one.verdict for one in judge(figure, runs, **options)]
+
+
+def test_all_some_none_and_not_yet(tmp_path: Path) -> None:
+    good = written(tmp_path, Experiment("a"), CONFIG, **COLLAPSED)
+    poor = written(tmp_path, Experiment("b"), CONFIG, **COLLAPSED | {"nc1": 1.1, "nc2": 0.6})
+    half = written(tmp_path, Experiment("c"), CONFIG, epoch=3, **COLLAPSED)
+    assert verdicts("figure3", [good]) == ["reproduced"] * 4
+    assert verdicts("figure3", [good, poor]) == ["in part: 1 of 2"] * 2 + ["reproduced"] * 2
+    assert verdicts("figure3", [poor])[:2] == ["not reproduced"] * 2
+    assert verdicts("figure3", [good, half]) == ["open: 1 runs unfinished"] * 4
+    assert verdicts("figure3", [good], small=True) == ["not judged"] * 4
+    assert judge("figure3", [good, half])[0].findings[0].measured == "10 → 0.9"
+
+
+def test_correlations_over_widths(tmp_path: Path) -> None:
+    """By hand: NC1 ranks 4 3 1 2 against widths 1 2 3 4 give rho = 1 - 6 (9 + 1 + 4 + 4)/60 = -0.8."""
+    runs = [
+        written(tmp_path, Experiment("a", width=width), CONFIG, nc1=nc1, nc2=nc1, nc3=1 / nc1, train_accuracy=accuracy)
+        for width, nc1, accuracy in ((10, 4.0, 0.1), (20, 3.0, 0.2), (40, 1.0, 0.3), (80, 2.0, 0.4))
+    ]
+    nc1, _, nc3, error, with_nc1, _, with_nc3 = judge("figure5", runs)
+    assert nc1.findings[0].measured == "ρ = -0.80"
+    assert (nc1.verdict, nc3.verdict) == ("reproduced", "not reproduced")
+    assert (error.verdict, with_nc1.verdict, with_nc3.verdict) == ("reproduced", "reproduced", "not reproduced")
+    alike = [written(tmp_path / "alike", Experiment("a", width=width), CONFIG, **COLLAPSED) for width in (10, 20)]
+    assert judge("figure5", alike)[0].findings[0].measured == "no correlation: all alike"
+
+
+def test_test_accuracy_beside_the_reference(tmp_path: Path) -> None:
+    accuracies = {"fixed": 0.95, "learned": 0.955, "small": 0.944}  # the reference need not come first
+    runs = [
+        written(tmp_path, Experiment("a", head=head), CONFIG, **COLLAPSED | {"test_accuracy": accuracy})
+        for head, accuracy in accuracies.items()
+    ]
+    findings = judge("figure7", runs)[-1].findings
+    assert [(one.subject, one.agrees) for one in findings] == [("a-resnet18 fixed", True), ("a-resnet18 small", False)]
+    assert judge("figure7", runs[:1])[-1].findings == []
+
+
+@pytest.mark.parametrize(("row", "saved"), [(0, 2_048_000 / 25_557_032), (3, 2_314_100 / 11_181_642)])
+def test_savings_are_counted(row: int, saved: float) -> None:
+    judged = judge("savings", [])
+    assert judged[row].verdict == "reproduced"
+    assert judged[row].findings[0].measured.startswith(f"{saved:.2%}")
+    assert judged[2].verdict == "not reproduced"  # ShuffleNet: no variant gives the paper's figure
+    assert math.isclose(sum(one.verdict == "reproduced" for one in judged), 4)

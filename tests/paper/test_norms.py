@@ -1,0 +1,87 @@
+"""Predicted norms against a numerical minimum of the objective written anew, on a network that is exactly optimal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize
+
+from neuralcollapse.paper.experiments import Experiment
+from neuralcollapse.paper.norms import compare
+from neuralcollapse.paper.outcome import Outcome
+from neuralcollapse.train.config import TrainConfig
+from tests.paper.runs import with_snapshot, written
+
+K, SAMPLES = 10, 100
+SIMPLEX = np.sqrt(K / (K - 1)) * (np.eye(K) - 1 / K)
+
+
+def cross_entropy(weight: np.ndarray, means: np.ndarray) -> float:
+    logits = weight @ means.T
+    shifted = logits - logits.max(0)
+    return float(np.mean(np.log(np.exp(shifted).sum(0)) - np.diag(shifted)))
+
+
+def best(lambda_w: float, n_lambda_h: float, weight_scale: float | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """W and class means, multiples of a simplex, that minimise the penalised cross-entropy."""
+
+    def parts(logs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        w, h = np.exp(logs)
+        return (w if weight_scale is None else weight_scale) * SIMPLEX, h * SIMPLEX
+
+    def value(logs: np.ndarray) -> float:
+        weight, means = parts(logs)
+        return cross_entropy(weight, means) + lambda_w / 2 * (weight**2).sum() + n_lambda_h / 2 * (means**2).sum()
+
+    found = minimize(value, np.zeros(2), method="Nelder-Mead", options={"xatol": 1e-9, "fatol": 1e-15, "maxiter": 4000})
+    return parts(found.x)
+
+
+def network(folder: Path, weight: np.ndarray, means: np.ndarray, **options: object) -> Outcome:
+    """A run whose class means lie away from the origin and turned out of W's axes, as after ReLU."""
+    config = TrainConfig(dataset="mnist", samples_per_class=SAMPLES, epochs=4, **options)  # type: ignore[arg-type]
+    turn = np.linalg.qr(np.random.default_rng(0).standard_normal((K + 5, K)))[0]
+    run = written(folder, Experiment("mnist"), config)
+    return with_snapshot(run, weight @ turn.T, means @ turn.T, np.zeros(K))
+
+
+def test_decay_on_features_is_predicted_without_a_fit(tmp_path: Path) -> None:
+    weight, means = best(0.01, SAMPLES * 1e-5 / (K * SAMPLES))
+    run = network(tmp_path, 3 * weight, means / 7, feature_decay=1e-5, weight_decay=0.01)
+    comparison = compare(run)
+    assert comparison.fitted == "nothing"
+    assert comparison.predicted is not None
+    assert comparison.predicted.weight == pytest.approx(np.linalg.norm(weight), rel=1e-4)
+    assert comparison.predicted.features == pytest.approx(np.linalg.norm(means), rel=1e-4)
+    assert comparison.predicted.loss == pytest.approx(cross_entropy(weight, means), rel=1e-3)
+    assert comparison.measured[-1].weight == pytest.approx(3 * np.linalg.norm(weight), rel=1e-5)
+    assert comparison.measured[-1].loss == 0.5
+    assert comparison.epochs == [4]
+
+
+@pytest.mark.parametrize("size", [1.0, 2.5])
+def test_decay_on_parameters_fits_the_ratio_and_predicts_the_size(tmp_path: Path, size: float) -> None:
+    weight, means = best(5e-4, 3e-6)
+    comparison = compare(network(tmp_path, size * weight, size * means, weight_decay=5e-4))
+    assert comparison.predicted is not None
+    assert comparison.predicted.weight == pytest.approx(np.linalg.norm(weight), rel=1e-4)
+    assert comparison.predicted.features == pytest.approx(np.linalg.norm(means), rel=1e-4)
+    assert comparison.predicted.loss == pytest.approx(cross_entropy(weight, means), rel=1e-3)
+
+
+def test_fixed_classifier(tmp_path: Path) -> None:
+    weight, means = best(0.0, 1e-4, weight_scale=1.0)
+    comparison = compare(network(tmp_path, weight, means, head="etf"))
+    assert comparison.predicted is not None
+    assert comparison.predicted.features == pytest.approx(np.linalg.norm(means), rel=1e-4)
+    assert comparison.predicted.loss == pytest.approx(cross_entropy(weight, means), rel=1e-3)
+    untrained = network(tmp_path / "untrained", weight, -means, head="etf")
+    assert compare(untrained).predicted is None
+
+
+def test_no_snapshot_is_said(tmp_path: Path) -> None:
+    run = written(tmp_path, Experiment("mnist"), TrainConfig(epochs=4))
+    with pytest.raises(FileNotFoundError, match="has no snapshot"):
+        compare(run)

@@ -1,0 +1,165 @@
+"""Sweeps: what is finished stays, what fails fails alone, what dies is tried again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from neuralcollapse.paper.experiments import Experiment
+from neuralcollapse.paper.outcome import Outcome
+from neuralcollapse.paper.sweep import Job, State, run_once, sweep
+from neuralcollapse.train.config import TrainConfig
+
+linux = pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="finds processes in /proc")
+
+
+def small(folder: Path, name: str, **options: object) -> Outcome:
+    settings = {"dataset": "digits", "width": 8, "epochs": 2, "samples_per_class": 5, "test_samples_per_class": 5}
+    config = TrainConfig(**settings | {"output": str(folder / name)} | options).resolved()  # type: ignore[arg-type]
+    return Outcome(Experiment(name), config)
+
+
+def test_finished_runs_stay_and_a_failing_one_fails_alone(tmp_path: Path) -> None:
+    good = small(tmp_path, "good")
+    assert sweep([good])[0].state is State.FINISHED
+    before = (good.folder / "metrics.csv").read_bytes(), (good.folder / "metrics.csv").stat().st_mtime_ns
+    missing = small(tmp_path, "missing", dataset="mnist", data_root=str(tmp_path / "nowhere"))
+    other = small(tmp_path, "other", epochs=1)
+    jobs = sweep([Outcome(good.experiment, good.config), missing, other], workers=2, retries=3)
+    assert [job.state for job in jobs] == [State.FINISHED, State.FAILED, State.FINISHED]
+    assert [job.attempts for job in jobs] == [0, 1, 1]
+    assert "nowhere" in jobs[1].error
+    assert before == ((good.folder / "metrics.csv").read_bytes(), (good.folder / "metrics.csv").stat().st_mtime_ns)
+    assert jobs[2].outcome.finished
+
+
+def test_changed_settings_over_an_old_folder_start_nothing(tmp_path: Path) -> None:
+    old = small(tmp_path, "old")
+    assert not run_once(old.config).error
+    changed, fresh = small(tmp_path, "old", learning_rate=0.5), small(tmp_path, "fresh")
+    with pytest.raises(ValueError, match=r"nothing was started.*learning_rate was 0\.05 and is now 0\.5.*move the old"):
+        sweep([fresh, changed])
+    assert not fresh.folder.exists()
+
+
+def test_more_epochs_continue_the_run(tmp_path: Path) -> None:
+    sweep([small(tmp_path, "run", epochs=1)])
+    longer = small(tmp_path, "run", epochs=2)
+    assert not longer.finished
+    assert sweep([longer])[0].outcome.finished
+    assert [row["epoch"] for row in Outcome(longer.experiment, longer.config).rows] == [0, 1, 2]
+
+
+@linux
+def test_a_full_disk_stops_the_sweep_and_says_the_way_out(tmp_path: Path) -> None:
+    full, later = small(tmp_path, "full"), small(tmp_path, "later")
+    full.folder.mkdir()
+    (full.folder / "config.yaml").symlink_to("/dev/full")  # every write there fails as on a full disk
+    jobs = sweep([full, later], retries=3)
+    assert [job.state for job in jobs] == [State.FAILED, State.WAITING]
+    assert "free some space and give the same command again" in jobs[0].error
+    (full.folder / "config.yaml").unlink()
+    assert [job.state for job in sweep([full, later])] == [State.FINISHED, State.FINISHED]
+
+
+@linux
+def test_a_killed_process_is_tried_again(tmp_path: Path) -> None:
+    run = small(tmp_path, "run", epochs=60)
+    killed: list[int] = []
+
+    def kill_once(jobs: Sequence[Job]) -> None:
+        if not killed and jobs[0].outcome.epoch >= 1:
+            killed.extend(children(os.getpid(), "spawn_main"))
+            for pid in killed:
+                os.kill(pid, signal.SIGKILL)
+
+    (job,) = sweep([run], watch=kill_once)
+    assert killed
+    assert (job.state, job.attempts) == (State.FINISHED, 2)
+    assert job.outcome.rows[-1]["epoch"] == 60
+    assert "died with code -9" not in job.error
+
+
+def test_options_out_of_range_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="workers=0 must be at least 1"):
+        sweep([small(tmp_path, "run")], workers=0)
+
+
+def command(*words: str) -> list[str]:
+    return [sys.executable, "-m", "neuralcollapse.cli", "reproduce", *words]
+
+
+def children(pid: int, word: str) -> list[int]:
+    """Processes whose parent is pid and whose command has the word."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and word in (entry / "cmdline").read_text().replace("\0", " "):
+                parent = (entry / "stat").read_text().rpartition(")")[2].split()[1]
+                if pid in (int(parent), 0):
+                    found.append(int(entry.name))
+        except OSError:  # it is gone
+            continue
+    return found
+
+
+def soon(condition: Callable[[], object], seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never happened"
+        time.sleep(0.05)
+
+
+@linux
+def test_a_sweep_killed_in_the_middle_repeats_only_what_is_unfinished(tmp_path: Path) -> None:
+    arguments = command("figure6", "--scale", "smoke", "--output", str(tmp_path))
+    first, second = tmp_path / "digits-resnet18-sgd", tmp_path / "digits-resnet18-sgd-features"
+    process = subprocess.Popen(arguments, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    soon(lambda: (second / "metrics.csv").is_file())
+    workers = children(process.pid, "spawn_main")
+    process.kill()
+    process.wait()
+    assert workers
+    soon(lambda: not any(Path(f"/proc/{pid}/cmdline").exists() for pid in workers))
+    finished = (first / "metrics.csv").stat().st_mtime_ns
+    again = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    assert "digits-resnet18-sgd running" not in again.stderr
+    assert "[2/2] digits-resnet18-sgd-features finished" in again.stderr
+    assert (first / "metrics.csv").stat().st_mtime_ns == finished
+    assert (tmp_path / "gallery.html").is_file()
+
+
+@linux
+def test_ray_with_two_workers_survives_the_death_of_one(tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'neuralcollapse[ray]'")
+    arguments = command(
+        "figure6", "--scale", "smoke", "--engine", "ray", "--workers", "2", "--output", str(tmp_path)
+    )  # fmt: skip
+    victim = tmp_path / "digits-resnet18-sgd-features"
+    process = subprocess.Popen(arguments, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    soon(lambda: (victim / "config.yaml").is_file())
+    (pid,) = children(0, f"ray::{victim.name}")
+    os.kill(pid, signal.SIGKILL)
+    said = process.communicate()[1]
+    assert process.returncode == 0, said
+    assert f"{victim.name} running, attempt 2" in said
+    assert "vanished" in said
+    assert "[2/2]" in said
+
+
+def test_runs_that_fail_are_listed_and_the_command_fails(tmp_path: Path) -> None:
+    arguments = command("figure3", "--data-root", str(tmp_path / "nowhere"), "--output", str(tmp_path / "out"))
+    ended = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert "6 of 6 runs are not finished" in ended.stderr
+    assert "nowhere" in ended.stderr
+    assert "the same command runs only what is not" in ended.stderr
+    assert "open: 6 runs unfinished" in ended.stdout
+    assert (tmp_path / "out" / "gallery.html").is_file()
