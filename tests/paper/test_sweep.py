@@ -21,7 +21,7 @@ linux = pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="find
 
 
 def small(folder: Path, name: str, **options: object) -> Outcome:
-    settings = {"dataset": "digits", "width": 8, "epochs": 2, "samples_per_class": 5, "test_samples_per_class": 5}
+    settings = {"dataset": "digits", "width": 64, "epochs": 2, "samples_per_class": 20, "test_samples_per_class": 5}
     config = TrainConfig(**settings | {"output": str(folder / name)} | options).resolved()  # type: ignore[arg-type]
     return Outcome(Experiment(name), config)
 
@@ -155,11 +155,11 @@ def test_ray_with_two_workers_survives_the_death_of_one(tmp_path: Path) -> None:
 
 
 def test_runs_that_fail_are_listed_and_the_command_fails(tmp_path: Path) -> None:
-    arguments = command("figure3", "--data-root", str(tmp_path / "nowhere"), "--output", str(tmp_path / "out"))
+    arguments = command("figure6", "--data-root", str(tmp_path / "nowhere"), "--output", str(tmp_path / "out"))
     ended = subprocess.run(arguments, capture_output=True, text=True, check=False)
     assert ended.returncode == 1
-    assert "6 of 6 runs are not finished" in ended.stderr
+    assert "4 of 4 runs are not finished" in ended.stderr
     assert "nowhere" in ended.stderr
     assert "the same command runs only what is not" in ended.stderr
-    assert "open: 6 runs unfinished" in ended.stdout
+    assert "open: 4 runs unfinished" in ended.stdout
     assert (tmp_path / "out" / "gallery.html").is_file()

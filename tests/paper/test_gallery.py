@@ -1,0 +1,116 @@
+"""``reproduce all --scale smoke`` as a user runs it, and its gallery in a real browser."""
+
+from __future__ import annotations
+
+import csv
+import shlex
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from neuralcollapse.paper.claims import CLAIMS
+from neuralcollapse.paper.experiments import FIGURES, SCALES
+from neuralcollapse.paper.gallery import write_gallery
+from neuralcollapse.paper.reproduce import plan
+from tests.paper.test_sweep import command
+
+RUNS = {run.name for figure in FIGURES.values() for run in figure.runs(SCALES["smoke"])}
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every figure, in less than five minutes."""
+    folder = tmp_path_factory.mktemp("smoke")
+    ended = subprocess.run(
+        command("all", "--scale", "smoke", "--workers", "2", "--output", str(folder)),
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    assert f"[{len(RUNS)}/{len(RUNS)}]" in ended.stderr
+    assert "not judged" in ended.stdout
+    return folder
+
+
+@pytest.fixture
+def page(smoke: Path, browser: Any) -> Iterator[Any]:
+    opened = browser.new_page(viewport={"width": 390, "height": 800}, offline=True)
+    errors: list[str] = []
+    opened.on("pageerror", lambda error: errors.append(str(error)))
+    opened.on("request", lambda request: request.url.startswith("file:") or errors.append(request.url))
+    opened.goto((smoke / "gallery.html").as_uri())
+    yield opened
+    assert errors == []
+    opened.close()
+
+
+def test_gallery_shows_every_figure_claim_run_and_norm(page: Any) -> None:
+    page.wait_for_function("document.querySelectorAll('.drawing .main-svg').length > 0")
+    for name, figure in FIGURES.items():
+        section = page.locator(f"section#{name}")
+        assert section.locator("h2").inner_text() == figure.title
+        assert section.locator(".verdict").count() == len(CLAIMS[name])
+        runs = [run.name for run in figure.runs(SCALES["smoke"])]
+        shown = section.locator("tr.run td:first-child").all_inner_texts()
+        assert shown == runs
+        if runs:
+            assert section.locator(".drawing .js-plotly-plot").count() >= 1
+    sgd = [name for name in RUNS if "-sgd" in name]
+    assert page.locator("#theory tbody tr").count() == len(sgd)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_a_command_is_copied_whole(page: Any) -> None:
+    cell = page.locator("#figure7 td.command").nth(1)
+    cell.locator("button").click()
+    page.wait_for_function("document.querySelector('#figure7 td.command:nth-child(1) button') !== null")
+    copied = page.evaluate("getSelection().toString()")
+    assert shlex.split(copied)[:4] == ["neuralcollapse", "train", "--model", "resnet18"]
+    assert "--head etf" in copied
+
+
+def test_tables_agree_with_the_runs(smoke: Path) -> None:
+    with (smoke / "runs.csv").open() as file:
+        rows = {row["run"]: row for row in csv.DictReader(file)}
+    assert set(rows) == RUNS
+    for name, row in rows.items():
+        with (smoke / name / "metrics.csv").open() as file:
+            last = list(csv.DictReader(file))[-1]
+        assert float(row["NC1"]) == pytest.approx(float(last["nc1"]), rel=1e-2)
+        assert float(row["hours"]) == pytest.approx(float(last["seconds"]) / 3600, rel=0.1)
+        assert row["epochs"] == "2"
+
+
+def test_what_is_half_done_is_drawn_as_far_as_it_is(smoke: Path, tmp_path: Path) -> None:
+    planned = plan(["figure5", "figure6"], "smoke", output=tmp_path)
+    name = "digits-resnet18-sgd"
+    (tmp_path / name).symlink_to(smoke / name)
+    judged = write_gallery(tmp_path, "smoke", planned)
+    text = (tmp_path / "gallery.html").read_text()
+    assert "not begun" in text
+    assert judged["figure6"][0].missing == 1
+    assert judged["figure5"][0].findings == []
+
+
+def test_list_trains_nothing(tmp_path: Path) -> None:
+    output = tmp_path / "none"
+    words = command("figure6", "--scale", "smoke", "--list", "--output", str(output))
+    said = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    assert said.count("epoch 0 of 2\nneuralcollapse train ") == 2
+    assert not output.exists()
+
+
+def test_static_gallery_is_small_and_has_no_scripts_of_figures(smoke: Path, browser: Any) -> None:
+    pytest.importorskip("kaleido", reason="static figures need the extra: pip install 'neuralcollapse[figures]'")
+    words = command("figure5", "--scale", "smoke", "--draw", "--static", "--output", str(smoke / "static"))
+    for name in RUNS:
+        (smoke / "static").mkdir(exist_ok=True)
+        (smoke / "static" / name).symlink_to(smoke / name)
+    subprocess.run(words, check=True, capture_output=True)
+    page = (smoke / "static" / "gallery.html").read_text()
+    assert len(page) < 500_000
+    assert page.count("<svg") >= 3
+    assert "Plotly" not in page
+    assert len(list((smoke / "static" / "figures").glob("figure5-*.svg"))) == 3
