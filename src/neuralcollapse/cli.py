@@ -128,10 +128,11 @@ def _train_parser() -> ArgumentParser:
 def _train(options: Namespace) -> None:
     from neuralcollapse.train import TrainConfig, train
     from neuralcollapse.train.record import read_metrics
+    from neuralcollapse.train.run import is_first
 
     values = {name: value for name, value in options.as_dict().items() if name != "config"}
     folder = train(TrainConfig(**values))
-    if int(os.environ.get("LOCAL_RANK", "0")) > 0:
+    if not is_first():
         return
     rows = read_metrics(folder)
     _print_run(folder, rows)

@@ -57,6 +57,14 @@ def test_test_accuracy_beside_the_reference(tmp_path: Path) -> None:
     assert judge("figure7", runs[:1])[-1].findings == []
 
 
+def test_a_reference_that_did_not_learn_proves_nothing(tmp_path: Path) -> None:
+    learned = written(tmp_path, Experiment("a"), CONFIG, **COLLAPSED | {"train_accuracy": 0.2, "test_accuracy": 0.1})
+    fixed = written(tmp_path, Experiment("a", head="fixed"), CONFIG, **COLLAPSED)
+    (finding,) = judge("figure7", [learned, fixed])[-1].findings
+    assert not finding.agrees
+    assert finding.measured == "90.00% against 10.00%, which learned only 20% of its training data"
+
+
 @pytest.mark.parametrize(("row", "saved"), [(0, 2_048_000 / 25_557_032), (3, 2_314_100 / 11_181_642)])
 def test_savings_are_counted(row: int, saved: float) -> None:
     judged = judge("savings", [])

@@ -87,6 +87,15 @@ def test_a_killed_process_is_tried_again(tmp_path: Path) -> None:
     assert "died with code -9" not in job.error
 
 
+def test_a_run_on_any_machine_of_a_slurm_job_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("PROCID", 3), ("LOCALID", 0), ("NTASKS", 4), ("NNODES", 4), ("JOB_NAME", "sweep")):
+        monkeypatch.setenv(f"SLURM_{name}", str(value))
+    run = small(tmp_path, "run")
+    assert run_once(run.config).error == ""
+    assert (run.folder / "config.yaml").is_file()
+    assert run.finished
+
+
 def test_options_out_of_range_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="workers=0 must be at least 1"):
         sweep([small(tmp_path, "run")], workers=0)

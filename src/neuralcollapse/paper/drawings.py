@@ -88,7 +88,7 @@ def norms_figure(compared: dict[str, Comparison]) -> go.Figure:
         for column, size in enumerate(SIZES, start=1):
             figure.add_scatter(
                 x=comparison.epochs, y=[getattr(norms, size) for norms in comparison.measured],
-                name=name, legendgroup=name, showlegend=column == 1, line=line, row=1, col=column,
+                mode="lines", name=name, legendgroup=name, showlegend=column == 1, line=line, row=1, col=column,
             )  # fmt: skip
             if comparison.predicted is not None:
                 figure.add_scatter(

@@ -167,6 +167,9 @@ def run_once(config: TrainConfig, threads: int | None = None) -> End:
 
     from neuralcollapse.train.run import train
 
+    for name in list(os.environ):  # a scheduler's job holds many runs, each of which is one process and no rank of it
+        if name.startswith("SLURM_") or name in ("LOCAL_RANK", "NODE_RANK"):
+            del os.environ[name]
     if threads:
         torch.set_num_threads(min(threads, torch.get_num_threads()))
     try:

@@ -68,7 +68,9 @@ class TrainConfig:
     resume: bool = False
     """continue the run in the output folder, if there is one"""
     devices: int = 1
-    """processes, or accelerators, to train on (DDP)"""
+    """processes, or accelerators, of a machine to train on (DDP)"""
+    nodes: int = 1
+    """machines to train on (DDP); each gives the command with NODE_RANK, MASTER_ADDR and MASTER_PORT, or under srun"""
     accelerator: str = "auto"
     """auto, cpu, gpu, mps, ... as Lightning names them"""
     loggers: list[Literal["tensorboard", "wandb"]] = dataclasses.field(default_factory=list)
@@ -101,7 +103,7 @@ class TrainConfig:
     def _check(self) -> None:
         for name in ("epochs", "samples_per_class", "test_samples_per_class", "batch_size", "feature_dim", "width",
                      "lr_decay_every", "lbfgs_memory",
-                     "lbfgs_iterations", "image_size", "measure_every", "devices"):  # fmt: skip
+                     "lbfgs_iterations", "image_size", "measure_every", "devices", "nodes"):  # fmt: skip
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name}={value} must be at least 1")
@@ -115,8 +117,8 @@ class TrainConfig:
             raise ValueError(f"width={self.width} is for model mlp, resnet18 or resnet50, not {self.model}")
         if self.stem != "imagenet" and not resnet:
             raise ValueError(f"stem={self.stem!r} is for model resnet18 or resnet50, not {self.model}")
-        if self.optimizer == "lbfgs" and self.devices > 1:
-            raise ValueError("optimizer='lbfgs' runs on devices=1: its line search evaluates the whole batch")
+        if self.optimizer == "lbfgs" and self.devices * self.nodes > 1:
+            raise ValueError("optimizer='lbfgs' runs on devices=1, nodes=1: its line search evaluates the whole batch")
 
     def to_dict(self) -> dict[str, Any]:
         """Fields by name, plain values."""

@@ -26,7 +26,7 @@ from neuralcollapse.train.datasets import ImageData, eval_loader, load_images, t
 from neuralcollapse.train.module import ClassifierModule, ImageNetwork, build_network
 from neuralcollapse.train.record import RunRecorder
 
-_MAY_CHANGE = {"epochs", "output", "resume", "loggers", "devices", "accelerator", "data_root"}
+_MAY_CHANGE = {"epochs", "output", "resume", "loggers", "devices", "nodes", "accelerator", "data_root"}
 """What a resumed run may change without becoming another run."""
 
 
@@ -48,7 +48,7 @@ def train(config: TrainConfig, *, progress: bool | None = None) -> Path:
     """
     config = config.resolved()
     folder = Path(str(config.output))
-    child = int(os.environ.get("LOCAL_RANK", "0")) > 0 or int(os.environ.get("NODE_RANK", "0")) > 0
+    child = not is_first()
     if not child:
         check_folder(folder, config)
     data = _load_data(config)
@@ -89,6 +89,13 @@ def _fit(config: TrainConfig, data: ImageData, network: ImageNetwork, progress: 
             )
         except SystemExit as stop:  # Lightning's answer to Ctrl-C
             raise KeyboardInterrupt from stop
+
+
+def is_first() -> bool:
+    """Whether this process is the one of a distributed run that writes its folder."""
+    under_slurm = "SLURM_PROCID" in os.environ and "SLURM_NTASKS" in os.environ
+    names = ("SLURM_PROCID",) if under_slurm else ("LOCAL_RANK", "NODE_RANK")
+    return all(int(os.environ.get(name, "0")) == 0 for name in names)
 
 
 @dataclass(frozen=True)
@@ -223,7 +230,8 @@ def _trainer(config: TrainConfig, folder: Path, terminal: bool) -> L.Trainer:
     return L.Trainer(
         accelerator=config.accelerator,
         devices=config.devices,
-        strategy="ddp" if config.devices > 1 else "auto",
+        num_nodes=config.nodes,
+        strategy="ddp" if config.devices * config.nodes > 1 else "auto",
         max_epochs=config.epochs,
         logger=_loggers(config, folder) or False,
         callbacks=callbacks,
