@@ -107,7 +107,7 @@ def _watching(terminal: bool) -> Iterator[Callable[[Sequence[Job]], None]]:
         from rich.live import Live
 
         with Live(console=console, auto_refresh=False) as live:
-            yield lambda jobs: live.update(_table(jobs), refresh=True)
+            yield lambda jobs: live.update(_table(jobs, console.height - 7), refresh=True)
         return
     known: dict[str, str] = {}
 
@@ -123,20 +123,23 @@ def _watching(terminal: bool) -> Iterator[Callable[[Sequence[Job]], None]]:
     yield print_changes
 
 
-_COLOURS = {"running": "cyan", "finished": "green", "failed": "red"}
+_COLOURS = {"running": "cyan", "failed": "red", "waiting": "default", "finished": "green"}
+"""In the order in which they matter, where the terminal has not room for all."""
 
 
-def _table(jobs: Sequence[Job]) -> Any:
+def _table(jobs: Sequence[Job], room: int) -> Any:
     from rich.table import Table
 
-    table = Table("run", "state", "epoch", "minutes", "attempts", "error")
-    for job in jobs:
+    done = sum(job.state == "finished" for job in jobs)
+    table = Table("run", "state", "epoch", "minutes", "attempts", "error", caption=f"{done} of {len(jobs)} finished")
+    shown = jobs if len(jobs) <= room else sorted(jobs, key=lambda job: list(_COLOURS).index(job.state))
+    for job in shown[: max(room, 1)]:
         config, seconds = job.outcome.config, job.seconds
         if job.state == "running":
             seconds += time.monotonic() - job.started
         table.add_row(
             job.name,
-            f"[{_COLOURS[job.state]}]{job.state}" if job.state in _COLOURS else job.state,
+            f"[{_COLOURS[job.state]}]{job.state}",
             f"{config.epochs if job.state == 'finished' else job.outcome.epoch}/{config.epochs}",
             f"{seconds / 60:.1f}" if seconds else "",
             str(job.attempts or ""),

@@ -146,6 +146,23 @@ def test_a_sweep_killed_in_the_middle_repeats_only_what_is_unfinished(tmp_path: 
 
 
 @linux
+def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(tmp_path: Path) -> None:
+    arguments = command("figure6", "--scale", "smoke", "--output", str(tmp_path))
+    process = subprocess.Popen(
+        arguments, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, start_new_session=True
+    )
+    soon(lambda: (tmp_path / "digits-resnet18-sgd-features" / "config.yaml").is_file())
+    workers = children(process.pid, "spawn_main")
+    os.killpg(process.pid, signal.SIGINT)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert said.endswith("stopped. Finished runs and epochs are kept: the same command continues\n")
+    assert "Traceback" not in said
+    assert not any(Path(f"/proc/{pid}/cmdline").exists() for pid in workers)
+    assert (tmp_path / "digits-resnet18-sgd" / "metrics.csv").read_text().count("\n") == 4
+
+
+@linux
 def test_ray_with_two_workers_survives_the_death_of_one(tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="Ray is not installed: pip install 'neuralcollapse[ray]'")
     arguments = command(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -112,6 +113,28 @@ def test_two_processes_train_and_measure_as_one(tmp_path: Path) -> None:
     single = json.loads((tmp_path / "one.json").read_text())
     for name in ("nc1", "nc2", "nc3", "nc4", "cdnv", "train_accuracy"):
         assert single[name] == pytest.approx(float(last[name]), rel=1e-6), name
+
+
+def test_two_machines_train_as_two_processes_of_one(tmp_path: Path) -> None:
+    """Two processes that know of each other only by address, as machines do."""
+    run("train", *QUICK, "--output", "one", "--devices", "2", "--accelerator", "cpu", cwd=tmp_path)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    words = [*QUICK, "--output", "two", "--nodes", "2", "--accelerator", "cpu"]
+    machines = [
+        subprocess.Popen(
+            [sys.executable, "-m", "neuralcollapse.cli", "train", *words],
+            env={**os.environ, **where, "NODE_RANK": rank}, cwd=tmp_path,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        for rank in "01"
+    ]  # fmt: skip
+    said = [machine.communicate(timeout=120)[0] for machine in machines]
+    assert [machine.returncode for machine in machines] == [0, 0], said
+    assert ["Report" in text for text in said] == [True, False]
+    for one, other in zip(rows(tmp_path / "one"), rows(tmp_path / "two"), strict=True):
+        same(one, other, 1e-5)
 
 
 def test_a_configuration_file_repeats_a_run(tmp_path: Path) -> None:

@@ -173,7 +173,11 @@ def _runs_table(runs: Sequence[Outcome]) -> str:
     return _framed(_RUNS[:-1], rows) if rows else ""
 
 
-_NORMS = ("run", *(f"{size}, {kind}" for size in SIZES.values() for kind in ("measured", "theory")), "fitted")
+_NORMS = (
+    "run",
+    *(f"{size.partition(',')[0]} {kind}" for size in SIZES.values() for kind in ("measured", "theory")),
+    "fitted",
+)
 
 
 def _norms_rows(theory: Mapping[str, Comparison]) -> list[tuple[str, ...]]:
