@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _DESCRIPTION = """Repeat the paper's figures and tables: train what is missing, judge each claim, draw a gallery.
 
-  neuralcollapse reproduce all --scale smoke                 a minute, on embedded data: does everything run?
+  neuralcollapse reproduce all --scale smoke                 two minutes, embedded data: does everything run?
   neuralcollapse reproduce figure5 --scale reduced           real data, 100 samples a class: hours on two cores
   neuralcollapse reproduce all --scale full --engine ray     the paper's protocol, on a cluster
 
@@ -51,6 +51,7 @@ def run_reproduce(options: Namespace) -> None:
     """Run the sweep, print the verdicts."""
     from neuralcollapse.paper.experiments import FIGURES
     from neuralcollapse.paper.reproduce import plan
+    from neuralcollapse.paper.sweep import check_folders
 
     names = [name for given in options.figures for name in words(given)]
     output = Path(options.output or f"runs/paper-{options.scale}")
@@ -62,6 +63,7 @@ def run_reproduce(options: Namespace) -> None:
         sources={"mnist": options.mnist, "cifar10": options.cifar10},
     )
     runs = list({run.experiment.name: run for group in planned.values() for run in group}.values())
+    check_folders(runs)
     if options.list:
         for run in runs:
             print(f"# {run.experiment.name}: epoch {run.epoch} of {run.config.epochs}\n{run.command}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import shlex
 import subprocess
 from collections.abc import Iterator
@@ -92,6 +93,18 @@ def test_what_is_half_done_is_drawn_as_far_as_it_is(smoke: Path, tmp_path: Path)
     assert "not begun" in text
     assert judged["figure6"][0].missing == 1
     assert judged["figure5"][0].findings == []
+
+
+@pytest.mark.parametrize("mode", ["--draw", "--list"])
+def test_another_run_in_a_folder_is_never_taken_for_the_papers(tmp_path: Path, mode: str) -> None:
+    run = plan(["figure6"], "smoke", output=tmp_path)["figure6"][0]
+    run.folder.mkdir()
+    dataclasses.replace(run.config, seed=7).save(run.folder / "config.yaml")
+    words = command("figure6", "--scale", "smoke", mode, "--output", str(tmp_path))
+    ended = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert "seed was 7 and is now 0" in ended.stderr
+    assert not (tmp_path / "gallery.html").exists()
 
 
 def test_list_trains_nothing(tmp_path: Path) -> None:

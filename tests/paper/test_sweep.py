@@ -44,7 +44,7 @@ def test_changed_settings_over_an_old_folder_start_nothing(tmp_path: Path) -> No
     old = small(tmp_path, "old")
     assert not run_once(old.config).error
     changed, fresh = small(tmp_path, "old", learning_rate=0.5), small(tmp_path, "fresh")
-    with pytest.raises(ValueError, match=r"nothing was started.*learning_rate was 0\.05 and is now 0\.5.*move the old"):
+    with pytest.raises(ValueError, match=r"nothing was done.*learning_rate was 0\.05 and is now 0\.5.*move the old"):
         sweep([fresh, changed])
     assert not fresh.folder.exists()
 

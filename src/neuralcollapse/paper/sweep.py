@@ -132,7 +132,7 @@ def check_folders(runs: Sequence[Outcome]) -> None:
         except ValueError as error:
             wrong.append(str(error))
     if wrong:
-        raise ValueError("nothing was started. " + "; ".join(wrong) + " (or move the old folder away)")
+        raise ValueError("nothing was done. " + "; ".join(wrong) + " (or move the old folder away)")
 
 
 def _drive(jobs: Sequence[Job], place: Engine, retries: int, watch: Callable[[Sequence[Job]], None]) -> None:
