@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -72,7 +73,7 @@ def run_reproduce(options: Namespace) -> None:
     from neuralcollapse.paper.gallery import write_gallery
 
     # A second look: the runs are further than when they were planned.
-    planned = {name: [type(run)(run.experiment, run.config) for run in group] for name, group in planned.items()}
+    planned = {name: [dataclasses.replace(run) for run in group] for name, group in planned.items()}
     judged = write_gallery(output, options.scale, planned, static=options.static)
     _print_verdicts(judged)
     print(f"\nGallery: {output / 'gallery.html'}")

@@ -90,7 +90,7 @@ def _interactive(drawing: go.Figure) -> str:
 
 
 def _svg(folder: Path, title: str, drawing: go.Figure) -> str:
-    drawing.update_layout(template="plotly_white")
+    drawing.update_layout(template="plotly_white", paper_bgcolor="white")  # a file is also seen on dark pages
     picture = drawing.to_image("svg", width=_WIDTH, height=drawing.layout.height).decode()
     picture = re.sub(r"\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}", picture)  # of a pixel: a smaller page
     file_name = re.sub(r"\W+", "-", title.partition(" (")[0].lower())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import logging
 import multiprocessing
@@ -156,7 +157,7 @@ def _drive(jobs: Sequence[Job], place: Engine, retries: int, watch: Callable[[Se
             full = full or end.disk_full
             if not end.error:
                 job.state = State.FINISHED
-                job.outcome = Outcome(job.outcome.experiment, job.outcome.config)
+                job.outcome = dataclasses.replace(job.outcome)  # a fresh look at its folder
             else:
                 job.state = State.WAITING if end.again and job.attempts <= retries else State.FAILED
 
