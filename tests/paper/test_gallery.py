@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from neuralcollapse.paper.claims import CLAIMS
 from neuralcollapse.paper.experiments import FIGURES, SCALES
@@ -22,16 +23,19 @@ RUNS = {run.name for figure in FIGURES.values() for run in figure.runs(SCALES["s
 
 
 @pytest.fixture(scope="module")
-def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Every figure, in less than five minutes."""
-    folder = tmp_path_factory.mktemp("smoke")
-    ended = subprocess.run(
-        command("all", "--scale", "smoke", "--workers", "2", "--output", str(folder)),
-        capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-    assert ended.returncode == 0, ended.stderr
-    assert f"[{len(RUNS)}/{len(RUNS)}]" in ended.stderr
-    assert "not judged" in ended.stdout
+def smoke(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """Every figure, in less than five minutes; once for all processes of pytest-xdist."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own if worker_id == "master" else own.parent) / "smoke"
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "gallery.html").is_file():
+            ended = subprocess.run(
+                command("all", "--scale", "smoke", "--workers", "2", "--output", str(folder)),
+                capture_output=True, text=True, timeout=300, check=False,
+            )  # fmt: skip
+            assert ended.returncode == 0, ended.stderr
+            assert f"[{len(RUNS)}/{len(RUNS)}]" in ended.stderr
+            assert "not judged" in ended.stdout
     return folder
 
 
