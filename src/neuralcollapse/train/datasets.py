@@ -66,7 +66,7 @@ def train_loader(split: Split, batch_size: int, seed: int, rank: int = 0, world:
     return DataLoader(split, size, sampler=sampler, drop_last=lonely, collate_fn=_as_is)
 
 
-def eval_loader(split: Split, batch_size: int = 500, rank: int = 0, world: int = 1) -> DataLoader[Any]:
+def eval_loader(split: Split, batch_size: int = 256, rank: int = 0, world: int = 1) -> DataLoader[Any]:
     """All samples in order, each on exactly one rank."""
     return DataLoader(split, batch_size, sampler=_Every(rank, world, len(split)), collate_fn=_as_is)
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, pad
 
 from neuralcollapse.measurement.model import logits_of
-from neuralcollapse.nn import build_backbone, find_classifier, fix_classifier, set_feature_dim
+from neuralcollapse.nn import build_backbone, find_classifier, fix_classifier, multiply_small_maps, set_feature_dim
 from neuralcollapse.train.config import TrainConfig
 from neuralcollapse.train.datasets import ImageData
 
@@ -53,7 +53,7 @@ def build_network(config: TrainConfig, data: ImageData) -> ImageNetwork:
         set_feature_dim(backbone, config.feature_dim)
     if config.head == "etf":
         fix_classifier(backbone)
-    network = ImageNetwork(backbone, *data.channel_moments(), channels)
+    network = ImageNetwork(multiply_small_maps(backbone), *data.channel_moments(), channels)
     check_fit(network, data, str(config.model))
     if config.optimizer == "lbfgs":  # torch's L-BFGS flattens gradients, which needs them contiguous
         return network
