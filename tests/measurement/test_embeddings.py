@@ -31,7 +31,7 @@ def test_bad_files(tmp_path: Path) -> None:
     for name, message in [
         ("half.npz", "lacks labels; it holds features"),
         ("code.npz", "not a readable .npz file of arrays"),
-        ("bad.npz", "not a readable .npz"),
+        ("bad.npz", "not a readable .npz file of arrays: it is no zip archive"),
         ("bad.safetensors", "not a readable safetensors"),
         ("f.csv", "tensors are read from .safetensors or .npz files, not '.csv'"),
     ]:

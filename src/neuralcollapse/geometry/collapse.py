@@ -22,6 +22,12 @@ from neuralcollapse.geometry.statistics import ClassStatistics, check_batch, fir
 _CHUNK_BYTES = 8 << 20
 """Features are walked through in pieces that stay in the processor's cache."""
 
+_RESOLVED = 0.01
+"""Share of NC1 that rounding of the streamed scatter may reach before a warning says so."""
+
+_NEGLIGIBLE = 1e-9
+"""Share of NC1 that rounding of the projected features may reach before they are projected again in float64."""
+
 
 class CollapseWarning(UserWarning):
     """A measure is undefined, or defined only by convention, for the input it was given."""
@@ -96,7 +102,8 @@ def collapse_metrics(
     Warns:
         CollapseWarning: for a class of one sample (its within-class variance counts as zero), and where
             class means coincide: with no between-class variance left NC1 and its kin are infinite, or
-            NaN if all features are equal.
+            NaN if all features are equal. Where within-class variation across the class means is so much larger
+            than along them that rounding decides NC1.
     """
     weight, bias = _check_classifier(weight, bias, statistics.num_classes, statistics.feature_dim)
     present = _present_classes(statistics.counts, allow_missing)
@@ -108,7 +115,17 @@ def collapse_metrics(
     if statistics.within == "full":
         directions = _between_directions(centred, means)
         within = statistics.within_covariance
-        nc1 = _nc1(float(((within @ directions) * directions).sum()), directions, float(within.trace()))
+        along = float(((within @ directions) * directions).sum())
+        # An entry (i, j) of the scatter errs by some rounding of the product of the deviations i and j.
+        error = statistics.rounding * float((directions.square().T @ within.diagonal()).sum())
+        if error > _RESOLVED * along and error > 0:
+            warnings.warn(
+                f"NC1 is lost in rounding where it is below {error / _RESOLVED:.0e}: within-class variation is far "
+                "larger across the class means than along them. measure_features, or features in float64, resolve it",
+                CollapseWarning,
+                stacklevel=3,
+            )
+        nc1 = _nc1(max(along, 0.0), directions, float(within.trace()))
     return _assemble(
         nc1, statistics.counts[present], statistics.within_traces[present], centred,
         statistics.global_mean, weight, bias,
@@ -149,29 +166,50 @@ def measure_features(
     if features.ndim != 2 or not features.numel():
         raise ValueError(f"features have shape {tuple(features.shape)}: expected (N, d), both at least 1")
     if num_classes is None:
-        num_classes = len(weight) if weight is not None else max(int(labels.max()) + 1, 2)
+        num_classes = len(weight) if weight is not None else max(int(labels.long().max()) + 1, 2)
     if num_classes < 2:
         raise ValueError(f"num_classes={num_classes}: collapse is defined for at least 2 classes")
-    feature_dim = features.shape[1]
-    weight, bias = _check_classifier(weight, bias, num_classes, feature_dim)
-    check_batch(features, labels, num_classes, feature_dim)
+    weight, bias = _check_classifier(weight, bias, num_classes, features.shape[1])
+    check_batch(features, labels, num_classes, features.shape[1])
     labels = labels.to(features.device, torch.int64)
     counts = torch.bincount(labels, minlength=num_classes)
     present = _present_classes(counts, allow_missing)
 
+    precision = working_dtype(features)
+    means, directions, squares, along = _moments(features, labels, counts, present, precision)
+    total = int(counts.sum())
+    # A projection errs by some rounding of the whole feature: where that is much longer, repeat in float64.
+    error = (torch.finfo(precision).eps * directions.norm()).square() * squares.sum()
+    if precision != torch.float64 and error > _NEGLIGIBLE * along:
+        means, directions, squares, along = _moments(features, labels, counts, present, torch.float64)
+    nc1 = _nc1(max(along, 0.0) / total, directions, float(squares.sum()) / total)
+    centred = means[present] - means[present].mean(0)
+    global_mean = counts.double() @ means / total
+    if weight is not None and bias is not None:
+        weight, bias = weight.to(means)[present], bias.to(means)[present]
+    traces = squares[present] / counts[present]
+    return _assemble(nc1, counts[present], traces, centred, global_mean, weight, bias)
+
+
+def _moments(
+    features: Float[Tensor, "N d"],
+    labels: Int[Tensor, "N"],
+    counts: Int[Tensor, "K"],
+    present: Int[Tensor, "P"],
+    precision: torch.dtype,
+) -> tuple[Float[Tensor, "K d"], Float[Tensor, "d r"], Float[Tensor, "K"], float]:
+    """Class means, between-class directions, and the scatter within classes: of each class, and along these."""
     # First pass: the class means, from features shifted by the first of their class: float32 sums are small.
-    pivots = features[first_samples(labels, counts)].to(working_dtype(features))
-    sums = torch.zeros(num_classes, feature_dim, dtype=torch.float64, device=features.device)
+    pivots = features[first_samples(labels, counts)].to(precision)
+    sums = torch.zeros(pivots.shape, dtype=torch.float64, device=features.device)
     for shifted, y in _shifted_chunks(features, labels, pivots):
         sums += torch.zeros_like(pivots).index_add_(0, y, shifted)
     means = (pivots.double() + sums / counts.clamp(min=1)[:, None]) * (counts > 0)[:, None]
-    centred = means[present] - means[present].mean(0)
 
     # Second pass: the moments about the rounded means, total and along the between-class directions.
-    pivots = means.to(pivots.dtype)
-    directions = _between_directions(centred, means[present])
-    scaled = directions.to(pivots.dtype)
-    squares = torch.zeros(num_classes, dtype=torch.float64, device=features.device)
+    directions = _between_directions(means[present] - means[present].mean(0), means[present])
+    pivots, scaled = means.to(precision), directions.to(precision)
+    squares = torch.zeros(len(counts), dtype=torch.float64, device=features.device)
     along = 0.0
     for shifted, y in _shifted_chunks(features, labels, pivots):
         squares.index_add_(0, y, torch.linalg.vector_norm(shifted, dim=1).double().square())
@@ -180,13 +218,7 @@ def measure_features(
     left_over = means - pivots.double()
     squares = (squares - counts * left_over.square().sum(1)).clamp(min=0)
     along -= float((counts * (left_over @ directions).square().sum(1)).sum())
-    total = int(counts.sum())
-    nc1 = _nc1(max(along, 0.0) / total, directions, float(squares.sum()) / total)
-    global_mean = counts.double() @ means / total
-    if weight is not None and bias is not None:
-        weight, bias = weight.to(means)[present], bias.to(means)[present]
-    traces = squares[present] / counts[present]
-    return _assemble(nc1, counts[present], traces, centred, global_mean, weight, bias)
+    return means, directions, squares, along
 
 
 def _shifted_chunks(
@@ -254,15 +286,15 @@ def _present_classes(counts: Int[Tensor, "K"], allow_missing: bool) -> Tensor:
     empty = (counts == 0).nonzero().flatten().tolist()
     if len(empty) == len(counts):
         raise ValueError("no samples were seen: the loader or the feature file is empty")
+    present = (counts > 0).nonzero().flatten()
+    if len(present) < 2:
+        raise ValueError(f"only class {present.tolist()[0]} has samples: collapse needs at least 2 classes")
     if empty:
         named = ", ".join(map(str, empty[:20])) + (", ..." if len(empty) > 20 else "")
         message = f"{len(empty)} of {len(counts)} classes have no samples: {named}"
         if not allow_missing:
             raise ValueError(f"{message}. Pass allow_missing=True to measure the others")
         warnings.warn(f"{message}; only the others are measured", CollapseWarning, stacklevel=3)
-    present = (counts > 0).nonzero().flatten()
-    if len(present) < 2:
-        raise ValueError(f"only class {present.tolist()} has samples: collapse needs at least 2 classes")
     single = (counts == 1).nonzero().flatten().tolist()
     if single:
         named = ", ".join(map(str, single[:20])) + (", ..." if len(single) > 20 else "")

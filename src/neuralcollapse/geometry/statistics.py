@@ -62,6 +62,7 @@ class ClassStatistics:
         self._trace_sums = torch.zeros(num_classes, dtype=torch.float64, device=device)
         side = feature_dim if within == "full" else 0
         self._scatter = torch.zeros(side, side, dtype=torch.float64, device=device)
+        self._rounding = torch.zeros((), dtype=torch.float64, device=device)
         self._block: Tensor | None = None  # samples gathered, then room for a row a class
         self._block_labels = self._counts[:0]
         self._filled = 0
@@ -123,6 +124,12 @@ class ClassStatistics:
         self._absorb()
         return self._trace_sums
 
+    @property
+    def rounding(self) -> float:
+        """Relative precision of the coarsest products gathered: some 1e-7 after float32 features, 0 before any."""
+        self._absorb()
+        return float(self._rounding)
+
     # ---- gathering -------------------------------------------------------------------------------
 
     @torch.no_grad()
@@ -162,6 +169,7 @@ class ClassStatistics:
         self._absorb()
         state = {name: tensor.to(self._means.device) for name, tensor in other.state().items()}
         corrections = self._join(state["counts"], state["means"], state["trace_sums"])
+        self._rounding = torch.maximum(self._rounding, state["rounding"])
         if self.within == "full":
             self._scatter = self._scatter + state["scatter"] + corrections.T @ corrections
         return self
@@ -180,6 +188,7 @@ class ClassStatistics:
         squares = torch.linalg.vector_norm(rows, dim=1).double().square()
         traces = torch.zeros_like(self._trace_sums).index_add_(0, labels, squares)
         corrections.copy_(self._join(counts, means, traces))
+        self._rounding = self._rounding.clamp(min=torch.finfo(block.dtype).eps)
         if self.within == "full":
             self._scatter += block.T @ block
 
@@ -197,12 +206,13 @@ class ClassStatistics:
     # ---- files and copies ------------------------------------------------------------------------
 
     def state(self) -> dict[str, Tensor]:
-        """Accumulators as tensors: counts, means, trace_sums, scatter."""
+        """Accumulators as tensors: counts, means, trace_sums, scatter, rounding."""
         return {
             "counts": self.counts,
             "means": self.means,
             "trace_sums": self.trace_sums,
             "scatter": self.scatter,
+            "rounding": self._rounding,
         }
 
     @classmethod
@@ -212,7 +222,7 @@ class ClassStatistics:
         Raises:
             ValueError: if a tensor is missing or shapes disagree.
         """
-        missing = {"counts", "means", "trace_sums", "scatter"} - set(state)
+        missing = {"counts", "means", "trace_sums", "scatter", "rounding"} - set(state)
         if missing:
             raise ValueError(f"the state lacks {sorted(missing)}")
         num_classes, feature_dim = state["means"].shape
@@ -301,7 +311,7 @@ def check_batch(features: Tensor, labels: Tensor, num_classes: int, feature_dim:
         raise TypeError(f"labels have dtype {labels.dtype}: expected integers in [0, {num_classes})")
     if not len(labels):
         return
-    low, high = int(labels.min()), int(labels.max())
+    low, high = (int(bound) for bound in labels.long().aminmax())
     if low < 0 or high >= num_classes:
         wrong = low if low < 0 else high
         raise ValueError(f"label {wrong} is out of range: labels must lie in [0, {num_classes})")

@@ -43,6 +43,8 @@ def load_tensors(path: str | Path, needed: Sequence[str]) -> dict[str, Tensor]:
         except SafetensorError as error:
             raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
     elif path.suffix == ".npz":
+        if not zipfile.is_zipfile(path):
+            raise ValueError(f"{path} is not a readable .npz file of arrays: it is no zip archive")
         try:
             with np.load(path, allow_pickle=False) as archive:
                 tensors = {name: torch.from_numpy(archive[name]) for name in archive.files}

@@ -9,7 +9,7 @@ from torchmetrics import Metric
 
 from neuralcollapse.geometry import ClassStatistics, collapse_metrics
 
-_STATES = ("counts", "means", "trace_sums", "scatter")
+_STATES = ("counts", "means", "trace_sums", "scatter", "rounding")
 
 
 class NeuralCollapse(Metric):
