@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace, set_parsing_settings
 
 from neuralcollapse.cli_paper import reproduce_parser, run_reproduce
-from neuralcollapse.cli_ufm import add_tasks, run_ufm, ufm_parser, whole_numbers, words
+from neuralcollapse.cli_ufm import add_tasks, decimals, run_ufm, ufm_parser, whole_numbers, words
 
 if TYPE_CHECKING:
     from torch import nn
@@ -175,6 +175,14 @@ def _measure_parser() -> ArgumentParser:
     parser.add_argument("--data_root", type=str | None, help="folder of torchvision's data sets")
     parser.add_argument("--samples_per_class", type=int | None, help="measure on the first n of each class")
     parser.add_argument("--image_size", type=int | None, help="side to which images are resized")
+    parser.add_argument(
+        "--mean",
+        type=str,
+        default="",
+        help="channel means that --model was trained with, on a scale from 0 to 1: 0.485,0.456,0.406; by default those "
+        "in the checkpoint of a run, or of the images",
+    )
+    parser.add_argument("--std", type=str, default="", help="channel standard deviations, likewise: 0.229,0.224,0.225")
     parser.add_argument("--classifier", type=str | None, help="name of the classifier layer, where it cannot be found")
     parser.add_argument("--layers", type=str, default="", help="inner layers to measure too: layer3,layer4")
     parser.add_argument("--allow_missing", type=bool, default=False, help="measure although classes have no samples")
@@ -237,11 +245,16 @@ def _measure_network(options: Namespace) -> CollapseReport:
     return measure(
         network,
         eval_loader(data.train),
-        classifier=options.classifier and f"backbone.{options.classifier}",
-        layers=[f"backbone.{name}" for name in words(options.layers)],
+        classifier=options.classifier and _inside(options.classifier),
+        layers=[_inside(name) for name in words(options.layers)],
         device=accelerator,
         allow_missing=options.allow_missing,
     )
+
+
+def _inside(name: str) -> str:
+    """A layer's name in the whole network, whether it was given so (as reports print it) or as the model has it."""
+    return name if name.startswith("backbone.") else f"backbone.{name}"
 
 
 def _build(options: Namespace) -> tuple[ImageNetwork, ImageData]:
@@ -261,7 +274,7 @@ def _build(options: Namespace) -> tuple[ImageNetwork, ImageData]:
     file, separator, function = options.model.rpartition(":")
     if separator and file.endswith(".py"):
         backbone = _user_model(Path(file), function)
-        network = ImageNetwork(backbone, *data.channel_moments(), data.image_shape[0])
+        network = ImageNetwork(backbone, *data.channel_moments(), _channels(backbone, data.image_shape[0]))
         check_fit(network, data, options.model)
     else:
         network = build_network(TrainConfig(dataset=options.data, model=options.model), data)
@@ -269,7 +282,19 @@ def _build(options: Namespace) -> tuple[ImageNetwork, ImageData]:
         load_weights(network, options.checkpoint)
     else:
         print("neuralcollapse: no --checkpoint: the weights are as the model starts with", file=sys.stderr)
+    if options.mean or options.std:
+        network.normalise(
+            *(decimals(options[name], f"--{name}", "0.5, or 0.485,0.456,0.406") for name in ("mean", "std"))
+        )
     return network, data
+
+
+def _channels(backbone: nn.Module, of_images: int) -> int:
+    """Three where grey images meet a model whose first convolution takes three."""
+    from torch import nn
+
+    first = next((layer.in_channels for layer in backbone.modules() if isinstance(layer, nn.Conv2d)), of_images)
+    return first if of_images == 1 else of_images
 
 
 def _user_model(file: Path, function: str) -> nn.Module:

@@ -95,6 +95,21 @@ def whole_numbers(text: str, option: str, example: str) -> list[int]:
         raise ValueError(f"{option} {text}: give {example}") from error
 
 
+def decimals(text: str, option: str, example: str) -> list[float]:
+    """As :func:`whole_numbers`, with fractions.
+
+    Raises:
+        ValueError: if one is not a number, or there is none.
+    """
+    try:
+        numbers = [float(word) for word in words(text)]
+    except ValueError as error:
+        raise ValueError(f"{option} {text}: give {example}") from error
+    if not numbers:
+        raise ValueError(f"{option} is missing: give {example}")
+    return numbers
+
+
 def _problem(options: Namespace) -> UFM:
     from neuralcollapse.ufm import UFM
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import signal
 import socket
@@ -13,6 +14,8 @@ from pathlib import Path
 
 import pytest
 import torch
+
+from neuralcollapse import measure_features
 
 COMMAND = [str(Path(sys.executable).parent / "neuralcollapse")]
 QUICK = ["--epochs", "3", "--samples-per-class", "20"]
@@ -211,7 +214,10 @@ class TestErrors:
 
         torch.save({"state_dict": Evil()}, tmp_path / "evil.pt")
         arguments = ["measure", "--model", "mlp", "--data", "digits", "--checkpoint", "evil.pt"]
-        assert "not a readable checkpoint of plain tensors" in run(*arguments, cwd=tmp_path, code=1).stderr
+        assert (
+            "evil.pt is not a readable checkpoint of plain tensors: it holds Python objects"
+            in run(*arguments, cwd=tmp_path, code=1).stderr
+        )
         assert not (tmp_path / "executed").exists()
 
 
@@ -230,11 +236,59 @@ def test_measure_a_users_own_model_and_checkpoint(tmp_path: Path) -> None:
     )  # fmt: skip
     assert "backbone.3" in done.stdout
     assert "backbone.1" in done.stdout
+    named = run(
+        "measure", "--model", "mine.py:make", "--checkpoint", "mine.pt", "--data", "digits", "--layers", "backbone.1",
+        "--classifier", "backbone.3", cwd=tmp_path,
+    )  # fmt: skip
+    assert named.stdout == done.stdout
     wrong = run("measure", "--model", "mlp", "--checkpoint", "mine.pt", "--data", "digits", cwd=tmp_path, code=1)
     assert "belongs to another network" in wrong.stderr
     (tmp_path / "broken.py").write_text("raise RuntimeError('mine')")
     failed = run("measure", "--model", "broken.py:make", "--data", "digits", cwd=tmp_path, code=1).stderr
     assert "broken.py failed when imported: RuntimeError: mine" in failed
+
+
+def test_a_users_model_sees_images_as_it_was_trained(tmp_path: Path) -> None:
+    """Grey digits reach a model of three channels, less the mean and over the deviation that it was trained with."""
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    (tmp_path / "mine.py").write_text(
+        "import torch\n"
+        "from torch import nn\n"
+        "class Sums(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.stem = nn.Conv2d(3, 5, 1)\n"
+        "        self.fc = nn.Linear(15, 10)\n"
+        "    def forward(self, x):\n"
+        "        assert self.stem(x).shape[1] == 5\n"
+        "        return self.fc(torch.cat([x[:, 0, 2:7, 3], x[:, 1, 2:7, 4], x[:, 2, 2:7, 5]], 1))\n"
+    )
+    command = ["measure", "--model", "mine.py:Sums", "--data", "digits", "--json", "found.json"]
+    found = {}
+    for mean, std in ("0.5,0.25,0.125", "0.5,0.25,2"), ("0", "1"):
+        run(*command, "--mean", mean, "--std", std, cwd=tmp_path)
+        found[mean] = json.loads((tmp_path / "found.json").read_text())
+        data = load_digits()
+        images, _, labels, _ = train_test_split(
+            data.images, data.target, test_size=0.2, stratify=data.target, random_state=0
+        )
+        grey = torch.from_numpy((images * (255 / 16)).round() / 255)[:, None]
+        moments = [torch.tensor([float(word) for word in text.split(",")])[:, None, None] for text in (mean, std)]
+        x = ((grey - moments[0]) / moments[1]).expand(-1, 3, -1, -1).float()
+        features = torch.cat([x[:, 0, 2:7, 3], x[:, 1, 2:7, 4], x[:, 2, 2:7, 5]], 1)
+        expected = measure_features(features, torch.from_numpy(labels))
+        for name in ("nc1_quotient", "nc2_means", "cdnv"):
+            assert found[mean][name] == pytest.approx(getattr(expected, name), rel=1e-4)
+    assert found["0"]["cdnv"] != pytest.approx(found["0.5,0.25,0.125"]["cdnv"], rel=1e-2)
+    for wrong, message in [
+        (["--mean", "0.5"], "--std is missing"),
+        (["--mean", "0.5,x", "--std", "1"], "--mean 0.5,x: give 0.5, or"),
+        (["--mean", "0.5,0.5", "--std", "1"], "mean has 2 values for 3 channels"),
+        (["--mean", "0.5", "--std", "0"], "std=0.0 must be positive"),
+    ]:
+        assert message in run(*command, *wrong, cwd=tmp_path, code=1).stderr
 
 
 def test_stored_features(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import lightning as L
@@ -28,6 +29,19 @@ class ImageNetwork(nn.Module):
         self.channels = channels
         self.register_buffer("mean", mean[:, None, None])
         self.register_buffer("std", std[:, None, None])
+
+    def normalise(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Normalise with these channel moments, as shares of 255, from now on.
+
+        Raises:
+            ValueError: if there are not as many as channels, or one, or a deviation is not positive.
+        """
+        for name, values in (("mean", mean), ("std", std)):
+            if len(values) not in (1, self.channels):
+                raise ValueError(f"{name} has {len(values)} values for {self.channels} channels: give one, or one each")
+            setattr(self, name, self.mean.new_tensor(values)[:, None, None])
+        if not min(std) > 0:
+            raise ValueError(f"std={min(std)} must be positive")
 
     def forward(self, pixels: UInt8[Tensor, "B C H W"]) -> Tensor:
         """Logits of images; one grey channel is repeated for a backbone of three."""

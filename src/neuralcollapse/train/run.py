@@ -7,6 +7,7 @@ import dataclasses
 import itertools
 import logging
 import os
+import pickle
 import shutil
 import sys
 import warnings
@@ -138,9 +139,15 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
             return dict(load_file(path))
         content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{path} is not a readable checkpoint of plain tensors: it holds Python objects, and to load these could "
+            "execute code. Save model.state_dict() in their place"
+        ) from error
     except Exception as error:  # torch raises a dozen kinds for a damaged archive
-        first_line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{path} is not a readable checkpoint of plain tensors: {first_line}") from error
+        first_line = str(error).partition("\n")[0]
+        reason = first_line if " " in first_line else "it is no torch archive"  # a KeyError's text is one word
+        raise ValueError(f"{path} is not a readable checkpoint of plain tensors: {reason}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {type(content).__name__}, not a dictionary of tensors")
     return content
