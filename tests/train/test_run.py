@@ -149,7 +149,7 @@ def test_a_configuration_file_repeats_a_run(tmp_path: Path) -> None:
 
 def test_tensorboard_and_sparse_measurement(tmp_path: Path) -> None:
     run(
-        "train", *QUICK, "--measure-every", "2", "--loggers", "[tensorboard]", "--output", "run", cwd=tmp_path
+        "train", *QUICK, "--measure-every", "2", "--loggers", "tensorboard", "--output", "run", cwd=tmp_path
     )  # fmt: skip
     assert [bool(row["nc1"]) for row in rows(tmp_path / "run")] == [True, False, True, True]
     assert all(row["train_loss"] for row in rows(tmp_path / "run")[1:])
@@ -170,7 +170,14 @@ class TestErrors:
             (["train", "--model", "torchvision:vit_b_16"], "model 'torchvision:vit_b_16' does not take 1x8x8 images"),
             (["train", "--accelerator", "abacus"], "abacus"),
             (["train", "--epochs", "0"], "epochs=0 must be at least 1"),
+            (["train", "--batch-size", "0"], "batch_size=0 must be at least 1"),
             (["train", "--learning-rate", "-1"], "learning_rate=-1.0 must be positive"),
+            (["train", "--learning-rate", ".nan"], "learning_rate=nan must be positive and finite"),
+            (["train", "--weight-decay", ".inf"], "weight_decay=inf must not be negative, and finite"),
+            (
+                ["train", "--learning-rate", "1e30"],
+                "the training diverged in epoch 1: its loss is nan. Lower the learn",
+            ),
             (["train", "--optimizer", "lbfgs", "--devices", "2"], "runs on devices=1"),
             (["measure"], "give one of --run, --features and --model"),
             (["measure", "--run", "absent"], "no configuration at absent/config.yaml"),

@@ -73,8 +73,10 @@ class TrainConfig:
     """machines to train on (DDP); each gives the command with NODE_RANK, MASTER_ADDR and MASTER_PORT, or under srun"""
     accelerator: str = "auto"
     """auto, cpu, gpu, mps, ... as Lightning names them"""
-    loggers: list[Literal["tensorboard", "wandb"]] = dataclasses.field(default_factory=list)
-    """besides metrics.csv, which is always written"""
+    loggers: Literal["tensorboard", "wandb"] | list[Literal["tensorboard", "wandb"]] = dataclasses.field(
+        default_factory=list
+    )
+    """besides metrics.csv, which is always written: tensorboard, wandb or [tensorboard,wandb]"""
 
     def resolved(self) -> TrainConfig:
         """Every open choice made.
@@ -86,11 +88,14 @@ class TrainConfig:
         filled: dict[str, Any] = {
             "model": self.model or ("mlp" if digits else "resnet18"),
             "epochs": self.epochs if self.epochs is not None else (120 if digits else 200),
-            "batch_size": self.batch_size or (2048 if self.optimizer == "lbfgs" else 128),
+            "batch_size": self.batch_size
+            if self.batch_size is not None
+            else (2048 if self.optimizer == "lbfgs" else 128),
             "weight_decay": self.weight_decay if self.weight_decay is not None else (5e-3 if digits else 5e-4),
             "learning_rate": self.learning_rate
             if self.learning_rate is not None
             else {"sgd": 0.05, "adam": 1e-3, "lbfgs": 0.1}[self.optimizer],
+            "loggers": [self.loggers] if isinstance(self.loggers, str) else self.loggers,
         }
         config = dataclasses.replace(self, **filled)
         if config.output is None:
@@ -107,11 +112,11 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name}={value} must be at least 1")
-        if not self.learning_rate or self.learning_rate <= 0:
-            raise ValueError(f"learning_rate={self.learning_rate} must be positive")
+        if not self.learning_rate or not 0 < self.learning_rate < float("inf"):
+            raise ValueError(f"learning_rate={self.learning_rate} must be positive and finite")
         for name in ("momentum", "weight_decay", "feature_decay"):
-            if (getattr(self, name) or 0) < 0:
-                raise ValueError(f"{name}={getattr(self, name)} must not be negative")
+            if not 0 <= (getattr(self, name) or 0) < float("inf"):
+                raise ValueError(f"{name}={getattr(self, name)} must not be negative, and finite")
         resnet = self.model in ("resnet18", "resnet50")
         if self.width is not None and not (resnet or self.model == "mlp"):
             raise ValueError(f"width={self.width} is for model mlp, resnet18 or resnet50, not {self.model}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -47,8 +48,18 @@ class RunRecorder(NeuralCollapseCallback):
             write_metrics(self.folder, rows)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """One row an epoch; the measures where they are due."""
+        """One row an epoch; the measures where they are due.
+
+        Raises:
+            FloatingPointError: if the training has diverged.
+        """
         self.report = None
+        loss = float(trainer.callback_metrics["train_loss"])
+        if not math.isfinite(loss):
+            raise FloatingPointError(
+                f"the training diverged in epoch {trainer.current_epoch + 1}: its loss is {loss}. Lower the learning "
+                f"rate, {trainer.optimizers[0].param_groups[0]['lr']:g}, or try another seed"
+            )
         super().on_train_epoch_end(trainer, pl_module)
         self._record(trainer, pl_module, trainer.current_epoch + 1, self.report)
 
