@@ -226,12 +226,16 @@ class ClassStatistics:
         if missing:
             raise ValueError(f"the state lacks {sorted(missing)}")
         num_classes, feature_dim = state["means"].shape
-        within: Literal["full", "traces"] = "full" if state["scatter"].numel() else "traces"
-        self = cls(num_classes, feature_dim, within=within, device=state["means"].device)
-        for name, tensor in self.state().items():
-            if state[name].shape != tensor.shape:
-                raise ValueError(f"{name} has shape {tuple(state[name].shape)}, not {tuple(tensor.shape)}")
-            setattr(self, f"_{name}", state[name].to(tensor.dtype))
+        self = cls(num_classes, feature_dim, within="traces", device=state["means"].device)  # no scatter to throw away
+        if state["scatter"].numel():
+            self.within = "full"
+        expected = {name: tensor.shape for name, tensor in self.state().items()}
+        if self.within == "full":
+            expected["scatter"] = torch.Size((feature_dim, feature_dim))
+        for name, shape in expected.items():
+            if state[name].shape != shape:
+                raise ValueError(f"{name} has shape {tuple(state[name].shape)}, not {tuple(shape)}")
+            setattr(self, f"_{name}", state[name].to(getattr(self, f"_{name}").dtype))
         return self
 
     def save(self, path: str | Path) -> None:
