@@ -48,6 +48,16 @@ def draw(
     )
 
 
+def flattened(along: float, seed: int) -> Case:
+    """Within-class deviations that are ``along`` times as large along the class means as across them."""
+    case = draw(sizes=(300,) * 4, dim=24, spread=1.0, dtype=torch.float64, seed=seed)
+    means = torch.stack([case.features[case.labels == label].mean(0) for label in range(4)])
+    rows = torch.linalg.svd(means - means.mean(0), full_matrices=False).Vh[:3]
+    deviations = case.features - means[case.labels]
+    deviations -= (1 - along) * (deviations @ rows.T @ rows)
+    return Case("flattened", (means[case.labels] + deviations).float(), case.labels, case.weight.float(), case.bias)
+
+
 CASES = [
     draw("balanced"),
     draw("unequal", sizes=(5, 40, 17, 2)),

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from neuralcollapse import ClassStatistics, CollapseMetrics, collapse_metrics, measure_features, simplex_etf
 from neuralcollapse.geometry import ncc_mismatch
 from neuralcollapse.geometry.collapse import CollapseWarning
-from tests.cases import CASES, Case, draw, oracle
+from tests.cases import CASES, Case, draw, flattened, oracle
 
 
 def streamed(case: Case, batch: int = 7, within: str = "full") -> ClassStatistics:
@@ -87,16 +87,6 @@ def test_nc1_is_never_negative_and_both_paths_agree(
     assert through == pytest.approx(direct, rel=1e-4, abs=1e-20)
 
 
-def flattened(along: float, seed: int) -> Case:
-    """Within-class deviations that are ``along`` times as large along the class means as across them."""
-    case = draw(sizes=(300,) * 4, dim=24, spread=1.0, dtype=torch.float64, seed=seed)
-    means = torch.stack([case.features[case.labels == label].mean(0) for label in range(4)])
-    rows = torch.linalg.svd(means - means.mean(0), full_matrices=False).Vh[:3]
-    deviations = case.features - means[case.labels]
-    deviations -= (1 - along) * (deviations @ rows.T @ rows)
-    return Case("flattened", (means[case.labels] + deviations).float(), case.labels, case.weight.float(), case.bias)
-
-
 @pytest.mark.parametrize("along", [1e-1, 1e-2, 1e-4, 1e-6])
 @pytest.mark.parametrize("seed", range(3))
 def test_nc1_where_variation_lies_across_the_class_means(along: float, seed: int) -> None:
@@ -114,6 +104,11 @@ def test_nc1_where_variation_lies_across_the_class_means(along: float, seed: int
         assert found == pytest.approx(expected, rel=1e-2)
     assert found is not None
     assert found >= 0
+    settled = collapse_metrics(gathered, samples=(case.features, case.labels)).nc1
+    assert settled == pytest.approx(expected, rel=1e-5 if along < 1e-3 else 1e-2)
+    if along < 1e-3:
+        with pytest.raises(ValueError, match="samples hold 7 features, and the statistics 1200: give all"):
+            collapse_metrics(gathered, samples=(case.features[:7], case.labels[:7]))
     merged = ClassStatistics.from_state(exact.state()).merge(ClassStatistics.from_state(gathered.state()))
     assert merged.rounding == gathered.rounding > exact.rounding
 
@@ -196,7 +191,8 @@ class TestBadInput:
 
     def test_a_missing_class_may_be_left_out(self) -> None:
         labels = torch.tensor([0, 2, 0, 2, 0, 2])
-        weight, bias = torch.randn(4, 3), torch.randn(4)
+        generator = torch.Generator().manual_seed(0)
+        weight, bias = torch.randn(4, 3, generator=generator), torch.randn(4, generator=generator)
         with pytest.warns(CollapseWarning, match="no samples: 1, 3"):
             found = measure_features(self.features, labels, weight, bias, allow_missing=True)
         agree(found, oracle(self.features, labels, weight[[0, 2]], bias[[0, 2]]))

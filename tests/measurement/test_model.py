@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from neuralcollapse import CollapseReport, measure
 from neuralcollapse.geometry.collapse import CollapseWarning
-from tests.cases import oracle
+from tests.cases import flattened, oracle
 
 
 def network() -> nn.Sequential:
@@ -52,6 +52,16 @@ def test_measures_are_those_of_the_classifiers_input() -> None:
     assert report.ncc_mismatch == pytest.approx(float((nearest != logits.argmax(1)).float().mean()))
     assert report.classifier == "6"
     torch.testing.assert_close(report.features, features)
+
+
+def test_nc1_that_streamed_products_would_lose_is_settled_by_the_features() -> None:
+    case = flattened(along=1e-6, seed=0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(24, 4))
+    batches = list(zip(case.features.split(100), case.labels.split(100), strict=True))
+    expected = oracle(case.features, case.labels)["nc1"]
+    assert measure(model, batches).metrics.nc1 == pytest.approx(expected, rel=1e-5)
+    with pytest.warns(CollapseWarning, match="NC1 is lost in rounding"):  # nothing held
+        measure(model, batches, ncc=False)
 
 
 def test_the_model_is_left_as_it_was() -> None:

@@ -84,6 +84,7 @@ def collapse_metrics(
     bias: Float[Tensor, "K"] | None = None,
     *,
     allow_missing: bool = False,
+    samples: tuple[Float[Tensor, "N d"], Int[Tensor, "N"]] | None = None,
 ) -> CollapseMetrics:
     """Measures of neural collapse from class statistics and, where given, the last layer (W, b).
 
@@ -94,6 +95,8 @@ def collapse_metrics(
         weight: classifier W, K x d.
         bias: classifier bias b, K; taken as zero if a weight is given without it.
         allow_missing: measure the classes that have samples, with a warning, instead of raising.
+        samples: all features and labels behind the statistics, where they are at hand: they settle an NC1 that
+            rounding of the streamed products would decide.
 
     Raises:
         ValueError: if a class has no samples (unless allowed), fewer than two classes have any,
@@ -103,7 +106,7 @@ def collapse_metrics(
         CollapseWarning: for a class of one sample (its within-class variance counts as zero), and where
             class means coincide: with no between-class variance left NC1 and its kin are infinite, or
             NaN if all features are equal. Where within-class variation across the class means is so much larger
-            than along them that rounding decides NC1.
+            than along them that rounding decides NC1, and no samples are given.
     """
     weight, bias = _check_classifier(weight, bias, statistics.num_classes, statistics.feature_dim)
     present = _present_classes(statistics.counts, allow_missing)
@@ -118,7 +121,10 @@ def collapse_metrics(
         along = float(((within @ directions) * directions).sum())
         # An entry (i, j) of the scatter errs by some rounding of the product of the deviations i and j.
         error = statistics.rounding * float((directions.square().T @ within.diagonal()).sum())
-        if error > _RESOLVED * along and error > 0:
+        lost = error > _RESOLVED * along and error > 0
+        if lost and samples is not None:
+            along = _along(*samples, statistics, present)
+        elif lost:
             warnings.warn(
                 f"NC1 is lost in rounding where it is below {error / _RESOLVED:.0e}: within-class variation is far "
                 "larger across the class means than along them. measure_features, or features in float64, resolve it",
@@ -189,6 +195,15 @@ def measure_features(
         weight, bias = weight.to(means)[present], bias.to(means)[present]
     traces = squares[present] / counts[present]
     return _assemble(nc1, counts[present], traces, centred, global_mean, weight, bias)
+
+
+def _along(features: Tensor, labels: Tensor, statistics: ClassStatistics, present: Tensor) -> float:
+    """Within-class moment along the between-class directions, from the samples themselves, in float64."""
+    if len(features) != statistics.total:
+        raise ValueError(f"samples hold {len(features)} features, and the statistics {statistics.total}: give all")
+    home = features.device
+    counts, present = statistics.counts.to(home), present.to(home)
+    return _moments(features, labels.to(home, torch.int64), counts, present, torch.float64)[-1] / len(features)
 
 
 def _moments(

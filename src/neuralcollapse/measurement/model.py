@@ -158,7 +158,9 @@ def measure(
     main = statistics.pop("")
     if main is None:
         raise ValueError("no samples were seen: the loader is empty")
-    metrics = collapse_metrics(main, weight, bias, allow_missing=allow_missing)
+    kept = held.tensors()
+    samples = None if kept is None or _distributed() else (kept[0], kept[2])
+    metrics = collapse_metrics(main, weight, bias, allow_missing=allow_missing, samples=samples)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore" if allow_missing else "default", CollapseWarning)
         inner = {
@@ -166,7 +168,6 @@ def measure(
             for key, value in statistics.items()
             if value is not None
         }
-    kept = held.tensors()
     mismatch = None
     if kept is not None:
         mismatch = _mean_over_ranks(ncc_mismatch(kept[0], kept[1], main), len(kept[0]))
