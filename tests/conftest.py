@@ -21,6 +21,14 @@ FLAGS = [
 ]  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def same_numbers_every_time() -> None:
+    """What a test draws without a generator of its own is drawn alike in each run, whatever ran before."""
+    import torch
+
+    torch.manual_seed(0)
+
+
 @pytest.fixture
 def unchecked_shapes() -> Iterator[None]:
     """Bad input reaches the package's own checks, as it does for users: beartype stands aside."""
