@@ -190,10 +190,18 @@ def _measure_parser() -> ArgumentParser:
     return parser
 
 
+_OF_A_MODEL = ("checkpoint", "data", "samples_per_class", "image_size", "mean", "std")
+_IDLE = {"model": (), "run": _OF_A_MODEL, "features": (*_OF_A_MODEL, "data_root", "classifier", "layers")}
+"""Options that say nothing about what is measured."""
+
+
 def _measure(options: Namespace) -> None:
     given = [name for name in ("run", "features", "model") if options[name]]
     if len(given) != 1:
         raise ValueError(f"give one of --run, --features and --model, not {' and '.join(given) or 'none'}")
+    idle = [f"--{name.replace('_', '-')}" for name in _IDLE[given[0]] if options[name]]
+    if idle:
+        raise ValueError(f"{', '.join(idle)}: --{given[0]} would ignore that, leave it out")
     from rich.console import Console
 
     if options.features:

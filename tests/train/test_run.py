@@ -183,6 +183,11 @@ class TestErrors:
             (["measure", "--run", "absent"], "no configuration at absent/config.yaml"),
             (["measure", "--features", "absent.npz"], "no file of tensors at absent.npz"),
             (["measure", "--model", "mlp"], "--model needs --data"),
+            (
+                ["measure", "--run", "r", "--std", "1", "--data", "digits"],
+                "--data, --std: --run would ignore that",
+            ),
+            (["measure", "--features", "f.npz", "--layers", "1"], "--layers: --features would ignore that"),
             (["measure", "--model", "absent.py:make", "--data", "digits"], "no file absent.py"),
             (["measure", "--model", "mlp", "--data", "digits", "--checkpoint", "x.pt"], "no checkpoint at x.pt"),
             (["report", "absent"], "no configuration at absent"),
