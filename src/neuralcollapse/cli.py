@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace, set_parsing_settings
 
 from neuralcollapse.cli_paper import reproduce_parser, run_reproduce
-from neuralcollapse.cli_ufm import add_tasks, decimals, run_ufm, ufm_parser, whole_numbers, words
+from neuralcollapse.cli_ufm import add_tasks, numbers, run_ufm, ufm_parser, words
 
 if TYPE_CHECKING:
     from torch import nn
@@ -292,13 +292,13 @@ def _build(options: Namespace) -> tuple[ImageNetwork, ImageData]:
         print("neuralcollapse: no --checkpoint: the weights are as the model starts with", file=sys.stderr)
     if options.mean or options.std:
         network.normalise(
-            *(decimals(options[name], f"--{name}", "0.5, or 0.485,0.456,0.406") for name in ("mean", "std"))
+            *(numbers(options[name], f"--{name}", "0.5, or 0.485,0.456,0.406", float) for name in ("mean", "std"))
         )
     return network, data
 
 
 def _channels(backbone: nn.Module, of_images: int) -> int:
-    """Three where grey images meet a model whose first convolution takes three."""
+    """As many as the images have; where they are grey, as many as the model's first convolution takes."""
     from torch import nn
 
     first = next((layer.in_channels for layer in backbone.modules() if isinstance(layer, nn.Conv2d)), of_images)
@@ -397,7 +397,7 @@ def _report(options: Namespace) -> None:
 
     folders = [Path(run) for run in options.runs]
     output = Path(options.output) if options.output else folders[0] / "report.html"
-    classes = whole_numbers(options.classes, "--classes", "class numbers such as 0,1,2,3")
+    classes = numbers(options.classes, "--classes", "class numbers such as 0,1,2,3", int)
     print(f"Report: {write_report(folders, output, classes=classes)}")
     if options.figures:
         for path in write_figures(folders, Path(options.figures), classes=classes, format=options.format):

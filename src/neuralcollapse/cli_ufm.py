@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from jsonargparse import ArgumentParser, Namespace
 
 if TYPE_CHECKING:
     from neuralcollapse.ufm import UFM, Solution
+
+Number = TypeVar("Number", int, float)
 
 
 def ufm_parser() -> ArgumentParser:
@@ -83,37 +85,25 @@ def words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
 
 
-def whole_numbers(text: str, option: str, example: str) -> list[int]:
+def numbers(text: str, option: str, example: str, kind: type[Number]) -> list[Number]:
     """The numbers of an option that takes several, between commas.
 
     Raises:
-        ValueError: if one is not a whole number.
+        ValueError: if one is not a number of this kind, or there is none.
     """
     try:
-        return [int(word) for word in words(text)]
+        found = [kind(word) for word in words(text)]
     except ValueError as error:
         raise ValueError(f"{option} {text}: give {example}") from error
-
-
-def decimals(text: str, option: str, example: str) -> list[float]:
-    """As :func:`whole_numbers`, with fractions.
-
-    Raises:
-        ValueError: if one is not a number, or there is none.
-    """
-    try:
-        numbers = [float(word) for word in words(text)]
-    except ValueError as error:
-        raise ValueError(f"{option} {text}: give {example}") from error
-    if not numbers:
+    if not found:
         raise ValueError(f"{option} is missing: give {example}")
-    return numbers
+    return found
 
 
 def _problem(options: Namespace) -> UFM:
     from neuralcollapse.ufm import UFM
 
-    counts = whole_numbers(options.samples_per_class, "--samples-per-class", "5, or 9,1,4,2")
+    counts = numbers(options.samples_per_class, "--samples-per-class", "5, or 9,1,4,2", int)
     return UFM(
         options.num_classes,
         counts[0] if len(counts) == 1 else counts,

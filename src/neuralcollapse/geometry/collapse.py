@@ -100,7 +100,7 @@ def collapse_metrics(
 
     Raises:
         ValueError: if a class has no samples (unless allowed), fewer than two classes have any,
-            shapes disagree, or the classifier has non-finite entries.
+            shapes disagree, the classifier has non-finite entries, or the samples are not all.
 
     Warns:
         CollapseWarning: for a class of one sample (its within-class variance counts as zero), and where

@@ -39,9 +39,9 @@ class ImageNetwork(nn.Module):
         for name, values in (("mean", mean), ("std", std)):
             if len(values) not in (1, self.channels):
                 raise ValueError(f"{name} has {len(values)} values for {self.channels} channels: give one, or one each")
-            setattr(self, name, self.mean.new_tensor(values)[:, None, None])
         if not min(std) > 0:
             raise ValueError(f"std={min(std)} must be positive")
+        self.mean, self.std = (self.mean.new_tensor(values)[:, None, None] for values in (mean, std))
 
     def forward(self, pixels: UInt8[Tensor, "B C H W"]) -> Tensor:
         """Logits of images; one grey channel is repeated for a backbone of three."""
