@@ -45,6 +45,8 @@ class CollapseMetrics:
     """Distance of W H̄ to a simplex ETF's Gram matrix: self-duality. Zhu et al., equation (9)."""
     nc4: float | None
     """Bias collapse, the norm of b + W h_G. Zhu et al., equation (10)."""
+    nc4_relative: float | None
+    """NC4 over the root mean square norm of the columns of W H̄: bias collapse in units of the network's logits."""
     nc2_means: float
     """Equation (8) applied to the centred class means in place of the classifier."""
     cdnv: float
@@ -359,6 +361,8 @@ def _assemble(
 ) -> CollapseMetrics:
     """All measures from moments of the classes present; everything float64."""
     between = float(centred.square().sum()) / len(centred)
+    nc4 = None if weight is None or bias is None else float((bias + weight @ global_mean).norm())
+    scale = None if weight is None else float((weight @ centred.T).norm()) / math.sqrt(len(centred))
     within = float(counts.double() @ traces) / int(counts.sum())
     equiangularity_means, max_means = _equiangularity(centred)
     equiangularity_weights = max_weights = None
@@ -368,7 +372,8 @@ def _assemble(
         nc1=nc1,
         nc2=None if weight is None else frame_distance(weight, weight),
         nc3=None if weight is None else frame_distance(weight, centred),
-        nc4=None if weight is None or bias is None else float((bias + weight @ global_mean).norm()),
+        nc4=nc4,
+        nc4_relative=None if nc4 is None or scale is None else _quotient(nc4, scale),
         nc2_means=frame_distance(centred, centred),
         cdnv=_cdnv(centred, traces),
         nc1_quotient=_quotient(within, between),

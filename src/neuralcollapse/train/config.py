@@ -112,6 +112,8 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name}={value} must be at least 1")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed={self.seed} must lie in [0, 2**63)")
         if not self.learning_rate or not 0 < self.learning_rate < float("inf"):
             raise ValueError(f"learning_rate={self.learning_rate} must be positive and finite")
         for name in ("momentum", "weight_decay", "feature_decay"):

@@ -13,6 +13,8 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler
 
+from neuralcollapse.train.seeds import mix
+
 NAMES = ("digits", "mnist", "fashion-mnist", "cifar10", "cifar100", "imagefolder:PATH", "hf:ID_OR_PATH")
 
 
@@ -60,7 +62,7 @@ class ImageData:
 
 def train_loader(split: Split, batch_size: int, seed: int, rank: int = 0, world: int = 1) -> DataLoader[Any]:
     """Shuffled batches of this rank; the order follows from the seed and the epoch alone."""
-    sampler: DistributedSampler[Any] = DistributedSampler(split, num_replicas=world, rank=rank, seed=seed)
+    sampler: DistributedSampler[Any] = DistributedSampler(split, num_replicas=world, rank=rank, seed=mix(seed) >> 2)
     size = max(1, batch_size // world)
     lonely = len(sampler) % size == 1 and len(sampler) > 1  # batch normalisation cannot train on one sample
     return DataLoader(split, size, sampler=sampler, drop_last=lonely, collate_fn=_as_is)

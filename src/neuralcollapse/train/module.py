@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import lightning as L
@@ -14,7 +14,14 @@ from torch.nn.functional import cross_entropy, pad
 from neuralcollapse.measurement.model import logits_of
 from neuralcollapse.nn import build_backbone, find_classifier, fix_classifier, multiply_small_maps, set_feature_dim
 from neuralcollapse.train.config import TrainConfig
-from neuralcollapse.train.datasets import ImageData
+from neuralcollapse.train.datasets import ImageData, Split
+from neuralcollapse.train.seeds import mix
+
+_STATISTICS_BATCH = 2048
+"""Images per batch when batch normalisation's statistics are computed after an epoch of L-BFGS."""
+
+_STATISTICS_STREAM = 1 << 32
+"""Stands in for the rank in the seeds of that pass; no rank is as large."""
 
 
 class ImageNetwork(nn.Module):
@@ -116,9 +123,7 @@ class ClassifierModule(L.LightningModule):
         pixels, labels = batch
         # Each batch draws from its own seed: a resumed run continues as the unbroken one would, and L-BFGS,
         # which comes back to a batch in its line search, finds the same function there.
-        torch.manual_seed(
-            ((self.config.seed * 1009 + self.current_epoch) * 10_007 + batch_idx) * 1009 + self.global_rank
-        )
+        torch.manual_seed(mix(self.config.seed, self.current_epoch, batch_idx, self.global_rank))
         if self.config.augment:
             pixels = pad_crop_flip(pixels)
         loss = cross_entropy(self.network(pixels), labels)
@@ -139,13 +144,22 @@ class ClassifierModule(L.LightningModule):
         return list(owner.parameters())
 
     def on_train_batch_end(self, outputs: Any, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """After L-BFGS, take batch normalisation's statistics anew.
+        """After the last batch of L-BFGS, compute batch normalisation's statistics over all training data.
 
-        Its line search runs the network at trial points that it then leaves, and each would stay in the
-        running averages that evaluation uses.
+        The line search runs the network at trial points that it then leaves, and each of these would stay in
+        the running averages that evaluation uses.
         """
-        if self.config.optimizer == "lbfgs":
-            torch.optim.swa_utils.update_bn([batch], self.network)
+        if self.config.optimizer == "lbfgs" and self.trainer.is_last_batch:
+            assert self.trainer.train_dataloader is not None
+            torch.optim.swa_utils.update_bn(self._all_batches(self.trainer.train_dataloader.dataset), self.network)
+
+    def _all_batches(self, split: Split) -> Iterator[Tensor]:
+        """All training images, augmented as in training, in batches of nearly equal size."""
+        parts = -(-len(split) // max(int(self.config.batch_size or 1), _STATISTICS_BATCH))
+        for index, rows in enumerate(torch.arange(len(split)).tensor_split(parts)):
+            pixels = split.pixels[rows].to(self.device)
+            torch.manual_seed(mix(self.config.seed, self.current_epoch, index, _STATISTICS_STREAM))
+            yield pad_crop_flip(pixels) if self.config.augment else pixels
 
     def configure_optimizers(self) -> Any:
         """SGD or Adam with a step schedule, or L-BFGS with strong Wolfe line search."""

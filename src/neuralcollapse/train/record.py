@@ -35,6 +35,11 @@ class RunRecorder(NeuralCollapseCallback):
         self.quiet = quiet
         self._before = 0.0
         self._start = time.monotonic()
+        self._learning_rate: float | None = None  # of the epoch under way; none before the first
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Note the learning rate before the schedule steps: at the end of the epoch it is the next one's."""
+        self._learning_rate = float(trainer.optimizers[0].param_groups[0]["lr"])
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Measure the untrained network; on resume forget the rows after the checkpoint."""
@@ -58,7 +63,7 @@ class RunRecorder(NeuralCollapseCallback):
         if not math.isfinite(loss):
             raise FloatingPointError(
                 f"the training diverged in epoch {trainer.current_epoch + 1}: its loss is {loss}. Lower the learning "
-                f"rate, {trainer.optimizers[0].param_groups[0]['lr']:g}, or try another seed"
+                f"rate, {self._learning_rate:g}, or try another seed"
             )
         super().on_train_epoch_end(trainer, pl_module)
         self._record(trainer, pl_module, trainer.current_epoch + 1, self.report)
@@ -74,7 +79,7 @@ class RunRecorder(NeuralCollapseCallback):
             "epoch": epoch,
             "step": trainer.global_step,
             "seconds": round(self._before + time.monotonic() - self._start, 3),
-            "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
+            "learning_rate": self._learning_rate,
             "train_loss": None if loss is None else float(loss),
             "train_accuracy": None,
             "test_accuracy": accuracy,
