@@ -12,17 +12,19 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from jsonargparse import ArgumentParser, Namespace
 
-from neuralcollapse.cli_ufm import words
+from neuralcollapse.cli_ufm import numbers, words
 
 if TYPE_CHECKING:
-    from neuralcollapse.paper.claims import Judgement
+    from neuralcollapse.paper.judgement import Judgement
     from neuralcollapse.paper.outcome import Outcome
     from neuralcollapse.paper.sweep import Job
 
 _DESCRIPTION = """Repeat the paper's figures and tables: train what is missing, judge each claim, draw a gallery.
 
   neuralcollapse reproduce all --scale smoke                 two minutes, embedded data: does everything run?
-  neuralcollapse reproduce figure5 --scale reduced           real data, 100 samples a class: hours on two cores
+  neuralcollapse reproduce figure5 --scale reduced           real data, 100 images per class: hours on two cores
+  neuralcollapse reproduce figure3 --scale narrow            every image and epoch, narrow networks: one or two
+                                                             core-hours per run
   neuralcollapse reproduce all --scale full --engine ray     the paper's protocol, on a cluster
 
 Stop it when you like: finished runs are never run again, an unfinished one goes on after its last epoch.
@@ -33,11 +35,13 @@ def reproduce_parser() -> ArgumentParser:
     """Options of ``neuralcollapse reproduce``."""
     parser = ArgumentParser(description=_DESCRIPTION)
     parser.add_argument("figures", nargs="+", help="figure3, figure4, figure5, figure6, figure7, savings, or all")
-    parser.add_argument("--scale", type=Literal["smoke", "reduced", "full"], default="reduced", help="of the protocol")
+    scales = Literal["smoke", "reduced", "narrow", "full"]
+    parser.add_argument("--scale", type=scales, default="reduced", help="how much of the paper's protocol is run")
     parser.add_argument("--output", type=str | None, help="folder of runs and gallery; by default runs/paper-SCALE")
     parser.add_argument("--data_root", type=str, default="data", help="folder of torchvision's data sets")
     parser.add_argument("--mnist", type=str, default="mnist", help="where MNIST comes from, as train --dataset says it")
     parser.add_argument("--cifar10", type=str, default="cifar10", help="where CIFAR-10 comes from, such as hf:FOLDER")
+    parser.add_argument("--seeds", type=str, default="", help="of every run, such as 0,1,2; by default the scale's own")
     parser.add_argument("--engine", type=Literal["local", "ray"], default="local", help="processes here, or Ray")
     parser.add_argument("--workers", type=int, default=1, help="runs at a time")
     parser.add_argument("--address", type=str | None, help="of a Ray cluster; by default Ray starts on this machine")
@@ -61,6 +65,7 @@ def run_reproduce(options: Namespace) -> None:
         options.scale,
         output=output,
         data_root=options.data_root,
+        seeds=numbers(options.seeds, "--seeds", "0,1,2", int) if options.seeds else (),
         sources={"mnist": options.mnist, "cifar10": options.cifar10},
     )
     runs = list({run.experiment.name: run for group in planned.values() for run in group}.values())

@@ -12,19 +12,25 @@ from neuralcollapse.paper.outcome import Outcome
 from neuralcollapse.train.config import TrainConfig
 from neuralcollapse.train.record import write_metrics
 
-START = {"nc1": 10.0, "nc2": 1.0, "nc3": 1.0, "nc4": 1.0, "train_accuracy": 0.1, "test_accuracy": 0.1}
+START = {
+    "nc1": 10.0, "nc2": 1.0, "nc3": 1.0, "nc4": 1.0, "nc4_relative": 1.0, "train_accuracy": 0.1, "test_accuracy": 0.1,
+}  # fmt: skip
+UNTRAINED = START | {"nc1": 99.0, "nc2": 0.1, "nc3": 0.1, "nc4": 0.01}
 
 
-def written(folder: Path, experiment: Experiment, config: TrainConfig, epoch: int = 4, **last: float) -> Outcome:
-    """A run that was measured before training and at an epoch, with the given last values."""
+def written(folder: Path, experiment: Experiment, config: TrainConfig, epoch: int = 10, **last: float) -> Outcome:
+    """A run measured before training, in its first tenth (:data:`START`), and at an epoch with the last values."""
     path = folder / experiment.name
     path.mkdir(parents=True)
     rows = [
-        {"epoch": 0, "seconds": 1.0, **START, "train_loss": ""},
+        {"epoch": 0, "seconds": 1.0, **UNTRAINED, "train_loss": ""},
+        {"epoch": 1, "seconds": 2.0, **START, "train_loss": 1.5},
         {"epoch": epoch, "seconds": 7200.0, **START, "train_loss": 0.5, **last},
     ]
     write_metrics(path, [{name: str(value) for name, value in row.items()} for row in rows])
-    return Outcome(experiment, TrainConfig(**config.to_dict() | {"output": str(path)}).resolved())
+    return Outcome(
+        experiment, TrainConfig(**config.to_dict() | {"output": str(path), "seed": experiment.seed or 0}).resolved()
+    )
 
 
 def with_snapshot(run: Outcome, weight: np.ndarray, means: np.ndarray, bias: np.ndarray) -> Outcome:

@@ -9,11 +9,22 @@ import pytest
 
 from neuralcollapse.paper.claims import judge
 from neuralcollapse.paper.experiments import Experiment
+from neuralcollapse.paper.judgement import Finding
+from neuralcollapse.paper.outcome import Outcome
 from neuralcollapse.train.config import TrainConfig
+from neuralcollapse.train.record import write_metrics
 from tests.paper.runs import written
 
-CONFIG = TrainConfig(epochs=4)
-COLLAPSED = {"nc1": 0.9, "nc2": 0.4, "nc3": 0.4, "nc4": 0.4, "train_accuracy": 1.0, "test_accuracy": 0.9}
+CONFIG = TrainConfig(epochs=10)
+COLLAPSED = {
+    "nc1": 0.9,
+    "nc2": 0.4,
+    "nc3": 0.4,
+    "nc4": 0.4,
+    "nc4_relative": 0.4,
+    "train_accuracy": 1.0,
+    "test_accuracy": 0.9,
+}
 
 
 def verdicts(figure: str, runs: list, **options: bool) -> list[str]:
@@ -23,13 +34,52 @@ def verdicts(figure: str, runs: list, **options: bool) -> list[str]:
 def test_all_some_none_and_not_yet(tmp_path: Path) -> None:
     good = written(tmp_path, Experiment("a"), CONFIG, **COLLAPSED)
     poor = written(tmp_path, Experiment("b"), CONFIG, **COLLAPSED | {"nc1": 1.1, "nc2": 0.6})
-    half = written(tmp_path, Experiment("c"), CONFIG, epoch=3, **COLLAPSED)
-    assert verdicts("figure3", [good]) == ["reproduced"] * 4
-    assert verdicts("figure3", [good, poor]) == ["in part: 1 of 2"] * 2 + ["reproduced"] * 2
+    half = written(tmp_path, Experiment("c"), CONFIG, epoch=7, **COLLAPSED)
+    assert verdicts("figure3", [good]) == ["reproduced"] * 5
+    assert verdicts("figure3", [good, poor]) == ["in part: 1 of 2"] * 2 + ["reproduced"] * 3
     assert verdicts("figure3", [poor])[:2] == ["not reproduced"] * 2
-    assert verdicts("figure3", [good, half]) == ["open: 1 runs unfinished"] * 4
-    assert verdicts("figure3", [good], small=True) == ["not judged"] * 4
-    assert judge("figure3", [good, half])[0].findings[0].measured == "10 → 0.9"
+    assert verdicts("figure3", [good, half]) == ["reproduced: 1 of 1, 1 run missing"] * 5
+    assert verdicts("figure3", [half]) == ["open: 1 run missing"] * 5
+    assert judge("figure3", [good, half])[0].missing == ("c-resnet18-sgd",)
+    assert verdicts("figure3", [good], small=True) == ["not judged"] * 5
+    assert judge("figure3", [good, half])[0].findings[0].measured == "10 → 0.9 (fell 11.1-fold)"
+
+
+@pytest.mark.parametrize(
+    ("first_tenth", "later", "last", "falls"),
+    [
+        ([8.0, 10.0], [20.0], 1.0, True),  # the largest of the first tenth counts, and nothing after it
+        ([8.0, 10.0], [20.0], 1.01, False),
+        ([10.0, 0.5], [0.01], 0.9, True),
+        ([], [10.0], 0.1, None),  # nothing was measured there
+    ],
+)
+def test_the_first_tenth_of_training_is_the_measure(
+    tmp_path: Path, first_tenth: list[float], later: list[float], last: float, falls: bool | None
+) -> None:
+    run = written(tmp_path, Experiment("a"), TrainConfig(epochs=40), epoch=40, **COLLAPSED)
+    values = [(0, 1e4), *zip((2, 4), first_tenth, strict=False), *zip((5,), later, strict=True), (40, last)]
+    rows = [{"epoch": str(epoch), "seconds": "1", "nc1": str(value)} for epoch, value in values]
+    write_metrics(run.folder, rows)
+    (finding,) = judge("figure3", [Outcome(run.experiment, run.config)])[0].findings
+    assert finding.agrees is falls
+    assert judge("figure3", [Outcome(run.experiment, run.config)])[4].findings[0].measured == "not recorded"
+
+
+def test_a_measure_falls_only_with_every_seed(tmp_path: Path) -> None:
+    seeds = [
+        written(tmp_path, Experiment("a", seed=seed), CONFIG, **COLLAPSED | {"nc1": nc1})
+        for seed, nc1 in ((0, 0.9), (1, 0.5), (2, 1.1))
+    ]
+    nc1, nc2, *_ = judge("figure3", seeds)
+    assert nc1.findings == [
+        Finding(
+            "a-resnet18-sgd",
+            "seed 0: 10 → 0.9 (fell 11.1-fold); seed 1: 10 → 0.5 (fell 20-fold); seed 2: 10 → 1.1 (fell 9.1-fold)",
+            False,
+        )
+    ]
+    assert (nc1.verdict, nc2.verdict) == ("not reproduced", "reproduced")
 
 
 def test_correlations_over_widths(tmp_path: Path) -> None:
@@ -38,12 +88,14 @@ def test_correlations_over_widths(tmp_path: Path) -> None:
         written(tmp_path, Experiment("a", width=width), CONFIG, nc1=nc1, nc2=nc1, nc3=1 / nc1, train_accuracy=accuracy)
         for width, nc1, accuracy in ((10, 4.0, 0.1), (20, 3.0, 0.2), (40, 1.0, 0.3), (80, 2.0, 0.4))
     ]
-    nc1, _, nc3, error, with_nc1, _, with_nc3 = judge("figure5", runs)
-    assert nc1.findings[0].measured == "ρ = -0.80"
+    judged = judge("figure5", runs)
+    nc1, _, nc3, error, with_nc1, _, with_nc3 = judged
+    assert nc1.findings[0].measured == "ρ = -0.80 over (10, 4), (20, 3), (40, 1), (80, 2)"
     assert (nc1.verdict, nc3.verdict) == ("reproduced", "not reproduced")
     assert (error.verdict, with_nc1.verdict, with_nc3.verdict) == ("reproduced", "reproduced", "not reproduced")
-    alike = [written(tmp_path / "alike", Experiment("a", width=width), CONFIG, **COLLAPSED) for width in (10, 20)]
+    alike = [written(tmp_path / "alike", Experiment("a", width=width), CONFIG, **COLLAPSED) for width in (10, 20, 40)]
     assert judge("figure5", alike)[0].findings[0].measured == "no correlation: all alike"
+    assert judge("figure5", alike[:2])[0].verdict == "open: the numbers cannot decide"
 
 
 def test_test_accuracy_beside_the_reference(tmp_path: Path) -> None:
@@ -61,7 +113,7 @@ def test_a_reference_that_did_not_learn_proves_nothing(tmp_path: Path) -> None:
     learned = written(tmp_path, Experiment("a"), CONFIG, **COLLAPSED | {"train_accuracy": 0.2, "test_accuracy": 0.1})
     fixed = written(tmp_path, Experiment("a", head="fixed"), CONFIG, **COLLAPSED)
     (finding,) = judge("figure7", [learned, fixed])[-1].findings
-    assert not finding.agrees
+    assert finding.agrees is None
     assert finding.measured == "90.00% against 10.00%, which learned only 20% of its training data"
 
 

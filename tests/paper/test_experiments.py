@@ -59,11 +59,11 @@ def test_figures_share_runs_and_names_are_unique(scale: str) -> None:
 
 
 def test_printed_commands_are_the_runs() -> None:
-    """A command is parsed by the command line itself, and gives the run but for its folder."""
+    """A command is parsed by the command line itself, and gives the run but for where data and folder are."""
     sources = {"cifar10": "hf:../shared/some data/cifar10"}
     runs = [run for scale in SCALES for name in ("figure5", "figure6", "figure7")
             for run in plan([name], scale, output=Path("o"), sources=sources, data_root="../d")[name]]  # fmt: skip
-    chosen = {run.experiment.name: run for run in runs[:: len(runs) // 6]}
+    chosen = {run.experiment.name: run for run in runs[:: len(runs) // 4]}
     for name, run in chosen.items():
         words = shlex.split(run.command)
         assert words[0] == "neuralcollapse"
@@ -71,10 +71,13 @@ def test_printed_commands_are_the_runs() -> None:
             [sys.executable, "-m", "neuralcollapse.cli", *words[1:], "--print_config"],
             capture_output=True, text=True, check=True,
         ).stdout  # fmt: skip
-        path = Path(run.experiment.name)
         parsed = _load(shown)
-        assert parsed.to_dict() | {"output": ""} == run.config.to_dict() | {"output": ""}
-        assert parsed.output == str("runs" / path), name
+        place = {"output": f"runs/{name}", "data_root": "DATA"}
+        if run.config.dataset.startswith("hf:"):
+            place["dataset"] = "hf:DATA/cifar10"
+        elif run.config.dataset == "digits":
+            place["data_root"] = "data"
+        assert parsed.to_dict() == run.config.to_dict() | place
 
 
 def _load(text: str) -> TrainConfig:
@@ -97,3 +100,57 @@ def test_grid_is_every_combination() -> None:
     ]  # fmt: skip
     assert not Outcome(runs[0], TrainConfig(output="nowhere")).finished
     assert Experiment("mnist", decay="features", head="both").name == "mnist-resnet18-sgd-features-both"
+
+
+def test_narrow_scale_keeps_images_batches_epochs_and_schedule() -> None:
+    planned = plan(list(FIGURES), "narrow", output=Path("out"))
+    runs = {run.experiment.name: run.config for group in planned.values() for run in group}
+    protocol = {run.experiment.name: run.config for group in plan(list(FIGURES), "full", output=Path("out")).values()
+                for run in group}  # fmt: skip
+    cut = {"width", "measure_every", "seed", "output"}
+    for name, config in runs.items():
+        variant, _, seed = name.rpartition("-seed")
+        assert config.seed == int(seed)
+        allowed = cut | ({"epochs"} if config.optimizer == "lbfgs" else set())
+        allowed |= {"samples_per_class"} if config.model == "resnet50" else set()
+        if variant in protocol:
+            of_paper = protocol[variant].to_dict()
+            assert {key for key, value in config.to_dict().items() if value != of_paper[key]} <= allowed, name
+    assert (runs["mnist-resnet18-sgd-seed0"].width, runs["cifar10-resnet18-adam-seed0"].width) == (16, 32)
+    assert {name for name in runs if name.startswith("mnist-resnet18-sgd-seed")} == {
+        f"mnist-resnet18-sgd-seed{seed}" for seed in range(3)
+    }
+    assert "mnist-resnet18-sgd-both-seed0" in runs
+    assert "mnist-resnet18-adam-seed1" not in runs
+    assert {run.config.width for run in planned["figure5"]} == {10, 20, 40, 80, 160, 320, 640}
+
+
+def test_every_measured_run_is_measured_in_the_first_tenth_of_training() -> None:
+    for run in [run for group in plan(list(FIGURES), "narrow", output=Path("out")).values() for run in group]:
+        assert run.config.measure_every <= run.epochs / 10, run.experiment.name
+
+
+def test_asked_seeds_replace_those_of_the_scale() -> None:
+    for scale in SCALES:
+        names = [run.experiment.name for run in plan(["figure6"], scale, output=Path("o"), seeds=(3, 4))["figure6"]]
+        assert {name.rpartition("-")[2] for name in names} == {"seed3", "seed4"}
+    assert Path(plan(["figure6"], "smoke", output=Path("o"), seeds=(3,))["figure6"][0].folder).name.endswith("-seed3")
+    for wrong in ((1, 1), (-1,)):
+        with pytest.raises(ValueError, match="seeds="):
+            plan(["figure6"], "smoke", output=Path("o"), seeds=wrong)
+
+
+@pytest.mark.parametrize(
+    ("source", "root", "printed"),
+    [
+        ("mnist", "../shared/data", "--dataset mnist --model resnet18 --data-root DATA"),
+        ("hf:../shared/data/cifar10", "../shared/data", "--dataset hf:DATA/cifar10"),
+        ("imagefolder:/home/me/cifar", "data", "--dataset imagefolder:DATA/cifar"),
+        ("hf:uoft-cs/cifar10", "data", "--dataset hf:uoft-cs/cifar10"),
+    ],
+)
+def test_printed_commands_hold_no_folder_of_this_machine(source: str, root: str, printed: str) -> None:
+    run = plan(["figure6"], "full", output=Path("/tmp/o"), data_root=root, sources={"mnist": source})["figure6"][0]
+    assert printed in run.command
+    assert not {"../shared", "/home/me", "/tmp/o"} & set(run.command.split("/"))
+    assert "shared" not in run.command

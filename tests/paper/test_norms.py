@@ -41,7 +41,7 @@ def best(lambda_w: float, n_lambda_h: float, weight_scale: float | None = None) 
 
 def network(folder: Path, weight: np.ndarray, means: np.ndarray, **options: object) -> Outcome:
     """A run whose class means lie away from the origin and turned out of W's axes, as after ReLU."""
-    config = TrainConfig(dataset="mnist", samples_per_class=SAMPLES, epochs=4, **options)  # type: ignore[arg-type]
+    config = TrainConfig(dataset="mnist", samples_per_class=SAMPLES, epochs=10, **options)  # type: ignore[arg-type]
     turn = np.linalg.qr(np.random.default_rng(0).standard_normal((K + 5, K)))[0]
     run = written(folder, Experiment("mnist"), config)
     return with_snapshot(run, weight @ turn.T, means @ turn.T, np.zeros(K))
@@ -58,7 +58,7 @@ def test_decay_on_features_is_predicted_without_a_fit(tmp_path: Path) -> None:
     assert comparison.predicted.loss == pytest.approx(cross_entropy(weight, means), rel=1e-3)
     assert comparison.measured[-1].weight == pytest.approx(3 * np.linalg.norm(weight), rel=1e-5)
     assert comparison.measured[-1].loss == 0.5
-    assert comparison.epochs == [4]
+    assert comparison.epochs == [10]
 
 
 @pytest.mark.parametrize("size", [1.0, 2.5])
@@ -82,6 +82,6 @@ def test_fixed_classifier(tmp_path: Path) -> None:
 
 
 def test_no_snapshot_is_said(tmp_path: Path) -> None:
-    run = written(tmp_path, Experiment("mnist"), TrainConfig(epochs=4))
+    run = written(tmp_path, Experiment("mnist"), TrainConfig(epochs=10))
     with pytest.raises(FileNotFoundError, match="has no snapshot"):
         compare(run)

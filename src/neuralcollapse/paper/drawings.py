@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from neuralcollapse.paper.claims import NAMES
 from neuralcollapse.paper.norms import Comparison
 from neuralcollapse.paper.outcome import Outcome, groups
+from neuralcollapse.paper.rules import NAMES
 from neuralcollapse.report.figures import COLOURS, accuracy_figure, curves_figure, laid_out
 from neuralcollapse.report.history import History
 

@@ -6,6 +6,7 @@ from what it leaves out of it.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -20,10 +21,13 @@ CLASSES = 10
 Rules = tuple[tuple[Mapping[str, Any], Mapping[str, Any]], ...]
 """(fields an experiment must have, options it then gets), later ones over earlier ones."""
 
+Seeds = tuple[tuple[Mapping[str, Any], tuple[int, ...]], ...]
+"""(fields an experiment must have, seeds it is then run with), later ones over earlier ones."""
+
 
 @dataclass(frozen=True)
 class Experiment:
-    """One run: data x model x optimizer x head x decay x labels x width."""
+    """One run: data x model x optimizer x head x decay x labels x width x seed."""
 
     dataset: str
     model: str = "resnet18"
@@ -34,13 +38,29 @@ class Experiment:
     """of all parameters, or of features, classifier and bias"""
     labels: Literal["true", "random"] = "true"
     width: int | None = None
+    seed: int | None = None
+    """None: the default seed, and no seed in the name"""
 
     @property
     def name(self) -> str:
-        """Such as ``cifar10-resnet18-sgd-fixed``, which is also its folder's."""
+        """Such as ``cifar10-resnet18-sgd-fixed-seed0``, which is also the name of its folder."""
+        return self.variant if self.seed is None else f"{self.variant}-seed{self.seed}"
+
+    @property
+    def variant(self) -> str:
+        """The name without the seed: runs of one variant differ in nothing else."""
         words = [self.dataset, self.model, self.optimizer]
         words += [word for word in (self.decay, self.head, self.labels) if word not in ("all", "learned", "true")]
         return "-".join(words + ([f"w{self.width}"] if self.width else []))
+
+    @property
+    def group(self) -> str:
+        """``DATASET-MODEL``: runs of a group are compared with each other."""
+        return f"{self.dataset}-{self.model}"
+
+    def matches(self, wanted: Mapping[str, Any]) -> bool:
+        """Whether it has these values in these fields."""
+        return all(getattr(self, name) == value for name, value in wanted.items())
 
     def config(self, scale: Scale, *, sources: Mapping[str, str], data_root: str, output: Path) -> TrainConfig:
         """The run at a scale, every choice made.
@@ -52,8 +72,10 @@ class Experiment:
             output: folder of all runs.
         """
         options: dict[str, Any] = {"model": self.model, "optimizer": self.optimizer, "width": self.width}
+        if self.seed is not None:
+            options["seed"] = self.seed
         for wanted, given in (*PROTOCOL, *scale.rules):
-            if all(getattr(self, name) == value for name, value in wanted.items()):
+            if self.matches(wanted):
                 options |= given
         return TrainConfig(
             dataset=sources.get(self.dataset, self.dataset),
@@ -84,8 +106,25 @@ class Scale:
     widths: Mapping[str, tuple[int, ...]]
     """of Figure 5, by model"""
     rules: Rules = ()
+    seeds: Seeds = ()
+    """Without any, each experiment runs once, with the default seed."""
     judged: bool = True
-    """Whether its runs can say anything of the paper's claims."""
+    """Whether its runs can say anything about the paper's claims."""
+
+    def seeded(self, experiments: Sequence[Experiment], asked: Sequence[int] = ()) -> list[Experiment]:
+        """Each experiment once per seed: those asked for, or else the scale's own.
+
+        >>> [run.name for run in SCALES["reduced"].seeded([Experiment("mnist")], [3, 4])]
+        ['mnist-resnet18-sgd-seed3', 'mnist-resnet18-sgd-seed4']
+        """
+        found = []
+        for experiment in experiments:
+            seeds: Sequence[int | None] = [None]
+            for wanted, given in self.seeds:
+                if experiment.matches(wanted):
+                    seeds = given
+            found += [dataclasses.replace(experiment, seed=seed) for seed in (asked or seeds)]
+        return found
 
 
 _WIDTHS = {"mlp": (10, 20, 40, 80, 160, 320), "resnet18": (2, 4, 8, 16, 32, 64)}
@@ -115,6 +154,22 @@ SCALES = {
                 {"samples_per_class": 10, "batch_size": 25, "test_samples_per_class": 100, "measure_every": 40},
             ),
         ),
+    ),
+    "narrow": Scale(
+        "every image and the paper's batches, epochs and schedule; ResNet18 of width 16 on MNIST and 32 on CIFAR-10, "
+        "not 64; L-BFGS for 120 and 50 epochs; ResNet50 of width 16 on 500 images per class",
+        ("mnist", "cifar10"),
+        {"mlp": (*_WIDTHS["mlp"], 640)},
+        (
+            ({}, {"measure_every": 5}),
+            ({"model": "resnet18", "dataset": "mnist"}, {"width": 16}),
+            ({"model": "resnet18", "dataset": "cifar10"}, {"width": 32}),
+            # These would take days on one core: cut until none takes over three core-hours.
+            ({"optimizer": "lbfgs", "dataset": "mnist"}, {"epochs": 120}),
+            ({"optimizer": "lbfgs", "dataset": "cifar10"}, {"epochs": 50}),
+            ({"model": "resnet50"}, {"width": 16, "samples_per_class": 500, "measure_every": 10}),
+        ),
+        seeds=(({}, (0,)), ({"model": "resnet18", "optimizer": "sgd", "head": "learned", "decay": "all"}, (0, 1, 2))),
     ),
     "full": Scale("the paper's protocol; the widths of Figure 5 are ours", ("mnist", "cifar10"), _WIDTHS),
 }

@@ -14,9 +14,10 @@ from pathlib import Path
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from neuralcollapse.paper.claims import Judgement, judge
+from neuralcollapse.paper.claims import judge
 from neuralcollapse.paper.drawings import SIZES, draw
 from neuralcollapse.paper.experiments import FIGURES, SCALES
+from neuralcollapse.paper.judgement import Judgement
 from neuralcollapse.paper.norms import Comparison, compare
 from neuralcollapse.paper.outcome import Outcome
 from neuralcollapse.report.figures import image_writer
@@ -98,12 +99,22 @@ def _svg(folder: Path, title: str, drawing: go.Figure) -> str:
     return str(picture)
 
 
+_AGREES = {True: "yes", False: "no", None: "undecided"}
+_MARKS = {True: "✓", False: "✗", None: "–"}
 _CLAIMS = ("figure", "claim", "rule", "subject", "measured", "agrees", "verdict")
 
 
 def _claims_rows(judged: Mapping[str, list[Judgement]]) -> list[tuple[str, ...]]:
     return [
-        (figure, one.claim.text, one.claim.rule, finding.subject, finding.measured, str(finding.agrees), one.verdict)
+        (
+            figure,
+            one.claim.text,
+            one.claim.rule,
+            finding.subject,
+            finding.measured,
+            _AGREES[finding.agrees],
+            one.verdict,
+        )
         for figure, group in judged.items()
         for one in group
         for finding in one.findings
@@ -114,7 +125,7 @@ def _claims_table(judged: Iterable[Judgement]) -> str:
     rows = []
     for one in judged:
         findings = "".join(
-            f"<li>{'✓' if finding.agrees else '✗'} {html.escape(finding.subject)}: {html.escape(finding.measured)}</li>"
+            f"<li>{_MARKS[finding.agrees]} {html.escape(finding.subject)}: {html.escape(finding.measured)}</li>"
             for finding in one.findings
         )
         rows.append(
@@ -136,7 +147,7 @@ def _verdicts_table(judged: Mapping[str, list[Judgement]]) -> str:
 
 
 def _verdict(judgement: Judgement) -> str:
-    kind = judgement.verdict.partition(":")[0].replace(" ", "-")
+    kind = judgement.kind.replace(" ", "-")
     return f'<td class="verdict {kind}">{judgement.verdict}</td>'
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +12,9 @@ from pathlib import Path
 from neuralcollapse.paper.experiments import Experiment
 from neuralcollapse.train.config import TrainConfig
 from neuralcollapse.train.record import read_metrics
+
+DATA = "DATA"
+"""What stands in printed commands for the folder of the data sets."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,11 @@ class Outcome:
         rows = read_metrics(self.folder)
         return int(rows[-1]["epoch"]) if rows else 0
 
+    @property
+    def epochs(self) -> int:
+        """Epochs that it trains for."""
+        return int(self.config.epochs or 0)
+
     @cached_property
     def rows(self) -> list[dict[str, float]]:
         """The measured epochs, numbers only."""
@@ -41,7 +49,14 @@ class Outcome:
     @property
     def finished(self) -> bool:
         """Whether its last epoch is measured."""
-        return bool(self.rows) and self.rows[-1]["epoch"] >= int(self.config.epochs or 0)
+        return bool(self.rows) and self.rows[-1]["epoch"] >= self.epochs
+
+    @property
+    def state(self) -> str:
+        """In words."""
+        if self.finished:
+            return "finished"
+        return f"epoch {self.epoch} of {self.epochs}" if self.rows else "not begun"
 
     @property
     def hours(self) -> float:
@@ -50,8 +65,16 @@ class Outcome:
 
     @property
     def command(self) -> str:
-        """What repeats the run alone, in a folder of its own: only what differs from the defaults."""
-        repeated = dataclasses.replace(self.config, output=f"runs/{self.experiment.name}")
+        """What repeats the run alone, in a folder of its own: only what differs from the defaults.
+
+        The data sets are in the folder DATA: where this machine has them is nothing to a reader.
+        """
+        repeated = dataclasses.replace(
+            self.config,
+            output=f"runs/{self.experiment.name}",
+            dataset=_elsewhere(self.config.dataset),
+            data_root=TrainConfig().data_root if self.config.dataset in _WITHOUT_FOLDER else DATA,
+        )
         given = {name: getattr(repeated, name) for name in ("dataset", "model", "optimizer", "data_root", "output")}
         plain = TrainConfig(**given).resolved().to_dict()
         default = TrainConfig().to_dict()
@@ -63,12 +86,30 @@ class Outcome:
         return shlex.join(words)
 
 
-def groups(runs: Sequence[Outcome]) -> dict[str, list[Outcome]]:
-    """Runs of the same model on the same data, by ``DATASET-MODEL``."""
+_WITHOUT_FOLDER = ("digits",)
+"""Data sets that come with a package."""
+
+
+def _elsewhere(dataset: str) -> str:
+    """``hf:../shared/data/cifar10`` as ``hf:DATA/cifar10``; a name on the Hub stays as it is."""
+    kind, separator, place = dataset.rpartition(":")
+    is_path = place.startswith((".", "/", "~")) or Path(place).is_dir()
+    return f"{kind}{separator}{DATA}/{Path(place).name}" if is_path else dataset
+
+
+def groups(
+    runs: Sequence[Outcome], key: Callable[[Experiment], str] = lambda experiment: experiment.group
+) -> dict[str, list[Outcome]]:
+    """Runs of the same model on the same data, by ``DATASET-MODEL``; or by another key."""
     found: dict[str, list[Outcome]] = {}
     for run in runs:
-        found.setdefault(f"{run.experiment.dataset}-{run.experiment.model}", []).append(run)
+        found.setdefault(key(run.experiment), []).append(run)
     return found
+
+
+def variants(runs: Sequence[Outcome]) -> dict[str, list[Outcome]]:
+    """Runs that differ in their seed alone, by the name without it."""
+    return groups(runs, lambda experiment: experiment.variant)
 
 
 def resumed(config: TrainConfig) -> TrainConfig:

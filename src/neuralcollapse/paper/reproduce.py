@@ -16,6 +16,7 @@ def plan(
     output: Path,
     data_root: str = "data",
     sources: Mapping[str, str] | None = None,
+    seeds: Sequence[int] = (),
 ) -> dict[str, list[Outcome]]:
     """The runs of each figure, as far as they are; figures share runs.
 
@@ -25,19 +26,22 @@ def plan(
         output: folder of all runs.
         data_root: folder of torchvision's data sets.
         sources: where a data set comes from otherwise: ``{"cifar10": "hf:FOLDER"}``.
+        seeds: of every experiment, in place of the scale's own.
 
     Raises:
-        ValueError: if a figure or scale is unknown.
+        ValueError: if a figure or scale is unknown, or a seed is negative or given twice.
     """
     if scale not in SCALES:
         raise ValueError(f"scale={scale!r} is unknown: choose {', '.join(SCALES)}")
     unknown = [name for name in figures if name not in FIGURES]
     if unknown:
         raise ValueError(f"figure {unknown[0]!r} is unknown: choose {', '.join(FIGURES)} or all")
+    if len(set(seeds)) < len(seeds) or any(seed < 0 for seed in seeds):
+        raise ValueError(f"seeds={list(seeds)} must be different whole numbers, none of them negative")
     runs: dict[str, Outcome] = {}
     planned: dict[str, list[Outcome]] = {}
     for name in figures:
-        experiments = FIGURES[name].runs(SCALES[scale])
+        experiments = SCALES[scale].seeded(FIGURES[name].runs(SCALES[scale]), seeds)
         for experiment in experiments:
             if experiment.name not in runs:
                 config = experiment.config(SCALES[scale], sources=sources or {}, data_root=data_root, output=output)

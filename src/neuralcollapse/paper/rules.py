@@ -1,0 +1,196 @@
+"""The rules by which claims are judged, fixed before the runs: each is a function from finished runs to findings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import median
+
+from scipy.stats import spearmanr
+
+from neuralcollapse.paper.judgement import Check, Claim, Finding
+from neuralcollapse.paper.outcome import Outcome, groups, variants
+
+NAMES = {
+    "nc1": "NC1",
+    "nc2": "NC2",
+    "nc3": "NC3",
+    "nc4": "NC4",
+    "nc4_relative": "NC4 in units of the logits",
+    "train_error": "training error",
+}
+
+SHARES = {"nc1": 0.1, "nc2": 0.5, "nc3": 0.5, "nc4": 0.5, "nc4_relative": 0.5}
+"""A measure falls when it ends at or below this share of its largest value in the first tenth of training."""
+
+LEARNED = 0.95
+"""Training accuracy under which a run has not learned its data, and proves nothing for those compared with it."""
+
+
+def _value(run: Outcome, name: str) -> float:
+    last = run.rows[-1]
+    return 1 - last["train_accuracy"] if name == "train_error" else last[name]
+
+
+def _middle(runs: Sequence[Outcome], name: str) -> float:
+    """Median over seeds."""
+    return median(_value(run, name) for run in runs)
+
+
+def early(run: Outcome, name: str) -> float | None:
+    """A measure's largest value in the first tenth of training, without the untrained network's; None if unmeasured."""
+    values = [row[name] for row in run.rows if 0 < row["epoch"] <= run.epochs / 10 and name in row]
+    return max(values, default=None)
+
+
+def falls(name: str) -> Claim:
+    share = SHARES[name]
+
+    def check(runs: Sequence[Outcome]) -> list[Finding]:
+        found = []
+        for variant, seeds in variants(runs).items():
+            told = [_fall(run, name, share) for run in seeds]
+            verdicts = [agrees for _, agrees in told]
+            agrees = None if None in verdicts else all(verdicts)
+            texts = [
+                f"seed {run.config.seed}: {text}" if len(seeds) > 1 else text
+                for run, (text, _) in zip(seeds, told, strict=True)
+            ]
+            found.append(Finding(variant, "; ".join(texts), agrees))
+        return found
+
+    return Claim(
+        f"{NAMES[name]} tends to zero",
+        f"its last value is at most {share:.0%} of its largest in the first tenth of training "
+        "(the untrained network left out), with every seed",
+        check,
+    )
+
+
+def _fall(run: Outcome, name: str, share: float) -> tuple[str, bool | None]:
+    before, after = early(run, name), run.rows[-1].get(name)
+    if after is None:
+        return "not recorded", None
+    if before is None:
+        return f"{after:.3g} at the end, and not measured in the first tenth of training", None
+    return f"{before:.3g} → {after:.3g} ({folds(before, after)})", after <= share * before
+
+
+def folds(before: float, after: float) -> str:
+    """How a measure moved.
+
+    >>> folds(6.0, 0.003), folds(1.0, 1.2)
+    ('fell 2,000-fold', 'rose 1.2-fold')
+    """
+    if before <= 0 or after <= 0:
+        return "fell to zero" if before > after else "rose from zero" if after > before else "stayed at zero"
+    ratio = max(before, after) / min(before, after)
+    said = f"{ratio:,.0f}" if ratio >= 100 else f"{ratio:.3g}" if ratio >= 10 else f"{ratio:.2g}"
+    return f"{'fell' if after <= before else 'rose'} {said}-fold"
+
+
+def reaches(share: float) -> Claim:
+    def check(runs: Sequence[Outcome]) -> list[Finding]:
+        found = []
+        for variant, seeds in variants(runs).items():
+            accuracies = [_value(run, "train_accuracy") for run in seeds]
+            found.append(Finding(variant, ", ".join(f"{one:.2%}" for one in accuracies), min(accuracies) >= share))
+        return found
+
+    return Claim("Training error reaches zero", f"training accuracy of {share:.1%} or more, with every seed", check)
+
+
+def optimizers_differ(runs: Sequence[Outcome]) -> list[Finding]:
+    found = []
+    for key, group in groups(runs).items():
+        accuracies = {
+            seeds[0].experiment.optimizer: _middle(seeds, "test_accuracy") for seeds in variants(group).values()
+        }
+        measured = ", ".join(f"{optimizer} {accuracy:.2%}" for optimizer, accuracy in accuracies.items())
+        differ = max(accuracies.values()) - min(accuracies.values()) > 0.005 if len(accuracies) > 1 else None
+        found.append(Finding(key, measured, differ))
+    return found
+
+
+def _rank_correlation(first: str, second: str, least: float) -> Check:
+    """Spearman's, over the widths of a model (medians over seeds); least is negative where a fall is claimed."""
+
+    def value(seeds: Sequence[Outcome], name: str) -> float:
+        return float(seeds[0].experiment.width or 0) if name == "width" else _middle(seeds, name)
+
+    def check(runs: Sequence[Outcome]) -> list[Finding]:
+        found = []
+        for key, group in groups(runs).items():
+            pairs = [(value(seeds, first), value(seeds, second)) for seeds in variants(group).values()]
+            if len(pairs) < 3:
+                found.append(Finding(key, f"only {len(pairs)} widths: too few for a correlation", None))
+                continue
+            if len({one for one, _ in pairs}) < 2 or len({two for _, two in pairs}) < 2:
+                found.append(Finding(key, "no correlation: all alike", False))
+                continue
+            rho = round(float(spearmanr(*zip(*pairs, strict=True)).statistic), 6)
+            agrees = rho >= least if least > 0 else rho <= least
+            numbers = ", ".join(f"({_short(one)}, {_short(two)})" for one, two in pairs)
+            found.append(Finding(f"{key}, {len(pairs)} widths", f"ρ = {rho:.2f} over {numbers}", agrees))
+        return found
+
+    return check
+
+
+def _short(value: float) -> str:
+    return f"{value:.0f}" if value == round(value) else f"{value:.3g}"
+
+
+def shrinks_with_width(name: str) -> Claim:
+    return Claim(
+        f"{NAMES[name]} falls as the network widens",
+        "Spearman correlation with width of -0.8 or below (medians over seeds)",
+        _rank_correlation("width", name, -0.8),
+    )
+
+
+def goes_with_error(name: str) -> Claim:
+    return Claim(
+        f"{NAMES[name]} and training error go together",
+        "Spearman correlation over widths of 0.5 or above (medians over seeds; widths without any error tie)",
+        _rank_correlation("train_error", name, 0.5),
+    )
+
+
+def as_accurate_as(attribute: str, reference: str, points: float) -> Check:
+    """Test accuracy within so many percentage points of the group's reference, or better: medians over seeds.
+
+    A reference that did not learn its training data proves nothing.
+    """
+
+    def check(runs: Sequence[Outcome]) -> list[Finding]:
+        found = []
+        for key, group in groups(runs).items():
+            by_value = {getattr(seeds[0].experiment, attribute): seeds for seeds in variants(group).values()}
+            if reference not in by_value:
+                continue
+            first, learned = (_middle(by_value[reference], f"{kind}_accuracy") for kind in ("test", "train"))
+            excuse = "" if learned >= LEARNED else f", which learned only {learned:.0%} of its training data"
+            for other, seeds in by_value.items():
+                if other != reference:
+                    accuracy = _middle(seeds, "test_accuracy")
+                    agrees = None if excuse else accuracy >= first - points / 100
+                    found.append(Finding(f"{key} {other}", f"{accuracy:.2%} against {first:.2%}{excuse}", agrees))
+        return found
+
+    return check
+
+
+def saves(model: str, classes: int, variant: str, percentage: float) -> Claim:
+    def check(runs: Sequence[Outcome]) -> list[Finding]:
+        from neuralcollapse.nn import build_backbone, parameter_savings
+
+        savings = parameter_savings(build_backbone(f"torchvision:{model}", classes, (3, 224, 224)))
+        saved, now = savings[variant].saved, savings[variant].parameters
+        measured = f"{saved:.2%}: {savings['as it is'].parameters:,} → {now:,}"
+        return [Finding(f"{model}, K = {classes}", measured, abs(100 * saved - percentage) < 0.005)]
+
+    return Claim(
+        f"{model} with {classes:,} classes and {variant} saves {percentage:.2f}% of the parameters",
+        "equal to two decimals",
+        check,
+    )
