@@ -17,7 +17,11 @@ _HOMES = {
     ),
     "measurement": ("CollapseReport", "measure"),
     "measurement.metric": ("NeuralCollapse",),
-    "geometry.neco": ("NECO",),
+    "geometry.many_classes": ("gnc1", "gnc3", "hyperspherical_uniformity", "one_vs_rest_margin", "unc3"),
+    "geometry.multilabel": ("multilabel_metrics",),
+    "geometry.ood": ("NCI", "NECO"),
+    "geometry.regression": ("regression_metrics",),
+    "geometry.spectra": ("effective_rank", "numerical_rank", "separation_law", "stable_rank"),
     "nn": (
         "ETFClassifier", "PrototypeClassifier", "Savings", "find_classifier", "fix_classifier", "parameter_savings",
         "set_feature_dim", "use_prototypes",
@@ -27,6 +31,7 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "NCI",
     "NECO",
     "ClassStatistics",
     "CollapseMetrics",
@@ -37,15 +42,26 @@ __all__ = [
     "PrototypeClassifier",
     "Savings",
     "collapse_metrics",
+    "effective_rank",
     "etf_distance",
     "find_classifier",
     "fix_classifier",
+    "gnc1",
+    "gnc3",
+    "hyperspherical_uniformity",
     "measure",
     "measure_features",
+    "multilabel_metrics",
     "nearest_etf",
+    "numerical_rank",
+    "one_vs_rest_margin",
     "parameter_savings",
+    "regression_metrics",
+    "separation_law",
     "set_feature_dim",
     "simplex_etf",
+    "stable_rank",
+    "unc3",
     "use_prototypes",
 ]
 
@@ -59,7 +75,17 @@ if TYPE_CHECKING:
         nearest_etf,
         simplex_etf,
     )
-    from neuralcollapse.geometry.neco import NECO
+    from neuralcollapse.geometry.many_classes import (
+        gnc1,
+        gnc3,
+        hyperspherical_uniformity,
+        one_vs_rest_margin,
+        unc3,
+    )
+    from neuralcollapse.geometry.multilabel import multilabel_metrics
+    from neuralcollapse.geometry.ood import NCI, NECO
+    from neuralcollapse.geometry.regression import regression_metrics
+    from neuralcollapse.geometry.spectra import effective_rank, numerical_rank, separation_law, stable_rank
     from neuralcollapse.measurement import CollapseReport, measure
     from neuralcollapse.measurement.metric import NeuralCollapse
     from neuralcollapse.nn import (

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from neuralcollapse import NECO, ClassStatistics, ETFClassifier, PrototypeClassifier, etf_distance, simplex_etf
+from neuralcollapse import ETFClassifier, PrototypeClassifier, etf_distance, simplex_etf
 
 
 @settings(deadline=None, max_examples=60)
@@ -128,27 +128,3 @@ def test_prototypes_are_the_nearest_mean():
     torch.testing.assert_close(logits.double(), distances, rtol=1e-3, atol=1e-2)
     with pytest.raises(ValueError, match="finite K x d"):
         PrototypeClassifier(torch.tensor([[float("nan")], [1.0]]))
-
-
-def test_neco_against_scikit_learn_and_on_orthogonal_data():
-    from sklearn.decomposition import PCA
-
-    torch.manual_seed(0)
-    labels = torch.arange(600) % 4
-    basis = torch.linalg.qr(torch.randn(20, 20)).Q
-    inside = 3 * simplex_etf(4, 20)[labels] @ basis.T + 0.05 * torch.randn(600, 20)
-    outside = torch.randn(300, 12) @ basis[:, 8:].T
-    statistics = ClassStatistics(4, 20)
-    statistics.update(inside, labels)
-    neco = NECO(statistics)
-    directions = torch.from_numpy(PCA(3).fit(inside.double().numpy()).components_)
-    wanted = (inside.double() @ directions.T).norm(dim=1) / inside.double().norm(dim=1)
-    torch.testing.assert_close(neco.score(inside).double(), wanted, rtol=1e-5, atol=1e-6)
-    assert neco.score(inside).min() > neco.score(outside).max()
-    logits = torch.randn(600, 4)
-    torch.testing.assert_close(neco.score(inside, logits), neco.score(inside) * logits.amax(1))
-    assert neco.score(torch.zeros(1, 20)).item() == 0
-    with pytest.raises(ValueError, match="dimension=21"):
-        NECO(statistics, 21)
-    with pytest.raises(ValueError, match="B x 20"):
-        neco.score(torch.zeros(1, 19))

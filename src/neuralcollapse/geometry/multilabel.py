@@ -1,0 +1,163 @@
+"""Multi-label neural collapse: one point per set of labels, and sets that are the sum of their tags.
+
+Li, Wang, Li and Qu, "Neural collapse in multi-label learning with pick-all-label loss", ICML 2024, arXiv 2310.15903.
+The multiplicity of a sample is the number of its labels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor
+
+from neuralcollapse.geometry.collapse import measure_features
+
+
+@dataclass(frozen=True)
+class LabelSetMeans:
+    """Mean features of the samples that carry exactly the same labels."""
+
+    sets: Shaped[Tensor, "S K"]
+    """One row per set of labels met, multi-hot, as booleans."""
+    means: Float[Tensor, "S d"]
+    counts: Shaped[Tensor, "S"]
+
+
+@dataclass(frozen=True)
+class MultilabelMetrics:
+    """Measures of multi-label collapse; zero at collapse unless said otherwise."""
+
+    nc1: float
+    """NC1 of the samples with one label."""
+    nc2: float | None
+    """NC2 of the classifier; None without one."""
+    nc2_means: float
+    """NC2 of the means of the samples with one label."""
+    nc3: float | None
+    """NC3 between the classifier and those means; None without one."""
+    tag_angle: float | None
+    """Tag-wise average: mean angle, in degrees, between a set's mean and the sum of its tags' means. None where no
+    sample has several labels."""
+    angles: dict[int, float]
+    """That angle for each multiplicity from 2, averaged over the sets met."""
+    scales: dict[int, float]
+    """Length of a set's mean over that of the sum of its tags' means, averaged: a_m/a_1 in the paper's theorem."""
+
+    def to_dict(self) -> dict[str, float | dict[int, float] | None]:
+        """All measures by name, in the order of definition."""
+        return dict(vars(self))
+
+    def __str__(self) -> str:
+        return "\n".join(f"{name:<12}{value:.6g}" for name, value in vars(self).items() if isinstance(value, float))
+
+
+@torch.no_grad()
+def label_set_means(features: Float[Tensor, "N d"], labels: Shaped[Tensor, "N K"]) -> LabelSetMeans:
+    """Mean feature of each set of labels, in float64.
+
+    Args:
+        features: N x d.
+        labels: N x K, zeros and ones (any dtype): sample i carries label k.
+
+    Raises:
+        ValueError: if shapes disagree, a label is neither 0 nor 1, a sample has none, or a feature is not finite.
+
+    >>> found = label_set_means(torch.tensor([[1.0], [3.0], [5.0]]), torch.tensor([[1, 0], [1, 0], [1, 1]]))
+    >>> found.means.flatten().tolist(), found.counts.tolist()
+    ([2.0, 5.0], [2, 1])
+    """
+    sets, which, counts = torch.unique(_check(features, labels), dim=0, return_inverse=True, return_counts=True)
+    sums = torch.zeros(len(sets), features.shape[1], dtype=torch.float64, device=features.device)
+    sums.index_add_(0, which, features.detach().double())
+    return LabelSetMeans(sets, sums / counts[:, None], counts)
+
+
+@torch.no_grad()
+def multilabel_metrics(
+    features: Float[Tensor, "N d"],
+    labels: Shaped[Tensor, "N K"],
+    weight: Float[Tensor, "K d"] | None = None,
+    bias: Float[Tensor, "K"] | None = None,
+) -> MultilabelMetrics:
+    """Measures of multi-label collapse. Cost: one pass over the features, and the measures of the single-label samples.
+
+    At collapse the samples of one label form a simplex ETF, as with single labels, and the mean of a set of labels is
+    a positive multiple of the sum of its tags' means. Means are centred on the mean over tags.
+
+    Args:
+        features: N x d, that enter the classifier.
+        labels: N x K, zeros and ones; every class needs at least one sample that carries it alone.
+        weight: classifier, K x d.
+        bias: classifier bias, K.
+
+    Raises:
+        ValueError: as :func:`label_set_means`; if no sample carries some class alone; if the classifier does not fit.
+
+    Source: Li et al. 2024, Theorem 1 and Section 4.
+
+    >>> from neuralcollapse import simplex_etf
+    >>> labels = torch.tensor([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [0, 1, 1]]).repeat(2, 1)
+    >>> features = labels.float() @ simplex_etf(3, 4)
+    >>> multilabel_metrics(features, labels).tag_angle < 0.1
+    True
+    """
+    hot = _check(features, labels)
+    single = hot.sum(1) == 1
+    alone = hot[single].any(0)
+    if not bool(alone.all()):
+        missing = (~alone).nonzero().flatten().tolist()
+        named = ", ".join(map(str, missing[:20])) + (", ..." if len(missing) > 20 else "")
+        raise ValueError(
+            f"no sample carries class {named} alone: multi-label collapse compares sets with the means of single labels"
+        )
+    found = measure_features(
+        features[single], hot[single].int().argmax(1), weight, bias, num_classes=hot.shape[1]
+    )  # fmt: skip
+    groups = label_set_means(features, labels)
+    angles, scales = _tag_wise(groups)
+    assert found.nc1 is not None
+    several = groups.sets.sum(1) > 1
+    sizes = groups.sets.sum(1)[several]
+    mean = None if not len(sizes) else sum(angles[m] * int((sizes == m).sum()) for m in angles) / len(sizes)
+    return MultilabelMetrics(found.nc1, found.nc2, found.nc2_means, found.nc3, mean, angles, scales)
+
+
+def _tag_wise(groups: LabelSetMeans) -> tuple[dict[int, float], dict[int, float]]:
+    """Mean angle and mean ratio of lengths, between set means and sums of tag means, for each multiplicity."""
+    sizes = groups.sets.sum(1)
+    tags = torch.zeros(groups.sets.shape[1], groups.means.shape[1], dtype=torch.float64, device=groups.means.device)
+    one = sizes == 1
+    tags[groups.sets[one].int().argmax(1)] = groups.means[one]
+    centre = tags.mean(0)
+    angles, scales = {}, {}
+    for m in sorted(set(sizes.tolist()) - {1}):
+        chosen = sizes == m
+        means, sums = groups.means[chosen] - centre, groups.sets[chosen].double() @ (tags - centre)
+        angles[m] = float(_angle(means, sums).mean())
+        scales[m] = float((means.norm(dim=1) / sums.norm(dim=1)).mean())
+    return angles, scales
+
+
+def _angle(a: Float[Tensor, "S d"], b: Float[Tensor, "S d"]) -> Float[Tensor, "S"]:
+    """Angles between rows in degrees, exact near 0 and 180 too (Kahan)."""
+    a, b = a / a.norm(dim=1, keepdim=True), b / b.norm(dim=1, keepdim=True)
+    return 2 * torch.rad2deg(torch.atan2((a - b).norm(dim=1), (a + b).norm(dim=1)))
+
+
+def _check(features: Tensor, labels: Tensor) -> Shaped[Tensor, "N K"]:
+    """Labels as booleans on the features' device, or what is wrong."""
+    if features.ndim != 2 or not features.numel():
+        raise ValueError(f"features have shape {tuple(features.shape)}: expected (N, d), both at least 1")
+    if labels.ndim != 2 or len(labels) != len(features):
+        raise ValueError(f"labels have shape {tuple(labels.shape)}: expected ({len(features)}, K), zeros and ones")
+    if not bool(features.isfinite().all()):
+        raise ValueError("features hold NaN or infinity")
+    if not bool(((labels == 0) | (labels == 1)).all()):
+        raise ValueError("labels must be 0 or 1: column k says whether a sample carries label k")
+    hot = labels.to(features.device).bool()
+    if not bool(hot.any(1).all()):
+        bare = int((~hot.any(1)).sum())
+        raise ValueError(f"{bare} of {len(hot)} samples carry no label: leave them out")
+    return hot

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from neuralcollapse import measure_features, multilabel_metrics, simplex_etf
+from neuralcollapse.geometry.multilabel import label_set_means
+
+
+def draw(k: int, d: int, noise: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Every set of one, two and three labels, four samples of each, around scaled sums of tags; shifted."""
+    rng = np.random.default_rng(seed)
+    sets = [subset for m in (1, 2, 3) for subset in itertools.combinations(range(k), m)]
+    labels = np.repeat(np.array([[tag in subset for tag in range(k)] for subset in sets]), 4, axis=0).astype(int)
+    frame = simplex_etf(k, d, dtype=torch.float64).numpy()
+    scale = np.array([0, 1, 0.7, 0.6])[labels.sum(1)]
+    features = scale[:, None] * (labels @ frame) + noise * rng.standard_normal((len(labels), d)) + 2
+    return features, labels, frame
+
+
+def test_collapsed_features_read_zero() -> None:
+    features, labels, frame = draw(4, 6, 0.0)
+    found = multilabel_metrics(torch.tensor(features), torch.tensor(labels), torch.tensor(frame))
+    assert max(found.nc1, found.nc2, found.nc3, found.nc2_means) < 1e-12
+    assert found.tag_angle < 1e-6
+    assert found.scales == pytest.approx({2: 0.7, 3: 0.6})
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_measures_against_numpy(seed: int) -> None:
+    features, labels, frame = draw(5, 7, 0.3, seed)
+    found = multilabel_metrics(torch.tensor(features), torch.tensor(labels), torch.tensor(frame))
+    single = labels.sum(1) == 1
+    plain = measure_features(
+        torch.tensor(features[single]), torch.tensor(labels[single].argmax(1)), torch.tensor(frame)
+    )
+    assert (found.nc1, found.nc2, found.nc3) == pytest.approx((plain.nc1, plain.nc2, plain.nc3))
+    tags = np.stack([features[single & (labels[:, k] == 1)].mean(0) for k in range(5)])
+    centre = tags.mean(0)
+    angles = {2: [], 3: []}
+    for row in np.unique(labels[~single], axis=0):
+        mean = features[(labels == row).all(1)].mean(0) - centre
+        total = (tags[row == 1] - centre).sum(0)
+        cosine = mean @ total / np.linalg.norm(mean) / np.linalg.norm(total)
+        angles[int(row.sum())].append(np.degrees(np.arccos(cosine)))
+    assert found.angles == pytest.approx({m: np.mean(values) for m, values in angles.items()}, abs=1e-6)
+    assert found.tag_angle == pytest.approx(np.mean(angles[2] + angles[3]), abs=1e-6)
+    assert found.tag_angle > 1
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.float32])
+def test_means_by_set_of_labels(dtype: torch.dtype) -> None:
+    features, labels, _ = draw(3, 4, 0.5)
+    groups = label_set_means(torch.tensor(features), torch.tensor(labels).to(dtype))
+    assert len(groups.sets) == 7
+    for row, mean, count in zip(groups.sets.numpy(), groups.means.numpy(), groups.counts.tolist(), strict=True):
+        alike = (labels == row).all(1)
+        assert count == alike.sum()
+        np.testing.assert_allclose(mean, features[alike].mean(0), rtol=1e-12)
+
+
+@pytest.mark.usefixtures("unchecked_shapes")
+def test_bad_input_is_refused() -> None:
+    features, labels, _ = (torch.tensor(part) for part in draw(3, 4, 0.5))
+    several = labels.sum(1) > 1
+    for bad, match in (
+        ((features[0], labels), "features have shape"),
+        ((features, labels[:, 0]), "labels have shape"),
+        ((features, labels[:-1]), "labels have shape"),
+        ((features, 2 * labels), "0 or 1"),
+        ((features, 0 * labels), "carry no label"),
+        ((features * torch.nan, labels), "NaN"),
+        ((features[several], labels[several]), "no sample carries class 0, 1, 2 alone"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            multilabel_metrics(*bad)

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from sklearn.decomposition import PCA
+from sklearn.preprocessing import StandardScaler
+
+from neuralcollapse import NCI, NECO, ClassStatistics, simplex_etf
+from tests.cases import CASES, Case, draw
+
+
+def gather(case: Case) -> ClassStatistics:
+    statistics = ClassStatistics(len(case.weight), case.features.shape[1])
+    statistics.update(case.features, case.labels)
+    return statistics
+
+
+USUAL = [case for case in CASES if case.name in ("balanced", "unequal", "wide", "float64")]
+
+
+@pytest.mark.parametrize("case", USUAL, ids=repr)
+@pytest.mark.parametrize("standardize", [False, True])
+def test_neco_against_scikit_learn(case: Case, standardize: bool) -> None:
+    x = case.features.double().numpy()
+    scaler = StandardScaler(with_mean=standardize, with_std=standardize).fit(x)
+    scaled = scaler.transform(x)
+    directions = PCA(len(case.weight) - 1, svd_solver="full").fit(scaled).components_
+    other = np.random.default_rng(1).standard_normal((50, x.shape[1]))
+    neco = NECO(gather(case), standardize=standardize)
+    tolerance = 1e-9 if case.features.dtype == torch.float64 else 1e-3
+    for points in (x, other):
+        moved = scaler.transform(points)
+        wanted = np.linalg.norm(moved @ directions.T, axis=1) / np.linalg.norm(moved, axis=1)
+        np.testing.assert_allclose(neco.score(torch.tensor(points)).numpy(), wanted, atol=tolerance)
+
+
+def test_neco_on_orthogonal_data() -> None:
+    labels = torch.arange(600) % 4
+    basis = torch.linalg.qr(torch.randn(20, 20)).Q
+    inside = 3 * simplex_etf(4, 20)[labels] @ basis.T + 0.05 * torch.randn(600, 20)
+    outside = torch.randn(300, 12) @ basis[:, 8:].T
+    statistics = ClassStatistics(4, 20)
+    statistics.update(inside, labels)
+    neco = NECO(statistics)
+    assert neco.score(inside).min() > neco.score(outside).max()
+    logits = torch.randn(600, 4)
+    torch.testing.assert_close(neco.score(inside, logits), neco.score(inside) * logits.amax(1))
+    assert neco.score(torch.zeros(1, 20)).item() == 0
+
+
+def test_a_coordinate_that_does_not_vary_is_only_centred() -> None:
+    case = draw(dim=5, dtype=torch.float64)
+    case.features[:, 2] = 7.0
+    scores = NECO(gather(case), standardize=True).score(case.features)
+    assert bool(scores.isfinite().all())
+    assert float(scores.max()) <= 1 + 1e-12
+
+
+@pytest.mark.parametrize("case", USUAL, ids=repr)
+@pytest.mark.parametrize("alpha", [0.0, 1e-2])
+def test_nci_against_numpy(case: Case, alpha: float) -> None:
+    x, w, b = (part.double().numpy() for part in (case.features, case.weight, case.bias))
+    nci = NCI(gather(case), case.weight, case.bias, alpha=alpha)
+    centred = x - x.mean(0)
+    along = np.einsum("ij,ij->i", w[(x @ w.T + b).argmax(1)], centred) / np.linalg.norm(centred, axis=1)
+    wanted = along + alpha * np.abs(x).sum(1)
+    np.testing.assert_allclose(nci.score(torch.tensor(x)).numpy(), wanted, rtol=1e-5, atol=1e-6)
+    logits = torch.tensor(x @ w.T + b)
+    np.testing.assert_allclose(nci.score(torch.tensor(x), logits), nci.score(torch.tensor(x)), rtol=1e-12)
+
+
+@pytest.mark.usefixtures("unchecked_shapes")
+def test_bad_input_is_refused() -> None:
+    case = draw()
+    statistics = gather(case)
+    for dimension in (0, 7):
+        with pytest.raises(ValueError, match=f"dimension={dimension}"):
+            NECO(statistics, dimension)
+    traces = ClassStatistics(4, 6, within="traces")
+    traces.update(case.features, case.labels)
+    with pytest.raises(ValueError, match="within='full'"):
+        NECO(traces)
+    with pytest.raises(ValueError, match="B x 6"):
+        NECO(statistics).score(torch.zeros(1, 5))
+    with pytest.raises(ValueError, match="logits have shape"):
+        NCI(statistics, case.weight).score(case.features, torch.zeros(3, 4))
+    with pytest.raises(ValueError, match="weight has shape"):
+        NCI(statistics, case.weight[:2])
+    with pytest.raises(ValueError, match="bias has shape"):
+        NCI(statistics, case.weight, case.bias[:2])
+    with pytest.raises(ValueError, match="seen no samples"):
+        NCI(ClassStatistics(4, 6), case.weight)
+    for alpha in (-1.0, math.nan, math.inf):
+        with pytest.raises(ValueError, match="alpha="):
+            NCI(traces, case.weight, alpha=alpha)
