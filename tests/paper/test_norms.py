@@ -51,11 +51,11 @@ def test_decay_on_features_is_predicted_without_a_fit(tmp_path: Path) -> None:
     weight, means = best(0.01, SAMPLES * 1e-5 / (K * SAMPLES))
     run = network(tmp_path, 3 * weight, means / 7, feature_decay=1e-5, weight_decay=0.01)
     comparison = compare(run)
-    assert comparison.fitted == "nothing"
-    assert comparison.predicted is not None
-    assert comparison.predicted.weight == pytest.approx(np.linalg.norm(weight), rel=1e-4)
-    assert comparison.predicted.features == pytest.approx(np.linalg.norm(means), rel=1e-4)
-    assert comparison.predicted.loss == pytest.approx(cross_entropy(weight, means), rel=1e-3)
+    assert comparison.last is not None
+    assert comparison.last.decays.fitted == "nothing"
+    assert comparison.last.predicted.weight == pytest.approx(np.linalg.norm(weight), rel=1e-4)
+    assert comparison.last.predicted.features == pytest.approx(np.linalg.norm(means), rel=1e-4)
+    assert comparison.last.predicted.loss == pytest.approx(cross_entropy(weight, means), rel=1e-3)
     assert comparison.measured[-1].weight == pytest.approx(3 * np.linalg.norm(weight), rel=1e-5)
     assert comparison.measured[-1].loss == 0.5
     assert comparison.epochs == [10]
@@ -65,23 +65,23 @@ def test_decay_on_features_is_predicted_without_a_fit(tmp_path: Path) -> None:
 def test_decay_on_parameters_fits_the_ratio_and_predicts_the_size(tmp_path: Path, size: float) -> None:
     weight, means = best(5e-4, 3e-6)
     comparison = compare(network(tmp_path, size * weight, size * means, weight_decay=5e-4))
-    assert comparison.predicted is not None
-    assert comparison.predicted.weight == pytest.approx(np.linalg.norm(weight), rel=1e-4)
-    assert comparison.predicted.features == pytest.approx(np.linalg.norm(means), rel=1e-4)
-    assert comparison.predicted.loss == pytest.approx(cross_entropy(weight, means), rel=1e-3)
+    assert comparison.last is not None
+    assert comparison.last.predicted.weight == pytest.approx(np.linalg.norm(weight), rel=1e-4)
+    assert comparison.last.predicted.features == pytest.approx(np.linalg.norm(means), rel=1e-4)
+    assert comparison.last.predicted.loss == pytest.approx(cross_entropy(weight, means), rel=1e-3)
 
 
 def test_fixed_classifier(tmp_path: Path) -> None:
     weight, means = best(0.0, 1e-4, weight_scale=1.0)
     comparison = compare(network(tmp_path, weight, means, head="etf"))
-    assert comparison.predicted is not None
-    assert comparison.predicted.features == pytest.approx(np.linalg.norm(means), rel=1e-4)
-    assert comparison.predicted.loss == pytest.approx(cross_entropy(weight, means), rel=1e-3)
+    assert comparison.last is not None
+    assert comparison.last.predicted.features == pytest.approx(np.linalg.norm(means), rel=1e-4)
+    assert comparison.last.predicted.loss == pytest.approx(cross_entropy(weight, means), rel=1e-3)
     untrained = network(tmp_path / "untrained", weight, -means, head="etf")
-    assert compare(untrained).predicted is None
+    assert compare(untrained).last is None
 
 
 def test_no_snapshot_is_said(tmp_path: Path) -> None:
     run = written(tmp_path, Experiment("mnist"), TrainConfig(epochs=10))
-    with pytest.raises(FileNotFoundError, match="has no snapshot"):
+    with pytest.raises(FileNotFoundError, match="has no snapshots"):
         compare(run)

@@ -90,9 +90,9 @@ def norms_figure(compared: dict[str, Comparison]) -> go.Figure:
                 x=comparison.epochs, y=[getattr(norms, size) for norms in comparison.measured],
                 mode="lines", name=name, legendgroup=name, showlegend=column == 1, line=line, row=1, col=column,
             )  # fmt: skip
-            if comparison.predicted is not None:
+            if comparison.last is not None:
                 figure.add_scatter(
-                    x=[comparison.epochs[0], comparison.epochs[-1]], y=[getattr(comparison.predicted, size)] * 2,
+                    x=[comparison.epochs[0], comparison.epochs[-1]], y=[getattr(comparison.last.predicted, size)] * 2,
                     mode="lines", line=line | {"dash": "dot"}, legendgroup=name, showlegend=False,
                     name=f"{name}, theory", row=1, col=column,
                 )  # fmt: skip

@@ -196,10 +196,10 @@ def _norms_rows(theory: Mapping[str, Comparison]) -> list[tuple[str, ...]]:
     for name, comparison in theory.items():
         cells = [name]
         for size in SIZES:
-            for norms in (comparison.measured[-1], comparison.predicted):
+            for norms in (comparison.measured[-1], comparison.last and comparison.last.predicted):
                 value = getattr(norms, size, None)
                 cells.append("none" if value is None else f"{value:.3g}")
-        rows.append((*cells, comparison.fitted))
+        rows.append((*cells, comparison.last.decays.fitted if comparison.last else "no λ's"))
     return rows
 
 

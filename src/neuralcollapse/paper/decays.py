@@ -1,0 +1,86 @@
+"""The decays λW, λH and λb under which a trained network is a point of the unconstrained feature model.
+
+That model penalises the features; a network with decay on its parameters does not. What stands in for λH differs with
+the run, and is said beside every number that rests on it:
+
+* decay on features (Figure 6): n λH = feature_decay/K. Nothing is fitted.
+* decay on all parameters, learned classifier: at every critical point λW ||W||² = λH ||H||², which the measured norms
+  fulfil with one λH. The ratio of the norms is thus fitted; their size and the loss are predicted.
+* fixed classifier: a critical point in the features has n λH ||H̄||² = <(I - P)/K, W H̄>, which gives λH. The classifier
+  has no decay of its own: λW is the one with which the model's optimum has the classifier's norm.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import brentq
+from scipy.special import softmax
+
+from neuralcollapse.paper.snapshot import Snapshot
+from neuralcollapse.train.config import TrainConfig
+from neuralcollapse.ufm import UFM
+
+
+@dataclass(frozen=True)
+class Decays:
+    """λW, λb, and λH times the samples per class: that of a class mean, which stands for all samples of its class."""
+
+    weight: float
+    features: float
+    bias: float
+    fitted: str
+    """What of them the measured norms gave."""
+
+    def problem(self, num_classes: int, feature_dim: int) -> UFM:
+        """The unconstrained model with one feature per class: classes count as equal, so that n cancels."""
+        return UFM(
+            num_classes, 1, feature_dim, lambda_w=self.weight, lambda_h=self.features, lambda_b=self.bias
+        )  # fmt: skip
+
+
+def decays_of(config: TrainConfig, last: Snapshot) -> Decays:
+    """The decays of a run, where its last epoch left W and the class means.
+
+    Raises:
+        ValueError: if the run has no weight decay, or no critical point has the measured norms.
+    """
+    decay = float(config.weight_decay or 0)
+    if decay <= 0:
+        raise ValueError("weight_decay=0: without decay the unconstrained feature model has no minimiser")
+    squared = float((last.means**2).sum())
+    if not squared > 0:
+        raise ValueError("the class means coincide: nothing can be said about their decay")
+    if config.feature_decay is not None:
+        if not config.feature_decay > 0:
+            raise ValueError("feature_decay=0: without decay the unconstrained feature model has no minimiser")
+        return Decays(decay, config.feature_decay / len(last.weight), decay, "nothing")
+    share = float((last.weight**2).sum()) / squared
+    if config.head == "etf":
+        strength = _strength(last) / squared
+        if strength <= 0:
+            raise ValueError("no critical point has these norms: the fixed classifier is hardly trained")
+        scale = _best_scale(strength, float((last.weight**2).sum()), len(last.weight))
+        return Decays(strength * scale**2, strength, decay, "λH, from the features' balance; λW, from the given ||W||")
+    return Decays(decay, decay * share, decay, "λH, from the ratio of the norms")
+
+
+def _strength(last: Snapshot) -> float:
+    """<(I - P)/K, W H̄>: the pull of the loss on the features."""
+    logits = last.weight @ last.means.T
+    pull = (np.eye(len(logits)) - softmax(logits + last.bias[:, None], axis=0)) / len(logits)
+    return float((pull * logits).sum())
+
+
+def _best_scale(strength: float, squared: float, k: int) -> float:
+    """The a at which class means h_k = a w_k minimise cross-entropy + strength/2 ||H̄||², W a simplex of this ||W||²."""
+    row = squared / k
+    margin = row * k / (k - 1)  # between logits, for a = 1
+
+    def slope(a: float) -> float:
+        wrong = (k - 1) * math.exp(-margin * a)
+        return strength * k * row * a - margin * wrong / (1 + wrong)
+
+    return float(brentq(slope, 0.0, 700 / margin))

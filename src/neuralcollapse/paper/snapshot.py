@@ -1,0 +1,63 @@
+"""The last layer of a network as one epoch left it: classifier, bias and class means."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from neuralcollapse.train.record import snapshots
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """W, b and class means; the means are centred, and the bias takes over what W makes of the global mean.
+
+    The logits are the network's own: W h + b = W (h - h_G) + (b + W h_G).
+    """
+
+    epoch: int
+    weight: Float[np.ndarray, "K d"]
+    means: Float[np.ndarray, "K d"]
+    """Class means less the global mean."""
+    bias: Float[np.ndarray, "K"]
+    """b + W h_G, which NC4 measures."""
+    centre: Float[np.ndarray, "d"]
+    """The global mean h_G, the mean of the class means."""
+
+    @classmethod
+    def of(cls, epoch: int, weight: np.ndarray, bias: np.ndarray, means: np.ndarray, centre: np.ndarray) -> Snapshot:
+        """From the network's own W, b, class means and global mean."""
+        weight, bias, means, centre = (array.astype(np.float64) for array in (weight, bias, means, centre))
+        return cls(epoch, weight, means - centre, bias + weight @ centre, centre)
+
+    @classmethod
+    def read(cls, path: Path) -> Snapshot:
+        """From ``snapshots/epoch-NNNN.safetensors`` of a run.
+
+        Raises:
+            ValueError: if the file is damaged or lacks a tensor.
+        """
+        try:
+            held = load_file(path)
+            parts = [held[name] for name in ("weight", "bias", "class_means", "global_mean")]
+        except (SafetensorError, KeyError) as error:
+            raise ValueError(f"{path} is no snapshot of a run: {error}") from error
+        return cls.of(int(path.stem.rpartition("-")[2]), *parts)
+
+
+def read_snapshots(folder: Path) -> list[Snapshot]:
+    """Every snapshot of a run, in order.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if one is damaged.
+    """
+    found = [Snapshot.read(path) for _, path in snapshots(folder)]
+    if not found:
+        raise FileNotFoundError(f"{folder} has no snapshots: is it the folder of a run?")
+    return found

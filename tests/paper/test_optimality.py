@@ -1,0 +1,126 @@
+"""A network in the unconstrained model: its value, a bound that holds, and how far it is from the optimum."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from neuralcollapse.paper.decays import decays_of
+from neuralcollapse.paper.optimality import certify_run, certify_snapshot
+from neuralcollapse.paper.snapshot import Snapshot
+from neuralcollapse.train import TrainConfig, load_run, train
+from tests.paper.test_norms import best
+
+REDUCED = Path(__file__).parents[2] / "results" / "reduced"
+
+
+def snapshot(weight: np.ndarray, means: np.ndarray, bias: np.ndarray | None = None) -> Snapshot:
+    """Class means that lie away from the origin."""
+    bias = np.zeros(len(weight)) if bias is None else bias
+    return Snapshot.of(7, weight, bias, means + 3.0, means.mean(0) + 3.0)
+
+
+def objective(last: Snapshot, lambda_w: float, n_lambda_h: float, lambda_b: float) -> float:
+    """Equation (4) for class means, written down once more."""
+    logits = torch.from_numpy(last.weight @ last.means.T + last.bias[:, None]).T
+    loss = float(torch.nn.functional.cross_entropy(logits, torch.arange(len(logits))))
+    penalties = lambda_w * (last.weight**2).sum() + n_lambda_h * (last.means**2).sum() + lambda_b * (last.bias**2).sum()
+    return loss + float(penalties) / 2
+
+
+def test_logits_stay_when_features_are_centred() -> None:
+    rng = np.random.default_rng(0)
+    weight, means, bias = rng.standard_normal((4, 6)), rng.standard_normal((4, 6)), rng.standard_normal(4)
+    last = Snapshot.of(0, weight, bias, means, means.mean(0))
+    np.testing.assert_allclose(last.weight @ last.means.T + last.bias[:, None], weight @ means.T + bias[:, None])
+    np.testing.assert_allclose(last.means.sum(0), 0, atol=1e-12)
+
+
+def test_the_optimum_is_certified_and_what_is_off_is_not() -> None:
+    weight, means = best(5e-4, 3e-6)
+    turn = np.linalg.qr(np.random.default_rng(1).standard_normal((10, 10)))[0]
+    config = TrainConfig(dataset="mnist", weight_decay=5e-4)
+    found = certify_snapshot(config, Snapshot.of(3, weight @ turn, np.zeros(10), means @ turn, np.zeros(10)))
+    assert found.features == "class means, epoch 3"
+    assert 0 <= found.gap <= 1e-6 * found.value
+    assert max(value for value in found.distances.values() if value is not None) < 1e-6
+    assert found.measured.weight == pytest.approx(found.predicted.weight, rel=1e-3)
+    off = certify_snapshot(config, Snapshot.of(3, 2 * weight @ turn, np.zeros(10), 2 * means @ turn, np.zeros(10)))
+    assert off.gap > 1e-2 * off.value
+    assert off.lower_bound == pytest.approx(found.lower_bound, rel=1e-6)
+
+
+@pytest.mark.parametrize(("k", "d"), [(2, 1), (4, 3), (4, 9), (6, 3)])
+@pytest.mark.parametrize("options", [{}, {"feature_decay": 1e-3}, {"head": "etf"}])
+def test_value_is_equation_4_and_the_bound_never_exceeds_it(k: int, d: int, options: dict[str, object]) -> None:
+    rng = np.random.default_rng(k * d)
+    config = TrainConfig(weight_decay=3e-3, **options)  # type: ignore[arg-type]
+    for scale in (0.3, 3.0):
+        weight = scale * rng.standard_normal((k, d))
+        last = snapshot(weight, weight + 0.3 * rng.standard_normal((k, d)), 0.1 * rng.standard_normal(k))
+        found, decays = certify_snapshot(config, last), decays_of(config, last)
+        assert found.value == pytest.approx(objective(last, decays.weight, decays.features, 3e-3), rel=1e-9)
+        assert found.lower_bound <= found.value
+        assert found.measured.features == pytest.approx(np.linalg.norm(last.means))
+        if "feature_decay" in options:
+            assert (decays.weight, decays.features, decays.fitted) == (3e-3, 1e-3 / k, "nothing")
+        elif "head" not in options:  # the balance of every critical point holds with the fitted λH
+            assert decays.weight * (weight**2).sum() == pytest.approx(decays.features * (last.means**2).sum())
+
+
+def test_no_answer_is_an_error() -> None:
+    last = snapshot(np.eye(3), np.eye(3))
+    with pytest.raises(ValueError, match="weight_decay=0: without decay"):
+        certify_snapshot(TrainConfig(weight_decay=0.0), last)
+    with pytest.raises(ValueError, match="class means coincide"):
+        certify_snapshot(TrainConfig(weight_decay=0.1), snapshot(np.eye(3), np.zeros((3, 3))))
+    with pytest.raises(ValueError, match="hardly trained"):
+        certify_snapshot(TrainConfig(weight_decay=0.1, head="etf"), snapshot(np.eye(3), -np.eye(3)))
+
+
+def test_a_run_with_its_checkpoint_uses_every_sample(tmp_path: Path) -> None:
+    settings = {"dataset": "digits", "width": 16, "epochs": 2, "samples_per_class": 20, "test_samples_per_class": 5}
+    folder = train(TrainConfig(output=str(tmp_path / "run"), **settings), progress=False)  # type: ignore[arg-type]
+    found = certify_run(folder)
+    assert found.features == "the features of all 200 samples, last checkpoint"
+    run = load_run(folder)
+    network = run.network.eval()
+    inputs: list[torch.Tensor] = []
+    (head,) = [module for module in network.modules() if isinstance(module, torch.nn.Linear)][-1:]
+    head.register_forward_pre_hook(lambda module, given: inputs.append(given[0].double()))
+    with torch.no_grad():
+        logits = network(run.data.train.pixels).double()
+    loss = float(torch.nn.functional.cross_entropy(logits, run.data.train.labels))
+    weight, bias = head.weight.detach().double(), head.bias.detach().double()
+    centre = torch.stack([inputs[0][run.data.train.labels == label].mean(0) for label in range(10)]).mean(0)
+    features = inputs[0] - centre
+    decays = found.decays
+    penalties = decays.weight * (weight**2).sum() + decays.features / 20 * (features**2).sum()
+    penalties += decays.bias * ((bias + weight @ centre) ** 2).sum()
+    assert found.value == pytest.approx(loss + float(penalties) / 2, rel=1e-5)
+    assert found.measured.loss == pytest.approx(loss, rel=1e-5)
+    assert 0 < found.lower_bound <= found.value
+    by_means = certify_run(folder, class_means=True)
+    assert by_means.features == "class means, epoch 2"
+    assert by_means.measured.weight == pytest.approx(found.measured.weight, rel=1e-5)
+    assert by_means.value <= found.value  # averaging within classes never raises f
+    assert by_means.predicted.weight == pytest.approx(found.predicted.weight, rel=1e-4)
+
+
+def test_committed_folders_have_snapshots_only() -> None:
+    folder = REDUCED / "cifar10-resnet18-sgd-random-w8"
+    found = certify_run(folder)
+    assert found.features == "class means, epoch 200"
+    assert found.lower_bound <= found.value
+    assert found.measured.weight == pytest.approx(found.predicted.weight, rel=0.12)
+
+
+def test_a_folder_without_a_run_is_said(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no configuration at .*is its folder a run"):
+        certify_run(tmp_path)
+    TrainConfig().resolved().save(tmp_path / "config.yaml")
+    with pytest.raises(FileNotFoundError, match="has no snapshots"):
+        certify_run(tmp_path)
