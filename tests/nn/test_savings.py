@@ -40,7 +40,7 @@ def test_the_papers_percentages(model, classes, variant, before, after, percent,
     [
         (("resnet51",), "no model 'resnet51'"),
         (("resnet18", "--classes", "1"), "--classes=1"),
-        (("resnet18", "--classes", "10", "--feature-dim", "5"), "feature_dim=5 cannot hold"),
+        (("resnet18", "--classes", "10", "--feature-dim", "5"), "--feature-dim=5 cannot hold"),
         (("nowhere.py:make",), "no file nowhere.py"),
     ],
 )

@@ -45,10 +45,10 @@ def test_errors(tmp_path: Path) -> None:
     (tmp_path / "bad.npz").write_bytes(b"nonsense")
     np.savez(tmp_path / "shape.npz", W=np.ones((2, 2)), H=np.ones((2, 3)), b=np.ones(2), labels=np.array([0, 1]))
     for arguments, message in [
-        (["solve", "--lambda-w", "0"], "lambda_w=0.0 must be positive"),
+        (["solve", "--lambda-w", "0"], "--lambda-w=0.0 must be positive"),
         (["solve", "--samples-per-class", "many"], "give 5, or 9,1,4,2"),
-        (["solve", "--method", "magic"], "method='magic' is unknown"),
-        (["solve", "--num-classes", "1"], "num_classes=1 must be at least 2"),
+        (["solve", "--method", "magic"], "--method='magic' is unknown"),
+        (["solve", "--num-classes", "1"], "--num-classes=1 must be at least 2"),
         (["certify", "absent.npz"], "no file of tensors at absent.npz"),
         (["certify", "half.npz"], "lacks H, b, labels"),
         (["certify", "bad.npz"], "not a readable"),

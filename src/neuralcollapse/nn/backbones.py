@@ -6,12 +6,11 @@ perceptrons. The two small networks are for small images and short waits.
 
 from __future__ import annotations
 
-import difflib
 from typing import Any, Literal
 
 from torch import nn
 
-BACKBONES = ("mlp", "convnet", "resnet18", "resnet50")
+from neuralcollapse.names import BACKBONES, check_library_model, unknown_model
 
 
 def build_backbone(
@@ -51,7 +50,7 @@ def build_backbone(
         return _timm(architecture, num_classes, channels)
     if source == "torchvision" or (not source and name in BACKBONES):
         return _torchvision(architecture, num_classes, channels)
-    raise ValueError(f"unknown model {name!r}: choose {', '.join(BACKBONES)}, torchvision:NAME or timm:NAME")
+    raise unknown_model(name)
 
 
 def mlp(inputs: int, num_classes: int, width: int = 256, depth: int = 4) -> nn.Sequential:
@@ -104,7 +103,7 @@ def _torchvision(architecture: str, num_classes: int, channels: int) -> nn.Modul
     import torchvision
 
     known = torchvision.models.list_models(module=torchvision.models)
-    _check_name(architecture, known, "torchvision")
+    check_library_model(architecture, known, "torchvision")
     if channels != 3:
         raise ValueError(f"torchvision:{architecture} takes images of 3 channels, not {channels}")
     options = {"init_weights": True} if architecture in ("googlenet", "inception_v3") else {}
@@ -116,11 +115,5 @@ def _timm(architecture: str, num_classes: int, channels: int) -> nn.Module:
         import timm
     except ImportError as error:
         raise ImportError("timm: models need the extra: pip install 'neuralcollapse[hf]'") from error
-    _check_name(architecture.partition(".")[0], timm.list_models(), "timm")
+    check_library_model(architecture.partition(".")[0], timm.list_models(), "timm")
     return timm.create_model(architecture, pretrained=False, num_classes=num_classes, in_chans=channels)
-
-
-def _check_name(name: str, known: list[str], library: str) -> None:
-    if name not in known:
-        close = difflib.get_close_matches(name, known, n=3) or known[:3]
-        raise ValueError(f"{library} has no model {name!r}; close names: {', '.join(close)}")

@@ -6,77 +6,107 @@ Imports nothing heavy, so that the command line can show its help at once.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+
+from cyclopts import ArgumentCollection, CoercionError, Group, Parameter, Token
+
+if TYPE_CHECKING:
+    from cyclopts import App
+
+_DATA = Parameter(group=Group("Data", sort_key=1))
+_MODEL = Parameter(group=Group("Model", sort_key=2))
+_TRAINING = Parameter(group=Group("Training", sort_key=3))
+_RUN = Parameter(group=Group("Run", sort_key=4))
+_MACHINES = Parameter(group=Group("Machines", sort_key=5))
+
+Logger = Literal["tensorboard", "wandb"]
+
+
+def _loggers(_: Any, tokens: Sequence[Token]) -> list[str]:
+    """``tensorboard``, ``tensorboard,wandb`` or ``[tensorboard,wandb]``."""
+    names = [name for token in tokens for name in token.value.strip("[]").replace(",", " ").split()]
+    if unknown := [name for name in names if name not in get_args(Logger)]:
+        raise ValueError(f"no logger {unknown[0]!r}: choose {', '.join(get_args(Logger))}")
+    return names
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Train a classifier and measure its collapse. What is not given follows the data set and optimizer."""
+    """Train a classifier and measure its collapse. What is not given follows the data set and optimizer.
 
-    dataset: str = "digits"
-    """digits (embedded), mnist, fashion-mnist, cifar10, cifar100, imagefolder:PATH or hf:ID_OR_PATH"""
-    model: str | None = None
-    """mlp, convnet, resnet18, resnet50, torchvision:NAME or timm:NAME; mlp for digits, otherwise resnet18"""
-    head: Literal["learned", "etf"] = "learned"
-    """the classifier: learned, or a fixed simplex ETF (the paper's Figure 7)"""
-    feature_dim: int | None = None
-    """dimension of the features, such as the number of classes; by default the model's own"""
-    width: int | None = None
-    """of mlp (default 256), or of the first stage of resnet18 and resnet50 (default 64; the paper's Figure 5)"""
-    stem: Literal["imagenet", "small"] = "imagenet"
-    """of resnet18 and resnet50; small: a 3x3 convolution and no pooling (the paper's Figure 7)"""
-    optimizer: Literal["sgd", "adam", "lbfgs"] = "sgd"
-    """the paper's three"""
-    epochs: int | None = None
-    """passes over the training data; 120 for digits, otherwise the paper's 200"""
-    samples_per_class: int | None = None
-    """train on the first n samples of each class; by default on all"""
-    test_samples_per_class: int | None = None
-    """test on the first n of each class; by default on all"""
-    random_labels: bool = False
-    """train on labels drawn at random, balanced (the paper's Figure 5); the seed of the labels is fixed"""
-    batch_size: int | None = None
-    """over all devices; 128, and for lbfgs all samples up to 2048"""
-    learning_rate: float | None = None
-    """0.05 for sgd, 0.001 for adam, 0.1 for lbfgs (the paper's)"""
-    momentum: float = 0.9
-    """of sgd"""
-    weight_decay: float | None = None
-    """L2 penalty on all parameters; 0.005 for digits, otherwise the paper's 0.0005"""
-    feature_decay: float | None = None
-    """penalty on the features, averaged over the batch; weight_decay then falls on the classifier alone (Figure 6)"""
-    lr_decay_every: int = 40
-    """epochs after which sgd and adam divide their learning rate by ten (the paper's)"""
-    lbfgs_memory: int = 10
-    """past gradients that lbfgs keeps (the paper's)"""
-    lbfgs_iterations: int = 4
-    """lbfgs iterations a batch, each a strong Wolfe line search"""
-    augment: bool = False
-    """pad by 4, crop at random, flip at random (the paper's Figure 7)"""
-    image_size: int | None = None
-    """side to which images are resized; 32, for digits their own 8, for folders and the Hub 64 unless all are 32"""
-    seed: int = 0
-    """of the initial weights, the order of samples and the augmentation"""
-    measure_every: int = 1
-    """epochs between measurements"""
-    data_root: str = "data"
-    """folder of torchvision's data sets (DATA_ROOT/MNIST/raw, ...)"""
-    output: str | None = None
-    """run folder; by default runs/DATASET-MODEL-OPTIMIZER-seedN"""
-    resume: bool = False
-    """continue the run in the output folder, if there is one"""
-    devices: int = 1
-    """processes, or accelerators, of a machine to train on (DDP)"""
-    nodes: int = 1
-    """machines to train on (DDP); each gives the command with NODE_RANK, MASTER_ADDR and MASTER_PORT, or under srun"""
-    accelerator: str = "auto"
-    """auto, cpu, gpu, mps, ... as Lightning names them"""
-    loggers: Literal["tensorboard", "wandb"] | list[Literal["tensorboard", "wandb"]] = dataclasses.field(
+    The annotations say in which group the command line's help lists an option.
+    """
+
+    dataset: Annotated[str, _DATA] = "digits"
+    """The images: digits (embedded), mnist, fashion-mnist, cifar10, cifar100, imagefolder:PATH or hf:ID_OR_PATH."""
+    model: Annotated[str | None, _MODEL] = None
+    """The network: mlp, convnet, resnet18, resnet50, torchvision:NAME or timm:NAME. By default mlp for digits,
+    resnet18 for everything else."""
+    head: Annotated[Literal["learned", "etf"], _MODEL] = "learned"
+    """The classifier: learned, or a fixed simplex ETF (the paper's Figure 7)."""
+    feature_dim: Annotated[int | None, _MODEL] = None
+    """Dimension of the features, such as the number of classes. By default the model's own."""
+    width: Annotated[int | None, _MODEL] = None
+    """Width of mlp's layers (256 by default), or of the first stage of resnet18 and resnet50 (64 by default; the
+    paper's Figure 5)."""
+    stem: Annotated[Literal["imagenet", "small"], _MODEL] = "imagenet"
+    """First layers of resnet18 and resnet50; small is a 3x3 convolution without pooling (the paper's Figure 7)."""
+    optimizer: Annotated[Literal["sgd", "adam", "lbfgs"], _TRAINING] = "sgd"
+    """The optimizer; the paper compares these three."""
+    epochs: Annotated[int | None, _TRAINING] = None
+    """Passes over the training data. By default 120 for digits, and the paper's 200 for everything else."""
+    samples_per_class: Annotated[int | None, _DATA] = None
+    """Train on the first n samples of each class. By default on all."""
+    test_samples_per_class: Annotated[int | None, _DATA] = None
+    """Test on the first n samples of each class. By default on all."""
+    random_labels: Annotated[bool, _DATA] = False
+    """Train on labels drawn at random, balanced (the paper's Figure 5). --seed does not change them."""
+    batch_size: Annotated[int | None, _TRAINING] = None
+    """Samples per step, over all devices. By default 128; for lbfgs all samples, up to 2048."""
+    learning_rate: Annotated[float | None, _TRAINING, Parameter(alias="--lr")] = None
+    """The initial learning rate. By default the paper's: 0.05 for sgd, 0.001 for adam, 0.1 for lbfgs."""
+    momentum: Annotated[float, _TRAINING] = 0.9
+    """Momentum of SGD."""
+    weight_decay: Annotated[float | None, _TRAINING] = None
+    """L2 penalty on all parameters. By default 0.005 for digits, and the paper's 0.0005 for everything else."""
+    feature_decay: Annotated[float | None, _TRAINING] = None
+    """Penalty on the features, averaged over the batch; --weight-decay then applies to the classifier alone (the
+    paper's Figure 6)."""
+    lr_decay_every: Annotated[int, _TRAINING] = 40
+    """Epochs after which SGD and Adam divide their learning rate by ten."""
+    lbfgs_memory: Annotated[int, _TRAINING] = 10
+    """Number of past gradients that L-BFGS keeps."""
+    lbfgs_iterations: Annotated[int, _TRAINING] = 4
+    """L-BFGS iterations per batch, each with a strong Wolfe line search."""
+    augment: Annotated[bool, _DATA] = False
+    """Pad training images by 4, crop and flip them at random (the paper's Figure 7)."""
+    image_size: Annotated[int | None, _DATA] = None
+    """Side to which images are resized. By default 32; digits keep their 8, and folders and the Hub get 64 unless
+    all their images are 32."""
+    seed: Annotated[int, _TRAINING] = 0
+    """Seed of the initial weights, the order of samples and the augmentation."""
+    measure_every: Annotated[int, _RUN] = 1
+    """Epochs between measurements."""
+    data_root: Annotated[str, _DATA] = "data"
+    """Folder of torchvision's data sets, such as DATA_ROOT/MNIST/raw."""
+    output: Annotated[str | None, _RUN] = None
+    """Run folder. By default runs/DATASET-MODEL-OPTIMIZER-seedN."""
+    resume: Annotated[bool, _RUN] = False
+    """Continue the run in the output folder, if there is one."""
+    devices: Annotated[int, _MACHINES] = 1
+    """Processes, or accelerators, to train on per machine (DDP)."""
+    nodes: Annotated[int, _MACHINES] = 1
+    """Machines to train on (DDP). Start the same command on each, with NODE_RANK, MASTER_ADDR and MASTER_PORT set, or
+    under srun."""
+    accelerator: Annotated[str, _MACHINES] = "auto"
+    """Kind of device, as Lightning names it: auto, cpu, gpu, mps, ..."""
+    loggers: Annotated[Logger | list[Logger], _RUN, Parameter(converter=_loggers, metavar="NAMES")] = dataclasses.field(
         default_factory=list
     )
-    """besides metrics.csv, which is always written: tensorboard, wandb or [tensorboard,wandb]"""
+    """Write to tensorboard or wandb too, or to both: tensorboard,wandb. metrics.csv is always written."""
 
     def resolved(self) -> TrainConfig:
         """Every open choice made.
@@ -139,19 +169,42 @@ class TrainConfig:
             FileNotFoundError: if there is none.
             ValueError: if it is not YAML, has unknown fields or values of the wrong type.
         """
-        from jsonargparse import ArgumentParser
+        import yaml
+        from cyclopts import App, CycloptsError
+        from cyclopts.config import Dict
 
-        parser = ArgumentParser(exit_on_error=False)
-        parser.add_class_arguments(cls)
         if not Path(path).is_file():
             raise FileNotFoundError(f"no configuration at {path}: is its folder a run?")
         try:
-            return cls(**parser.parse_path(str(path)).as_dict())
-        except Exception as error:  # whatever the YAML library or the parser objects to is the user's to read
+            fields = yaml.safe_load(Path(path).read_text())
+            source = Dict(fields, use_commands_as_keys=False, source=str(path))
+            app = App(config=(source, whole_numbers), result_action="return_value", help_flags=(), version_flags=())
+            app.default(_from_fields)
+            config: TrainConfig = app([], exit_on_error=False, print_error=False)
+        except (yaml.YAMLError, UnicodeDecodeError, CycloptsError) as error:
             raise ValueError(f"{path} is not a valid configuration: {error}") from error
+        return config
 
     def save(self, path: str | Path) -> None:
         """Write config.yaml."""
         import yaml
 
         Path(path).write_text(yaml.safe_dump(self.to_dict(), sort_keys=False))
+
+
+def _from_fields(*, config: Annotated[TrainConfig, Parameter(name="*")] = TrainConfig()) -> TrainConfig:
+    return config
+
+
+def whole_numbers(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Refuse 1.5 where a whole number belongs; cyclopts, which calls this before it converts, would round it.
+
+    Raises:
+        CoercionError: naming the option.
+    """
+    for argument in arguments:
+        if argument.hint is not int and int not in get_args(argument.hint):
+            continue
+        for token in argument.tokens:
+            if token.value and not token.value.strip().lstrip("+-").isdecimal():
+                raise CoercionError(token=token, argument=argument, target_type=int)

@@ -13,9 +13,8 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler
 
+from neuralcollapse.names import check_dataset
 from neuralcollapse.train.seeds import mix
-
-NAMES = ("digits", "mnist", "fashion-mnist", "cifar10", "cifar100", "imagefolder:PATH", "hf:ID_OR_PATH")
 
 
 class Split(Dataset[tuple[Tensor, Tensor]]):
@@ -116,7 +115,8 @@ def load_images(
         FileNotFoundError: if the data is not there and cannot be downloaded.
         ImportError: if ``hf:`` is asked for without the extra.
     """
-    source, separator, path = dataset.partition(":")
+    check_dataset(dataset)
+    source, _, path = dataset.partition(":")
     readers: dict[str, Callable[[], Iterator[_Raw]]] = {
         "digits": _digits,
         "mnist": lambda: _torchvision("MNIST", data_root),
@@ -126,8 +126,6 @@ def load_images(
         "imagefolder": lambda: _imagefolder(path),
         "hf": lambda: _hugging_face(path),
     }
-    if source not in readers or bool(separator) != (source in ("imagefolder", "hf")) or (separator and not path):
-        raise ValueError(f"unknown dataset {dataset!r}: choose {', '.join(NAMES)}")
     if image_size is None and source not in ("digits", "imagefolder", "hf"):
         image_size = 32
     train, test = readers[source]()
@@ -273,7 +271,9 @@ def _hugging_face(path: str) -> Iterator[_Raw]:
     try:
         import datasets
     except ImportError as error:
-        raise ImportError("hf: data sets need the extra: pip install 'neuralcollapse[hf]'") from error
+        raise ImportError(
+            "hf: data sets need the extra: pip install '.[hf]' in a checkout of neuralcollapse"
+        ) from error
     datasets.disable_progress_bars()
     try:
         loaded = datasets.load_dataset(path)

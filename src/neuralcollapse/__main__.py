@@ -1,0 +1,5 @@
+"""``python -m neuralcollapse`` is ``neuralcollapse``."""
+
+from neuralcollapse.cli import main
+
+main()

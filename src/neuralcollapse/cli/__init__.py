@@ -1,0 +1,71 @@
+"""The command line: parses, calls, prints. One module per command; the table is in :mod:`.commands`."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of ``neuralcollapse``.
+
+    Args:
+        arguments: the words after ``neuralcollapse``; by default those of this process.
+
+    Raises:
+        SystemExit: with 1 after an error, 2 after bad usage, 130 after Ctrl-C, 141 after a closed pipe.
+    """
+    from neuralcollapse.cli.errors import show_warning
+
+    # Before torch is loaded: threads that spin while they wait make a small network ten times slower as soon
+    # as another program wants a core.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    with warnings.catch_warnings():
+        warnings.showwarning = show_warning
+        try:
+            code = _run(list(sys.argv[1:] if arguments is None else arguments))
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # Nobody reads on: what is still buffered must not be written when Python ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            code = 141
+    if code:
+        sys.exit(code)
+
+
+def _run(words: list[str]) -> int:
+    """Parse and do; the exit code."""
+    from cyclopts import CycloptsError
+
+    from neuralcollapse.cli.app import build_app, chosen
+    from neuralcollapse.cli.errors import failure, one_sentence
+
+    app = build_app()
+    try:
+        leaf, row = chosen(app, words)
+        function, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        return _fail(f"error: {one_sentence(error)}", 2)
+    if row is None and not {"-h", "--help", "--version"} & set(words):
+        app.help_print(words)
+        return _fail("error: give a command", 2)
+    try:
+        function(*bound.args, **bound.kwargs)
+    except KeyboardInterrupt:
+        return _fail("stopped" + (f". {row.if_stopped}" if row and row.if_stopped else ""), 130)
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        if os.environ.get("NEURALCOLLAPSE_DEBUG"):
+            raise
+        return _fail(f"error: {failure(error, leaf)}", 1)
+    return 0
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"neuralcollapse: {message}", file=sys.stderr)
+    return code

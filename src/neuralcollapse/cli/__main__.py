@@ -1,0 +1,5 @@
+"""``python -m neuralcollapse.cli`` is ``neuralcollapse``."""
+
+from neuralcollapse.cli import main
+
+main()

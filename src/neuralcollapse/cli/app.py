@@ -1,0 +1,78 @@
+"""The parser, built from the table of commands."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+
+from cyclopts import App, Group, Parameter
+
+from neuralcollapse import __version__
+from neuralcollapse.cli.commands import COMMANDS, GROUPS, Command
+from neuralcollapse.cli.config_file import read_config
+from neuralcollapse.cli.help_page import HelpPage
+from neuralcollapse.train.config import whole_numbers
+
+DESCRIPTION = """Measure, induce and explain neural collapse in deep networks.
+
+For example:
+  neuralcollapse train                        train on handwritten digits until the network collapses
+  neuralcollapse report runs/RUN              draw one page that shows it
+  neuralcollapse measure --run runs/RUN       measure its last checkpoint
+  neuralcollapse measure --features F.npz     measure features you have stored
+  neuralcollapse savings resnet50             see what a fixed head and smaller features save
+  neuralcollapse ufm solve                    find the theory's global minimum, certified
+  neuralcollapse reproduce all --scale smoke  repeat every figure of the paper in miniature
+  neuralcollapse COMMAND --help               read everything about a command"""
+
+EXIT_CODES = """Exit codes:
+  0    success
+  1    the command was understood, and failed: the last line says why
+  2    the command line was not understood: the last line says why
+  130  stopped by Ctrl-C
+  141  the reader of a pipe closed it, as in neuralcollapse ... | head"""
+
+
+def build_app() -> App:
+    """The parser of the whole command line. No command's module is imported yet."""
+    app = App(
+        name="neuralcollapse",
+        help=DESCRIPTION,
+        version=__version__,
+        help_format="plaintext",
+        help_formatter=HelpPage(),
+        help_epilogue=EXIT_CODES,
+        group_parameters=Group("Options", sort_key=8),
+        config=(read_config, whole_numbers),
+        default_parameter=Parameter(negative_iterable=(), json_list=False, json_dict=False),
+    )
+    groups = {
+        name: App(name=name, help=summary, sort_key=_place(name), help_epilogue="") for name, summary in GROUPS.items()
+    }
+    for group in groups.values():
+        app.command(group)
+    for command in COMMANDS:
+        parent, _, name = command.name.rpartition(" ")
+        (groups[parent] if parent else app).command(
+            f"neuralcollapse.cli.{command.home}", name=name, help=command.summary, sort_key=_place(command.name)
+        )
+    return app
+
+
+def chosen(app: App, tokens: Sequence[str]) -> tuple[App, Command | None]:
+    """The parser of the command that these words name, its whole docstring as help; and its row of the table."""
+    path, _, _ = app.parse_commands(tokens)
+    names = [name for name in path if not name.startswith("-")]
+    leaf = app
+    for name in names:
+        leaf = leaf[name]
+    row = next((command for command in COMMANDS if command.name == " ".join(names)), None)
+    if row is not None and leaf.default_command is not None:
+        leaf.help = (inspect.getdoc(leaf.default_command) or "").partition("\nArgs:")[0]
+        leaf.help_epilogue = "Each flag --x has an opposite, --no-x."
+    return leaf, row
+
+
+def _place(name: str) -> int:
+    """Commands are listed in the order of the table."""
+    return next(place for place, command in enumerate(COMMANDS) if command.name.startswith(name))

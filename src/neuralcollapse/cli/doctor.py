@@ -1,0 +1,110 @@
+"""``neuralcollapse doctor``."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from neuralcollapse import __version__
+
+EXTRAS = {
+    "hf": ("datasets", "timm", "transformers", "accelerate"),
+    "ray": ("ray",),
+    "tensorboard": ("tensorboard",),
+    "wandb": ("wandb",),
+    "figures": ("kaleido",),
+}
+"""Extra -> the distributions it brings, as pyproject.toml has them."""
+
+_CORE = ("torch", "torchvision", "lightning", "torchmetrics", "numpy", "scipy", "plotly")
+_DATA = {"mnist": "MNIST/raw", "fashion-mnist": "FashionMNIST/raw", "cifar10": "cifar-10-batches-py",
+         "cifar100": "cifar-100-python"}  # fmt: skip
+
+
+def doctor(*, data_root: Path | None = None) -> None:
+    """Show what this machine has: versions, devices, extras, data sets and a browser.
+
+    For example:
+      neuralcollapse doctor
+      neuralcollapse doctor --data-root ~/data
+
+    Args:
+        data_root: Folder of torchvision's data sets. By default $NEURALCOLLAPSE_DATA, or data.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(ratio=1)
+    root = data_root or Path(os.environ.get("NEURALCOLLAPSE_DATA", "data"))
+    for name, found in (*_versions(), *_devices(), *_extras(), *_data(root.expanduser()), ("browser", _browser())):
+        table.add_row(name, found)
+    Console(highlight=False, markup=False).print(table)
+
+
+def _versions() -> Iterator[tuple[str, str]]:
+    yield "neuralcollapse", f"{__version__} in {Path(__file__).parents[1]}"
+    yield "python", f"{platform.python_version()} in {sys.prefix}"
+    yield "system", platform.platform()
+    for name in _CORE:
+        yield name, _version(name) or "missing: pip install ."
+
+
+def _devices() -> Iterator[tuple[str, str]]:
+    try:
+        import torch
+    except ImportError as error:
+        yield "devices", f"torch cannot be imported: {error}"
+        return
+    threads = f"{torch.get_num_threads()} threads on {os.cpu_count()} cores"
+    if not torch.accelerator.is_available():
+        yield "devices", f"CPU only, {threads}"
+        return
+    kind = str(torch.accelerator.current_accelerator())
+    names = [_name(kind, index) for index in range(torch.accelerator.device_count())]
+    yield "devices", f"{', '.join(names)}; CPU, {threads}"
+
+
+def _name(kind: str, index: int) -> str:
+    import torch
+
+    describe = getattr(getattr(torch, kind.partition(":")[0], None), "get_device_name", None)
+    return f"{kind}:{index} {describe(index)}" if describe else f"{kind}:{index}"
+
+
+def _extras() -> Iterator[tuple[str, str]]:
+    for extra, names in EXTRAS.items():
+        versions = {name: _version(name) for name in names}
+        missing = [name for name, version in versions.items() if version is None]
+        have = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
+        lack = f"without {', '.join(missing)}: pip install '.[{extra}]'" if missing else ""
+        yield f"extra {extra}", "; ".join(part for part in (have, lack) if part)
+
+
+def _data(root: Path) -> Iterator[tuple[str, str]]:
+    yield "data digits", "embedded"
+    for name, folder in _DATA.items():
+        place = root / folder
+        yield (
+            f"data {name}",
+            f"{place}" if place.is_dir() else f"not in {root}; downloaded when used, if there is a network",
+        )
+
+
+def _browser() -> str:
+    names = ("chromium", "chromium-browser", "google-chrome", "firefox")
+    found = next((path for name in names if (path := shutil.which(name))), None)
+    return found or "none found: any browser opens the reports, only this project's own tests need chromium here"
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None

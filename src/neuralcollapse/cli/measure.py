@@ -1,0 +1,204 @@
+"""``neuralcollapse measure``."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Group, Parameter
+
+from neuralcollapse.cli.models import check_file, file_and_function, user_model
+from neuralcollapse.cli.options import numbers, words, writable, write_json
+from neuralcollapse.names import check_dataset, check_model
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from neuralcollapse.measurement import CollapseReport
+    from neuralcollapse.train.datasets import ImageData
+    from neuralcollapse.train.module import ImageNetwork
+
+_WHAT = Parameter(group=Group("What to measure (choose one)", sort_key=1))
+_MODEL = Parameter(group=Group("For --model", sort_key=2))
+_HOW = Parameter(group=Group("How to measure", sort_key=3))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choices:
+    """What to measure, and how."""
+
+    run: Annotated[str | None, _WHAT] = None
+    """Run folder made by neuralcollapse train: its last checkpoint on its training data."""
+    features: Annotated[str | None, _WHAT] = None
+    """File of features you have stored, .safetensors or .npz, with arrays features (N, d) and labels (N,), and
+    weight (K, d) and bias (K,) if you have them."""
+    model: Annotated[str | None, _WHAT] = None
+    """A model, to be measured on --data: mlp, convnet, resnet18, resnet50, torchvision:NAME, timm:NAME, or
+    FILE.py:FUNCTION for a function of yours that returns a torch module."""
+    checkpoint: Annotated[str | None, _MODEL] = None
+    """Weights of --model: .ckpt, .pt or .safetensors."""
+    data: Annotated[str | None, _MODEL] = None
+    """Data set, as train --dataset names it."""
+    samples_per_class: Annotated[int | None, _MODEL] = None
+    """Measure on the first n samples of each class."""
+    image_size: Annotated[int | None, _MODEL] = None
+    """Side to which images are resized."""
+    mean: Annotated[str, _MODEL] = ""
+    """Channel means that the model was trained with, on a scale from 0 to 1: 0.485,0.456,0.406. By default those in
+    the checkpoint of a run, otherwise those of the images."""
+    std: Annotated[str, _MODEL] = ""
+    """Channel standard deviations, likewise: 0.229,0.224,0.225."""
+    data_root: Annotated[str | None, _HOW] = None
+    """Folder of torchvision's data sets."""
+    classifier: Annotated[str | None, _HOW] = None
+    """Name of the classifier layer, if it is not found on its own."""
+    layers: Annotated[str, _HOW] = ""
+    """Inner layers to measure too: layer3,layer4."""
+    allow_missing: Annotated[bool, _HOW] = False
+    """Measure although some classes have no samples."""
+    json: Annotated[Path | None, _HOW] = None
+    """Write the numbers to this file as well."""
+
+
+_OF_A_MODEL = ("checkpoint", "data", "samples_per_class", "image_size", "mean", "std")
+_IGNORED_BY = {
+    "model": (),
+    "run": _OF_A_MODEL,
+    "features": (*_OF_A_MODEL, "data_root", "classifier", "layers"),
+}
+
+
+def measure(*, choices: Annotated[Choices, Parameter(name="*")] = Choices()) -> None:
+    """Measure neural collapse: of a run, of a model over a data set, or of stored features.
+
+    Prints NC1 to NC4 and the related measures, each with what it is at collapse.
+
+    For example:
+      neuralcollapse measure --run runs/digits-mlp-sgd-seed0
+      neuralcollapse measure --features features.npz --json numbers.json
+      neuralcollapse measure --model my_model.py:build --checkpoint weights.pt --data imagefolder:photos
+      neuralcollapse measure --model torchvision:resnet18 --data cifar10 --layers layer3,layer4
+    """
+    given = [name for name in _IGNORED_BY if getattr(choices, name)]
+    if len(given) != 1:
+        raise ValueError(f"give one of --run, --features and --model, not {' and '.join(given) or 'none'}")
+    ignored = [f"--{name.replace('_', '-')}" for name in _IGNORED_BY[given[0]] if getattr(choices, name)]
+    if ignored:
+        raise ValueError(f"{', '.join(ignored)}: --{given[0]} would ignore that, leave it out")
+    if choices.model:
+        _check_names(choices)
+    json = writable(choices.json, "--json")
+    from rich.console import Console
+
+    if choices.features:
+        found, table = _measure_features(choices)
+    else:
+        report = _measure_network(choices)
+        found, table = report.to_dict(), report.table()
+    Console().print(table)
+    write_json(json, found)
+
+
+def _check_names(choices: Choices) -> None:
+    """Before torch is loaded."""
+    if not choices.data:
+        raise ValueError("--model needs --data: the data set to measure on")
+    check_dataset(choices.data)
+    own = file_and_function(str(choices.model))
+    if own is None:
+        check_model(str(choices.model))
+    else:
+        check_file(own[0])
+
+
+def _measure_features(choices: Choices) -> tuple[dict[str, float | None], Any]:
+    from rich.table import Table
+
+    from neuralcollapse import measure_features
+    from neuralcollapse.measurement import load_embeddings
+
+    stored = load_embeddings(str(choices.features))
+    metrics = measure_features(
+        stored["features"],
+        stored["labels"],
+        stored.get("weight"),
+        stored.get("bias"),
+        allow_missing=choices.allow_missing,
+    )
+    table = Table("measure", "value", title=f"{choices.features}: {len(stored['labels']):,} samples")
+    for name, value in metrics.to_dict().items():
+        if value is not None:
+            table.add_row(name, f"{value:.4g}")
+    return metrics.to_dict(), table
+
+
+def _measure_network(choices: Choices) -> CollapseReport:
+    import torch
+
+    from neuralcollapse import measure
+    from neuralcollapse.train import load_run
+    from neuralcollapse.train.datasets import eval_loader
+
+    if choices.run:
+        run = load_run(choices.run, data_root=choices.data_root)
+        network, data = run.network, run.data
+    else:
+        network, data = _build(choices)
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return measure(
+        network,
+        eval_loader(data.train),
+        classifier=choices.classifier and _inside(choices.classifier),
+        layers=[_inside(name) for name in words(choices.layers)],
+        device=accelerator,
+        allow_missing=choices.allow_missing,
+    )
+
+
+def _inside(name: str) -> str:
+    """A layer's name in the whole network, whether it was given so (as reports print it) or as the model has it."""
+    return name if name.startswith("backbone.") else f"backbone.{name}"
+
+
+def _build(choices: Choices) -> tuple[ImageNetwork, ImageData]:
+    from neuralcollapse.train.config import TrainConfig
+    from neuralcollapse.train.datasets import load_images
+    from neuralcollapse.train.module import ImageNetwork, build_network, check_fit
+    from neuralcollapse.train.run import load_weights
+
+    model, dataset = str(choices.model), str(choices.data)
+    data = load_images(
+        dataset,
+        choices.data_root or "data",
+        samples_per_class=choices.samples_per_class,
+        image_size=choices.image_size,
+    )
+    own = file_and_function(model)
+    if own:
+        backbone = user_model(*own)
+        network = ImageNetwork(backbone, *data.channel_moments(), _channels(backbone, data.image_shape[0]))
+        check_fit(network, data, model)
+    else:
+        network = build_network(TrainConfig(dataset=dataset, model=model), data)
+    if choices.checkpoint:
+        load_weights(network, choices.checkpoint)
+    else:
+        print("neuralcollapse: no --checkpoint: the weights are as the model starts with", file=sys.stderr)
+    if choices.mean or choices.std:
+        network.normalise(
+            *(
+                numbers(getattr(choices, name), f"--{name}", "0.5, or 0.485,0.456,0.406", float)
+                for name in ("mean", "std")
+            )
+        )
+    return network, data
+
+
+def _channels(backbone: nn.Module, of_images: int) -> int:
+    """As many as the images have; where they are grey, as many as the model's first convolution takes."""
+    from torch import nn
+
+    first = next((layer.in_channels for layer in backbone.modules() if isinstance(layer, nn.Conv2d)), of_images)
+    return first if of_images == 1 else of_images

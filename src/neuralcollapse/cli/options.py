@@ -1,0 +1,74 @@
+"""What the options of several commands share."""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+from pathlib import Path
+from typing import Any, TypeVar
+
+Number = TypeVar("Number", int, float)
+
+
+def words(text: str) -> list[str]:
+    """The words of an option that takes several, between commas."""
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def numbers(text: str, option: str, example: str, kind: type[Number]) -> list[Number]:
+    """The numbers of an option that takes several, between commas.
+
+    Raises:
+        ValueError: if one is not a number of this kind, or there is none.
+    """
+    try:
+        found = [kind(word) for word in words(text)]
+    except ValueError as error:
+        raise ValueError(f"{option} {text}: give {example}") from error
+    if not found:
+        raise ValueError(f"{option} is missing: give {example}")
+    return found
+
+
+def writable(path: str | Path | None, option: str, *, folder: bool = False) -> Path | None:
+    """The path, once it is sure that a file (or a folder) can be written there; missing parents are made.
+
+    Called before the work, so that hours of it are not lost for want of a place to put them.
+
+    Raises:
+        OSError: naming the option, the path and the reason.
+    """
+    if path is None:
+        return None
+    place = Path(path)
+    parent = place if folder else place.parent
+    try:
+        if not folder and place.is_dir():
+            raise IsADirectoryError("it is a folder, give a file")
+        if place.is_file() and not folder:
+            place.open("ab").close()
+        parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=parent).close()
+    except OSError as error:
+        raise OSError(f"{option} {path} cannot be written: {error.strerror or error}") from error
+    return place
+
+
+def write_json(path: Path | None, numbers: Any) -> None:
+    """Write numbers as JSON that every reader accepts: a number that is not finite becomes null."""
+    if path is not None:
+        path.write_text(json.dumps(finite(numbers), indent=1, allow_nan=False) + "\n")
+
+
+def finite(value: Any) -> Any:
+    """The value, with null for each number that JSON cannot hold.
+
+    >>> finite({"nc1": float("nan"), "nc2": [1.0, float("inf")]})
+    {'nc1': None, 'nc2': [1.0, None]}
+    """
+    if isinstance(value, dict):
+        return {key: finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,60 @@
+"""``neuralcollapse report``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from neuralcollapse.cli.options import numbers, writable
+
+
+def report(
+    runs: Annotated[list[Path], Parameter(negative=())],
+    /,
+    *,
+    output: Path | None = None,
+    classes: str = "0,1,2,3",
+    figures: Path | None = None,
+    format: Literal["svg", "png"] = "svg",
+) -> None:
+    """Draw one or more runs as one self-contained HTML page, and as figures if you like.
+
+    The page works offline and shows the measures over the epochs and the class means in space. Several runs are
+    drawn over each other.
+
+    For example:
+      neuralcollapse report runs/digits-mlp-sgd-seed0
+      neuralcollapse report runs/mnist-* --output comparison.html
+      neuralcollapse report runs/digits-mlp-sgd-seed0 --figures figures
+      neuralcollapse report runs/digits-mlp-sgd-seed0 --figures figures --format png   # pip install '.[figures]'
+
+    Args:
+        runs: Run folders made by neuralcollapse train.
+        output: The page. By default report.html in the run, and comparison.html beside several runs.
+        classes: Two to four classes to show in space.
+        figures: Folder for figures as well.
+        format: File format of the figures.
+    """
+    shown = numbers(classes, "--classes", "class numbers such as 0,1,2,3", int)
+    for run in runs:
+        if not (run / "config.yaml").is_file():
+            raise FileNotFoundError(f"no configuration at {run / 'config.yaml'}: is its folder a run?")
+    page = writable(output or _default_page(runs), "--output")
+    writable(figures, "--figures", folder=True)
+    from neuralcollapse.report import write_figures, write_report
+
+    assert page is not None
+    print(f"Report: {write_report(runs, page, classes=shown)}")
+    if figures:
+        for path in write_figures(runs, figures, classes=shown, format=format):
+            print(f"Figure: {path}")
+
+
+def _default_page(runs: list[Path]) -> Path:
+    """A page of several runs stays out of the folder of each."""
+    if len(runs) == 1:
+        return runs[0] / "report.html"
+    return Path(os.path.commonpath([run.absolute().parent for run in runs])) / "comparison.html"

@@ -1,0 +1,196 @@
+"""``neuralcollapse reproduce``."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Group, Parameter
+
+from neuralcollapse.cli.options import numbers, words, writable
+from neuralcollapse.names import check_dataset
+
+if TYPE_CHECKING:
+    from neuralcollapse.paper.judgement import Judgement
+    from neuralcollapse.paper.outcome import Outcome
+    from neuralcollapse.paper.sweep import Job
+
+_DATA = Parameter(group=Group("Data", sort_key=1))
+_RUNS = Parameter(group=Group("Runs", sort_key=2))
+_PAGE = Parameter(group=Group("Result", sort_key=3))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choices:
+    """How to run and draw."""
+
+    scale: Annotated[Literal["smoke", "reduced", "narrow", "full"], _RUNS] = "reduced"
+    """How much of the paper's protocol is run: smoke takes embedded data, reduced takes 100 images per class of MNIST
+    and CIFAR-10, narrow takes every image and epoch with narrow networks, full is the paper's."""
+    output: Annotated[Path | None, _PAGE] = None
+    """Folder of runs and gallery. By default runs/paper-SCALE."""
+    data_root: Annotated[str, _DATA] = "data"
+    """Folder of torchvision's data sets."""
+    mnist: Annotated[str, _DATA] = "mnist"
+    """Where MNIST comes from, as train --dataset names it."""
+    cifar10: Annotated[str, _DATA] = "cifar10"
+    """Where CIFAR-10 comes from, such as hf:FOLDER."""
+    seeds: Annotated[str, _RUNS] = ""
+    """Seeds of every run, such as 0,1,2. By default the scale's own."""
+    engine: Annotated[Literal["local", "ray"], _RUNS] = "local"
+    """Run in processes of this machine, or on Ray."""
+    workers: Annotated[int, _RUNS] = 1
+    """Number of runs at a time."""
+    address: Annotated[str | None, _RUNS] = None
+    """Address of a Ray cluster. By default Ray starts on this machine."""
+    retries: Annotated[int, _RUNS] = 1
+    """Further attempts for a run whose process dies."""
+    list: Annotated[bool, _RUNS] = False
+    """Only list the runs, how far each is, and its command."""
+    draw: Annotated[bool, _RUNS] = False
+    """Train nothing: judge and draw what is there."""
+    static: Annotated[bool, _PAGE] = False
+    """Draw SVG figures instead of interactive ones, for a small page."""
+
+
+def reproduce(
+    figures: Annotated[list[str], Parameter(negative=())],
+    /,
+    *,
+    choices: Annotated[Choices, Parameter(name="*")] = Choices(),
+) -> None:
+    """Repeat the paper's figures and tables: train what is missing, judge each claim, draw a gallery.
+
+    Interrupt it any time; run the same command again to continue. Finished runs are never run again.
+
+    For example:
+      neuralcollapse reproduce all --scale smoke                # every figure in miniature: about three minutes
+      neuralcollapse reproduce figure5 --scale reduced --list   # what would run, how far it is, each command
+      neuralcollapse reproduce figure5 --scale reduced          # real data, 100 images per class: hours on two cores
+      neuralcollapse reproduce figure3 --scale narrow           # every image: one or two core-hours per run
+      neuralcollapse reproduce all --scale full --engine ray    # the paper's protocol: pip install '.[ray]'
+
+    Args:
+        figures: What to repeat: figure3, figure4, figure5, figure6, figure7, savings, or all.
+    """
+    check_dataset(choices.mnist)
+    check_dataset(choices.cifar10)
+    output = choices.output or Path(f"runs/paper-{choices.scale}")
+    if not choices.list:
+        writable(output, "--output", folder=True)
+    from neuralcollapse.paper.experiments import FIGURES
+    from neuralcollapse.paper.reproduce import plan
+    from neuralcollapse.paper.sweep import check_folders
+
+    names = [name for given in figures for name in words(given)]
+    planned = plan(
+        [*FIGURES] if "all" in names else [*dict.fromkeys(names)],
+        choices.scale,
+        output=output,
+        data_root=choices.data_root,
+        seeds=numbers(choices.seeds, "--seeds", "0,1,2", int) if choices.seeds else (),
+        sources={"mnist": choices.mnist, "cifar10": choices.cifar10},
+    )
+    runs = [*{run.experiment.name: run for group in planned.values() for run in group}.values()]
+    check_folders(runs)
+    if choices.list:
+        for run in runs:
+            print(f"# {run.experiment.name}: epoch {run.epoch} of {run.config.epochs}\n{run.command}")
+        return
+    failed = [] if choices.draw else _sweep(runs, choices)
+    from neuralcollapse.paper.gallery import write_gallery
+
+    # A second look: the runs are further than when they were planned.
+    planned = {name: [dataclasses.replace(run) for run in group] for name, group in planned.items()}
+    judged = write_gallery(output, choices.scale, planned, static=choices.static)
+    _print_verdicts(judged)
+    print(f"\nGallery: {output / 'gallery.html'}")
+    if failed:
+        listed = "\n".join(f"  {job.name}: {job.error or 'not begun'}" for job in failed)
+        raise ChildProcessError(
+            f"{len(failed)} of {len(runs)} runs are not finished:\n{listed}\n"
+            "What is finished is kept: the same command runs only what is not"
+        )
+
+
+def _sweep(runs: Sequence[Outcome], choices: Choices) -> list[Job]:
+    from neuralcollapse.paper.sweep import State, sweep
+
+    with _watching(sys.stderr.isatty()) as watch:
+        jobs = sweep(
+            runs,
+            engine=choices.engine,
+            workers=choices.workers,
+            address=choices.address,
+            retries=choices.retries,
+            watch=watch,
+        )
+    return [job for job in jobs if job.state is not State.FINISHED]
+
+
+@contextlib.contextmanager
+def _watching(terminal: bool) -> Iterator[Callable[[Sequence[Job]], None]]:
+    """On a terminal a live table of the runs, otherwise a line for each change."""
+    from rich.console import Console
+
+    console = Console(stderr=True, highlight=False, soft_wrap=not terminal)
+    if terminal:
+        from rich.live import Live
+
+        with Live(console=console, auto_refresh=False) as live:
+            yield lambda jobs: live.update(_table(jobs, console.height - 7), refresh=True)
+        return
+    known: dict[str, str] = {}
+
+    def print_changes(jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            said = f"{job.state}{f', attempt {job.attempts}' if job.attempts > 1 else ''}"
+            if known.get(job.name, "waiting") != said:
+                known[job.name] = said
+                done = sum(other.state == "finished" for other in jobs)
+                error = f": {job.error}" if job.error else ""
+                console.print(f"[{done}/{len(jobs)}] {job.name} {said}{error}", markup=False)
+
+    yield print_changes
+
+
+_COLOURS = {"running": "cyan", "failed": "red", "waiting": "default", "finished": "green"}
+"""In the order in which they matter, where the terminal has not room for all."""
+
+
+def _table(jobs: Sequence[Job], room: int) -> Any:
+    from rich.table import Table
+
+    done = sum(job.state == "finished" for job in jobs)
+    table = Table("run", "state", "epoch", "minutes", "attempts", "error", caption=f"{done} of {len(jobs)} finished")
+    shown = jobs if len(jobs) <= room else sorted(jobs, key=lambda job: list(_COLOURS).index(job.state))
+    for job in shown[: max(room, 1)]:
+        config, seconds = job.outcome.config, job.seconds
+        if job.state == "running":
+            seconds += time.monotonic() - job.started
+        table.add_row(
+            job.name,
+            f"[{_COLOURS[job.state]}]{job.state}",
+            f"{config.epochs if job.state == 'finished' else job.outcome.epoch}/{config.epochs}",
+            f"{seconds / 60:.1f}" if seconds else "",
+            str(job.attempts or ""),
+            job.error[:60],
+        )
+    return table
+
+
+def _print_verdicts(judged: Mapping[str, list[Judgement]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("figure", "the paper's claim", "verdict")
+    for name, group in judged.items():
+        for one in group:
+            table.add_row(name, one.claim.text, one.verdict)
+    Console().print(table)

@@ -1,0 +1,1 @@
+"""``neuralcollapse ufm``: the commands of the unconstrained feature model."""

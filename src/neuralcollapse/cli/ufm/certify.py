@@ -1,0 +1,40 @@
+"""``neuralcollapse ufm certify``."""
+
+from __future__ import annotations
+
+from neuralcollapse.cli.ufm.problem import DecayOptions, Decays
+
+
+def certify(
+    point: str,
+    /,
+    *,
+    decays: DecayOptions = Decays(),  # noqa: B008  (it is frozen)
+) -> None:
+    """Judge a point: how far is it from optimal? The bound comes with a proof.
+
+    For example:
+      neuralcollapse ufm solve --output point.npz && neuralcollapse ufm certify point.npz
+      neuralcollapse ufm certify point.npz --lambda-w 0.001
+
+    Args:
+        point: File of the point, .npz or .safetensors, with W (K, d), H (d, N), b (K,) and labels (N,).
+    """
+    import numpy as np
+
+    from neuralcollapse.measurement.embeddings import load_tensors
+    from neuralcollapse.ufm import UFM, Point
+
+    arrays = {name: tensor.numpy() for name, tensor in load_tensors(point, ("W", "H", "b", "labels")).items()}
+    labels = arrays["labels"]
+    num_classes, feature_dim = arrays["W"].shape
+    if labels.ndim != 1 or labels.min() < 0 or labels.max() >= num_classes:
+        raise ValueError(f"{point}: labels must be {num_classes} classes from 0, in one dimension")
+    order = np.argsort(labels, kind="stable")
+    counts = np.bincount(labels.astype(int), minlength=num_classes)
+    problem = UFM(num_classes, counts.tolist(), feature_dim, **decays.lambdas())
+    if arrays["H"].shape != (feature_dim, len(labels)):
+        raise ValueError(f"{point}: H has shape {arrays['H'].shape}, expected ({feature_dim}, {len(labels)})")
+    weight, features, bias = (arrays[name].astype(float) for name in ("W", "H", "b"))
+    print(problem)
+    print(problem.certify(Point(weight, features[:, order], bias)))

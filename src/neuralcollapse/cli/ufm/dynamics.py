@@ -1,0 +1,47 @@
+"""``neuralcollapse ufm dynamics``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from neuralcollapse.cli.options import words, writable
+from neuralcollapse.cli.ufm.problem import Problem, ProblemOptions
+
+
+def dynamics(
+    *,
+    choices: ProblemOptions = Problem(),  # noqa: B008  (it is frozen)
+    methods: str = "",
+    random_starts: int = 2,
+    seed: int = 0,
+    output: Path = Path("dynamics.html"),
+) -> None:
+    """Run every optimizer from random starts and from beside each saddle, and draw all of them collapse.
+
+    For example:
+      neuralcollapse ufm dynamics
+      neuralcollapse ufm dynamics --num-classes 3 --methods gradient,newton --random-starts 4
+
+    Args:
+        methods: Some of gradient,sgd,adam,lbfgs,newton. By default all.
+        random_starts: Random starts, besides one start beside each saddle.
+        seed: Seed of the random starts.
+        output: The page.
+    """
+    path = writable(output, "--output")
+    assert path is not None
+    from rich.console import Console
+    from rich.progress import track
+
+    from neuralcollapse.report.dynamics import dynamics as trace
+    from neuralcollapse.report.page import write_page
+
+    problem = choices.make()
+    console = Console(stderr=True)
+    runs = trace(problem, methods=words(methods) or None, random_starts=random_starts, seed=seed)
+    histories = list(track(runs, "Optimizing", console=console, transient=True, disable=not console.is_terminal))
+    for history in histories:
+        last = {name: values[-1] for name, values in history.metrics.items()}
+        measures = "  ".join(f"{name.upper()} {last[name]:.1e}" for name in ("nc1", "nc2", "nc3"))
+        print(f"{history.name:<28} {last['iteration']:>6.0f} iterations  gap {last['gap']:.1e}  {measures}")
+    print(f"Report: {write_page(histories, path)}")

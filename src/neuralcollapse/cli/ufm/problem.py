@@ -1,0 +1,65 @@
+"""The options that state a problem."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Group, Parameter
+
+from neuralcollapse.cli.options import numbers
+
+if TYPE_CHECKING:
+    from neuralcollapse.ufm import UFM
+
+_PROBLEM = Parameter(group=Group("Problem", sort_key=1))
+_DECAYS = Parameter(group=Group("Weight decay", sort_key=2))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decays:
+    """The weight decays of the objective."""
+
+    lambda_w: Annotated[float, _DECAYS] = 5e-3
+    """Weight decay of the classifier."""
+    lambda_h: Annotated[float, _DECAYS] = 1e-3
+    """Weight decay of the features."""
+    lambda_b: Annotated[float, _DECAYS] = 1e-2
+    """Weight decay of the bias."""
+
+    def lambdas(self) -> dict[str, float]:
+        """The decays by name."""
+        return {"lambda_w": self.lambda_w, "lambda_h": self.lambda_h, "lambda_b": self.lambda_b}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem(Decays):
+    """Classes, samples, dimension and decays."""
+
+    num_classes: Annotated[int, _PROBLEM] = 4
+    """Number of classes, K."""
+    samples_per_class: Annotated[str, _PROBLEM] = "5"
+    """Samples per class, n, or one number for each class: 9,1,4,2."""
+    feature_dim: Annotated[int | None, _PROBLEM] = None
+    """Dimension of the features, d. By default K."""
+
+    def make(self) -> UFM:
+        """The problem.
+
+        Raises:
+            ValueError: naming the option that is out of range.
+        """
+        counts = numbers(self.samples_per_class, "--samples-per-class", "5, or 9,1,4,2", int)
+        from neuralcollapse.ufm import UFM
+
+        return UFM(
+            self.num_classes,
+            counts[0] if len(counts) == 1 else counts,
+            self.num_classes if self.feature_dim is None else self.feature_dim,
+            **self.lambdas(),
+        )
+
+
+DecayOptions = Annotated[Decays, Parameter(name="*")]
+ProblemOptions = Annotated[Problem, Parameter(name="*")]
+"""The type of a command's parameter that takes all of these options."""
