@@ -178,7 +178,7 @@ class TestErrors:
                 ["train", "--learning-rate", "1e30"],
                 "the training diverged in epoch 1: its loss is nan. Lower the learn",
             ),
-            (["train", "--optimizer", "lbfgs", "--devices", "2"], "runs on devices=1"),
+            (["train", "--optimizer", "lbfgs", "--devices", "2"], "runs on --devices=1"),
             (["measure"], "give one of --run, --features and --model"),
             (["measure", "--run", "absent"], "no configuration at absent/config.yaml"),
             (["measure", "--features", "absent.npz"], "no file of tensors at absent.npz"),

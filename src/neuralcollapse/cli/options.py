@@ -8,6 +8,8 @@ import tempfile
 from pathlib import Path
 from typing import Any, TypeVar
 
+from neuralcollapse.files import write_text
+
 Number = TypeVar("Number", int, float)
 
 
@@ -42,6 +44,8 @@ def writable(path: str | Path | None, option: str, *, folder: bool = False) -> P
     if path is None:
         return None
     place = Path(path)
+    if place.exists() and not place.is_file() and not place.is_dir():  # /dev/stdout, a pipe
+        return place
     parent = place if folder else place.parent
     try:
         if not folder and place.is_dir():
@@ -58,7 +62,7 @@ def writable(path: str | Path | None, option: str, *, folder: bool = False) -> P
 def write_json(path: Path | None, numbers: Any) -> None:
     """Write numbers as JSON that every reader accepts: a number that is not finite becomes null."""
     if path is not None:
-        path.write_text(json.dumps(finite(numbers), indent=1, allow_nan=False) + "\n")
+        write_text(path, json.dumps(finite(numbers), indent=1, allow_nan=False) + "\n")
 
 
 def finite(value: Any) -> Any:
