@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
+from neuralcollapse.measurement.run_folder import write_metrics
 from neuralcollapse.paper.experiments import Experiment
 from neuralcollapse.paper.outcome import Outcome
 from neuralcollapse.train.config import TrainConfig
-from neuralcollapse.train.record import write_metrics
 
 START = {
     "nc1": 10.0, "nc2": 1.0, "nc3": 1.0, "nc4": 1.0, "nc4_relative": 1.0, "train_accuracy": 0.1, "test_accuracy": 0.1,

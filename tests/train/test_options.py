@@ -8,11 +8,11 @@ import torch
 import torchvision
 from torch import nn
 
+from neuralcollapse.measurement.run_folder import read_metrics
 from neuralcollapse.nn import build_backbone
 from neuralcollapse.train.config import TrainConfig
 from neuralcollapse.train.datasets import load_images
 from neuralcollapse.train.module import ClassifierModule, build_network
-from neuralcollapse.train.record import read_metrics
 
 
 def test_random_labels_are_balanced_and_independent_of_the_images():

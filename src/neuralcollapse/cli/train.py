@@ -43,8 +43,8 @@ def train(
         _print_config(choices, resolved)
         return
     writable(resolved.output, "--output", folder=True)
+    from neuralcollapse.measurement.run_folder import read_metrics
     from neuralcollapse.train import train as train_run
-    from neuralcollapse.train.record import read_metrics
     from neuralcollapse.train.run import is_first
 
     folder = train_run(choices)

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from neuralcollapse.measurement.run_folder import read_metrics
 from neuralcollapse.paper.experiments import Experiment
 from neuralcollapse.train.config import TrainConfig
-from neuralcollapse.train.record import read_metrics
 
 DATA = "DATA"
 """What stands in printed commands for the folder of the data sets."""

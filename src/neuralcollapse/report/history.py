@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
+from neuralcollapse.measurement.run_folder import read_metrics, read_snapshot, snapshots
 from neuralcollapse.train.config import TrainConfig
-from neuralcollapse.train.record import read_metrics, snapshots
 
 _MOST_FRAMES = 60
 _MOST_CLASSES = 20
@@ -76,10 +74,7 @@ def read_history(folder: Path, classes: Sequence[int] = (0, 1, 2, 3)) -> History
     frames = []
     chosen: tuple[int, ...] = ()
     for epoch, path in _thinned(files):
-        try:
-            snapshot = load_file(path)
-        except SafetensorError as error:
-            raise ValueError(f"{path} is damaged: {error}") from error
+        snapshot = {name: tensor.numpy() for name, tensor in read_snapshot(path).items()}
         if not chosen:
             chosen = _chosen(classes, snapshot)
         frames.append(frame_of(epoch, snapshot, chosen))
@@ -117,7 +112,7 @@ def _chosen(classes: Sequence[int], snapshot: dict[str, np.ndarray]) -> tuple[in
 
 
 def frame_of(epoch: int, snapshot: dict[str, np.ndarray], chosen: tuple[int, ...]) -> Frame:
-    """The geometry of a snapshot as :func:`neuralcollapse.train.record.save_snapshot` writes it."""
+    """The geometry of a snapshot as :func:`neuralcollapse.measurement.run_folder.write_snapshot` writes it."""
     weight = snapshot["weight"].astype(float)
     means = snapshot["class_means"].astype(float) - snapshot["global_mean"].astype(float)
     few = slice(0, _MOST_CLASSES)

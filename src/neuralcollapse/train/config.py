@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from cyclopts import ArgumentCollection, CoercionError, Group, Parameter, Token
 
+from neuralcollapse import files
+
 if TYPE_CHECKING:
     from cyclopts import App
 
@@ -186,10 +188,10 @@ class TrainConfig:
         return config
 
     def save(self, path: str | Path) -> None:
-        """Write config.yaml."""
+        """Write config.yaml in one step."""
         import yaml
 
-        Path(path).write_text(yaml.safe_dump(self.to_dict(), sort_keys=False))
+        files.write_text(path, yaml.safe_dump(self.to_dict(), sort_keys=False))
 
 
 def _from_fields(*, config: Annotated[TrainConfig, Parameter(name="*")] = TrainConfig()) -> TrainConfig:

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import csv
 import math
-import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
 from rich.console import Console
-from safetensors.torch import save_file
-from torch import Tensor
 from torchmetrics.classification import MulticlassAccuracy
 
 from neuralcollapse.measurement import CollapseReport
 from neuralcollapse.measurement.model import affine, broadcast_buffers
+from neuralcollapse.measurement.run_folder import (
+    append_metrics,
+    read_metrics,
+    snapshot_of,
+    write_metrics,
+    write_snapshot,
+)
 from neuralcollapse.train.callback import SHOWN, NeuralCollapseCallback
-
-_SHOWN_CLASSES = 10
-_SHOWN_SAMPLES = 20
 
 
 class RunRecorder(NeuralCollapseCallback):
@@ -86,7 +85,7 @@ class RunRecorder(NeuralCollapseCallback):
         }
         if report is not None:
             weight, bias = affine(pl_module.get_submodule(report.classifier))
-            save_snapshot(self.folder, epoch, report, weight, bias)
+            write_snapshot(self.folder, epoch, snapshot_of(report, weight, bias))
             row |= report.to_dict()
         append_metrics(self.folder, row)
         if not self.quiet and report is not None:
@@ -108,71 +107,3 @@ class RunRecorder(NeuralCollapseCallback):
             counted.update(pl_module(pixels), labels)
         pl_module.train(training)
         return float(counted.compute())
-
-
-def save_snapshot(folder: Path, epoch: int, report: CollapseReport, weight: Tensor, bias: Tensor) -> None:
-    """Classifier and class means of an epoch, and where a few samples lie among the means (kilobytes).
-
-    ``sample_products`` (S, M) are inner products of centred features with the centred means of the first
-    M <= 10 classes, from which any projection onto the span of these means follows.
-    """
-    statistics = report.statistics
-    tensors = {
-        "weight": weight,
-        "bias": bias,
-        "class_means": statistics.means,
-        "global_mean": statistics.balanced_mean,
-    }
-    if report.features is not None and report.labels is not None:
-        shown = min(_SHOWN_CLASSES, statistics.num_classes)
-        rows = torch.cat([(report.labels == label).nonzero().flatten()[:_SHOWN_SAMPLES] for label in range(shown)])
-        centre = statistics.balanced_mean.cpu()
-        centred_means = statistics.means[:shown].cpu() - centre
-        tensors["sample_products"] = (report.features[rows].double() - centre) @ centred_means.T
-        tensors["sample_labels"] = report.labels[rows]
-    single = {
-        name: (tensor.float() if tensor.is_floating_point() else tensor.to(torch.int32)).cpu().contiguous()
-        for name, tensor in tensors.items()
-    }
-    path = folder / "snapshots" / f"epoch-{epoch:04d}.safetensors"
-    path.parent.mkdir(exist_ok=True)
-    save_file(single, path)
-
-
-def snapshots(folder: Path) -> Iterator[tuple[int, Path]]:
-    """(epoch, file) of each snapshot of a run, in order."""
-    for path in sorted((folder / "snapshots").glob("epoch-*.safetensors")):
-        yield int(path.stem.rpartition("-")[2]), path
-
-
-def read_metrics(folder: Path) -> list[dict[str, str]]:
-    """Rows of a run's metrics.csv; a last line cut short by a crash is left out."""
-    path = folder / "metrics.csv"
-    if not path.is_file():
-        return []
-    with path.open(newline="") as file:
-        return [row for row in csv.DictReader(file) if None not in row.values()]
-
-
-def write_metrics(folder: Path, rows: list[dict[str, str]]) -> None:
-    """Replace metrics.csv in one step."""
-    partial = folder / "metrics.csv.part"
-    with partial.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    os.replace(partial, folder / "metrics.csv")
-
-
-def append_metrics(folder: Path, row: dict[str, Any]) -> None:
-    """Add a row, on disk before this returns."""
-    path = folder / "metrics.csv"
-    present = read_metrics(folder)
-    fields = list(present[0]) if present else list(row)
-    with path.open("a" if present else "w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=fields)
-        if not present:
-            writer.writeheader()
-        writer.writerow(row)
-        file.flush()
-        os.fsync(file.fileno())
