@@ -59,8 +59,8 @@ def test_a_last_line_cut_anywhere_is_left_out(tmp_path: Path, cut: int) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("epoch,nc1,nc3,nc4\n0,1,1,1\n", "lacks the column nc2"),
-        ("epoch,train_loss\n0,1\n", "lacks the columns nc1, nc2, nc3, nc4"),
+        ("epoch,nc2,nc3,nc4\n0,1,1,1\n", "lacks the column nc1"),
+        ("seconds,train_loss\n0,1\n", "lacks the columns epoch, nc1"),
         ("<script>alert(1)</script>," + HEADER + "\n", "no name of a column"),
         ('"epo""ch",' + HEADER + "\n", "no name of a column"),
         (HEADER + ",nc1\n", "appears twice"),
@@ -82,6 +82,11 @@ def test_damage_is_named(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message) as caught:
         read_metrics(written(tmp_path, text))
     assert "metrics.csv" in str(caught.value)
+
+
+def test_a_reader_names_the_columns_it_needs(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="lacks the column test_accuracy"):
+        read_metrics(written(tmp_path, "\n".join(LINES)), ("epoch", "nc1", "test_accuracy"))
 
 
 def test_bytes_that_are_no_text(tmp_path: Path) -> None:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from neuralcollapse.measurement.run_folder import write_metrics
 from neuralcollapse.paper.claims import judge
 from neuralcollapse.paper.experiments import Experiment
 from neuralcollapse.paper.judgement import Finding
 from neuralcollapse.paper.outcome import Outcome
 from neuralcollapse.train.config import TrainConfig
-from neuralcollapse.train.record import write_metrics
 from tests.paper.runs import written
 
 CONFIG = TrainConfig(epochs=10)

@@ -29,7 +29,6 @@ METRICS = "metrics.csv"
 CONFIG = "config.yaml"
 SNAPSHOTS = "snapshots"
 
-_REQUIRED = ("epoch", "nc1", "nc2", "nc3", "nc4")
 _COLUMN = re.compile(r"[A-Za-z_][\w .:/+%-]*", re.ASCII)
 _GEOMETRY = ("weight", "bias", "class_means", "global_mean")
 _SHOWN_CLASSES = 10
@@ -39,10 +38,14 @@ _SHOWN_SAMPLES = 20
 # ---- metrics.csv -----------------------------------------------------------------------------------
 
 
-def read_metrics(folder: str | Path) -> list[dict[str, str]]:
+def read_metrics(folder: str | Path, columns: Sequence[str] = ("epoch", "nc1")) -> list[dict[str, str]]:
     """Rows of a run's metrics.csv, as text; no rows where there is no file yet.
 
     A last line without its line break was cut short by a crash, and is left out.
+
+    Args:
+        folder: of the run.
+        columns: that the reader needs.
 
     Raises:
         ValueError: if a column is missing, a header or a cell is damaged, or the epochs do not increase.
@@ -67,7 +70,7 @@ def read_metrics(folder: str | Path) -> list[dict[str, str]]:
         header, *lines = csv.reader(io.StringIO(whole, newline=""), strict=True)
     except csv.Error as error:
         raise ValueError(f"{path} is damaged: {error}") from error
-    _check_header(path, header)
+    _check_header(path, header, columns)
     rows = [_row(path, number, header, cells) for number, cells in enumerate(lines, 2)]
     epochs = [int(row["epoch"]) for row in rows]
     for before, after in itertools.pairwise(epochs):
@@ -76,11 +79,11 @@ def read_metrics(folder: str | Path) -> list[dict[str, str]]:
     return rows
 
 
-def _check_header(path: Path, header: Sequence[str]) -> None:
+def _check_header(path: Path, header: Sequence[str], needed: Sequence[str]) -> None:
     for name in header:
         if not _COLUMN.fullmatch(name):
             raise ValueError(f"{path} is damaged: its header has {name[:80]!r}, which is no name of a column")
-    missing = [name for name in _REQUIRED if name not in header]
+    missing = [name for name in needed if name not in header]
     if missing:
         raise ValueError(f"{path} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}")
     if len(set(header)) < len(header):
@@ -91,9 +94,8 @@ def _row(path: Path, number: int, header: Sequence[str], cells: Sequence[str]) -
     if len(cells) != len(header):
         raise ValueError(f"{path} is damaged: line {number} has {len(cells)} cells for {len(header)} columns")
     for name, cell in zip(header, cells, strict=True):
-        if not (
-            cell.isascii() and cell.isdigit() and len(cell) < 10 if name == "epoch" else not cell or _is_number(cell)
-        ):
+        whole = cell.isascii() and cell.isdigit() and len(cell) < 10
+        if not (whole if name == "epoch" else not cell or _is_number(cell)):
             raise ValueError(f"{path} is damaged: line {number} has {name}={cell[:80]!r}, which is no number")
     return dict(zip(header, cells, strict=True))
 

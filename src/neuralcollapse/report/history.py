@@ -62,7 +62,7 @@ def read_history(folder: Path, classes: Sequence[int] = (0, 1, 2, 3)) -> History
         ValueError: if nothing is measured yet, a file is damaged, or a class is not among those sampled.
     """
     config = TrainConfig.load(folder / "config.yaml")
-    rows = [row for row in read_metrics(folder) if row.get("nc1")]
+    rows = [row for row in read_metrics(folder, ("epoch", "nc1", "nc2", "nc3", "nc4")) if row.get("nc1")]
     if not rows:
         raise ValueError(f"{folder} has no measured epoch yet: there is nothing to draw")
     try:
