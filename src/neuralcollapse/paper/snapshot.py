@@ -7,10 +7,8 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
-from neuralcollapse.train.record import snapshots
+from neuralcollapse.measurement.run_folder import read_snapshot, snapshots
 
 
 @dataclass(frozen=True)
@@ -40,13 +38,10 @@ class Snapshot:
         """From ``snapshots/epoch-NNNN.safetensors`` of a run.
 
         Raises:
-            ValueError: if the file is damaged or lacks a tensor.
+            ValueError: if the file is damaged.
         """
-        try:
-            held = load_file(path)
-            parts = [held[name] for name in ("weight", "bias", "class_means", "global_mean")]
-        except (SafetensorError, KeyError) as error:
-            raise ValueError(f"{path} is no snapshot of a run: {error}") from error
+        held = read_snapshot(path)
+        parts = [held[name].numpy() for name in ("weight", "bias", "class_means", "global_mean")]
         return cls.of(int(path.stem.rpartition("-")[2]), *parts)
 
 
