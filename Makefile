@@ -2,17 +2,20 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test test-all lint bench clean
 
 help:  ## list the commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: .venv/core  ## train on handwritten digits until the network collapses, print a table, write a page
 	rm -rf runs/demo
 	$(BIN)/neuralcollapse train --output runs/demo
 
-test: lint  ## lint and run all tests
+test: lint  ## lint and run the tests
 	$(BIN)/python -m pytest -n auto --dist worksteal
+
+test-all: lint  ## lint and run all tests, the exhaustive ones too
+	$(BIN)/python -m pytest -n auto --dist worksteal -m ""
 
 lint: .venv/dev  ## ruff, mypy, import contracts
 	$(BIN)/ruff check .

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from neuralcollapse.ufm import UFM, Point
+from neuralcollapse.ufm.losses import Loss
 
 
 def make(k: int, n: int | list[int], d: int, w: float = 5e-3, h: float = 1e-3, b: float = 0.0) -> UFM:
@@ -26,13 +27,33 @@ CASES = {
 }
 
 
+def torch_loss(loss: Loss, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Losses of columns by torch's own functions."""
+    log_p = torch.log_softmax(logits, 0)
+    match loss.name:
+        case "mse":
+            return (logits - targets).square().sum(0) / 2
+        case "binary_cross_entropy":
+            entries = torch.nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+            return entries.sum(0)
+        case "focal":
+            own = (targets * log_p).sum(0)
+            return -((1 - own.exp()) ** loss.gamma) * own
+        case "label_smoothing":
+            return -(((1 - loss.alpha) * targets + loss.alpha / len(targets)) * log_p).sum(0)
+        case _:
+            return -(targets * log_p).sum(0)
+
+
 def torch_objective(problem: UFM, vector: torch.Tensor) -> torch.Tensor:
-    """Value of f by torch's cross-entropy."""
+    """Value of f by torch, over all samples."""
     k, d, n = problem.num_classes, problem.feature_dim, problem.total
     weight, features, bias = vector.split([k * d, d * n, k])
     labels = torch.repeat_interleave(torch.arange(k), torch.tensor(problem.class_counts))
+    targets = torch.eye(k, dtype=vector.dtype)[:, labels]
     weight, features = weight.reshape(k, d), features.reshape(d, n)
-    loss = torch.nn.functional.cross_entropy((weight @ features).T + bias, labels)
+    bias = bias if problem.bias else 0 * bias
+    loss = torch_loss(problem.loss, weight @ features + bias[:, None], targets).sum() / n
     decay = problem.lambda_w * weight.square().sum() + problem.lambda_h * features.square().sum()
     return loss + (decay + problem.lambda_b * bias.square().sum()) / 2
 

@@ -11,7 +11,7 @@ from scipy.sparse.linalg import eigsh
 
 from neuralcollapse import measure_features
 from neuralcollapse.ufm import Verdict
-from neuralcollapse.ufm.certificate import lower_bound
+from neuralcollapse.ufm.bound import lower_bound
 from tests.ufm.cases import CASES, convex_optimum, make, near
 
 DECAYS = [(1e-6, 1e-6, 3), (5e-4, 1e-4, 10), (1e-2, 1e-3, 100), (0.1, 0.1, 5), (1.0, 1.0, 2), (1e-3, 1e-6, 7)]
@@ -53,7 +53,7 @@ def test_a_large_problem_answers_at_once() -> None:
     assert solution.certificate.gradient_norm < 1e-12
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     name=st.sampled_from(sorted(CASES)),
     log_scale=st.floats(-3, 2.5),
@@ -74,10 +74,11 @@ def test_no_point_lies_below_a_bound(name: str, log_scale: float, seed: int, aro
 BEST: dict = {}
 
 
-def test_ten_thousand_random_points_have_no_negative_gap() -> None:
+@pytest.mark.parametrize("points", [300, pytest.param(10_000, marks=pytest.mark.exhaustive)])
+def test_random_points_have_no_negative_gap(points: int) -> None:
     names = sorted(CASES)
     rng = np.random.default_rng(0)
-    for index in range(10_000):
+    for index in range(points):
         problem = CASES[names[index % len(names)]]
         point = problem.random_point(rng, scale=10 ** rng.uniform(-2, 1.5))
         assert problem.objective(point) - lower_bound(problem, point) >= 0

@@ -11,7 +11,6 @@ from plotly.offline import get_plotlyjs
 from plotly.subplots import make_subplots
 
 from neuralcollapse.ufm import UFM, CriticalPoint, Point, Verdict
-from neuralcollapse.ufm.saddles import dense_hessian
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ def landscape_slice(problem: UFM, saddle: CriticalPoint, *, points: int = 61) ->
     along, across = np.linspace(-0.4, 1.4, points), np.linspace(-0.9, 0.9, points)
     values = np.array([[model.objective(model.point(start + x * first + y * second)) for x in along] for y in across])
     steps = np.linspace(0, 1, 21)
-    spectrum = np.stack([np.linalg.eigvalsh(dense_hessian(model, model.point(start + t * first))) for t in steps])
+    spectrum = np.stack([np.linalg.eigvalsh(model.dense_hessian(model.point(start + t * first))) for t in steps])
     return Slice(saddle, along, across, values, steps, spectrum)
 
 

@@ -1,7 +1,4 @@
-"""A proof of how far a point is from optimal, and the way down where it is a strict saddle.
-
-The convex program (37) of Zhu et al. bounds f from below; its Fenchel dual gives a bound anyone can check.
-"""
+"""A proof of how far a point is from optimal, and the way down where it is a strict saddle."""
 
 from __future__ import annotations
 
@@ -11,13 +8,15 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
-from scipy.special import entr
 
-from neuralcollapse.ufm.problem import UFM, Point
+from neuralcollapse.ufm.bound import lower_bound, top_residual
+from neuralcollapse.ufm.problem import UFM
+from neuralcollapse.ufm.solution import TOLERANCE, Point
 
-_CRITICAL = 1e-7
-"""Gradient norm under which a point counts as critical."""
+_CRITICAL = 1e-6
+"""Gradient, relative to the terms that cancel in it, under which a point counts as critical."""
+_LEAST_EXCESS = 1e-10
+"""Share by which ||G||₂ must exceed τ to be told from rounding."""
 
 
 class Verdict(enum.Enum):
@@ -27,14 +26,17 @@ class Verdict(enum.Enum):
     SADDLE = "strict saddle"
     NOT_CRITICAL = "not critical"
     NOT_TIGHT = "relaxation not tight"
+    NO_CERTIFICATE = "no certificate exists"
 
 
 _MEANING = {
     Verdict.OPTIMAL: "no point has a value lower by more than the gap",
     Verdict.SADDLE: "critical, and a direction of negative curvature leads down",
     Verdict.NOT_CRITICAL: "the gradient is not zero: follow it",
-    Verdict.NOT_TIGHT: "critical, with no null direction to leave by: the feature dimension may be too small for "
-    "the convex bound to be reached",
+    Verdict.NOT_TIGHT: "critical, but optimality cannot be certified: no unused direction of feature space leads down, "
+    "and the convex bound lies below (out of reach where feature_dim is below num_classes - 1)",
+    Verdict.NO_CERTIFICATE: "critical, and nothing leads down along an unused direction; the loss is not convex in the "
+    "logits, so that no bound can prove more",
 }
 
 
@@ -44,14 +46,15 @@ class Certificate:
 
     value: float
     """f at the point."""
-    lower_bound: float
-    """D: f is nowhere smaller."""
-    gap: float
+    lower_bound: float | None
+    """f is nowhere smaller; None for a loss that is not convex."""
+    gap: float | None
     """value - lower_bound."""
     residual_ratio: float
-    """||G||₂/τ, G = (P - Y)/N: a critical point with at most 1 is a global minimum (Lemma C.4)."""
+    """||G||₂/τ, G the loss's gradient over logits: for a convex loss a critical point with at most 1 is a global
+    minimum (Lemma C.4)."""
     gradient_norm: float
-    """Norm of the gradient of f."""
+    """Norm of the gradient of f, over all samples."""
     verdict: Verdict
     """What follows."""
     curvature: float | None
@@ -82,107 +85,74 @@ class Direction:
         return self.curvature / self.step.norm() ** 2
 
 
-def certify(problem: UFM, point: Point, *, tol: float = 1e-6) -> Certificate:
-    """Bound from below what any point can reach, and judge this one.
+def certify(problem: UFM, point: Point, *, tol: float = TOLERANCE, known_bound: float = 0.0) -> Certificate:
+    """Bound from below what any point can reach, and judge this one. All arithmetic is in float64.
 
     Args:
         problem: the model.
         point: any point of it.
-        tol: gap up to which the point is called globally optimal.
+        tol: gap, as a share of the value, up to which the point is called globally optimal.
+        known_bound: a lower bound of f known from elsewhere; the better of the two counts.
 
     Raises:
-        ValueError: if the point does not fit the model or is not finite.
+        ValueError: if the point does not fit the model, is not finite or so large that f overflows, or ``tol`` is not
+            a positive number below 1.
     """
+    check_tolerance(tol)
     problem.check(point)
-    value = problem.objective(point)
-    bound = lower_bound(problem, point)
-    gradient = problem.gradient(point)
-    # In the model by class a gradient stands for all samples of the class: its norm is over all of them.
-    gradient_norm = Point(gradient.W, gradient.H / np.sqrt(problem.weights), gradient.b).norm()
-    norm = _top_residual(problem, point)[0]
-    gap = value - bound
+    with np.errstate(over="ignore", invalid="ignore"):
+        value, gradient = problem.value_and_gradient(point)
+        gradient_norm, critical = _gradient_size(problem, point, gradient)
+    if not (math.isfinite(value) and math.isfinite(gradient_norm)):
+        raise ValueError("f overflows at this point: its entries are too large for float64")
+    bound = max(lower_bound(problem, point), known_bound) if problem.loss.convex else None
+    gap = None if bound is None else value - bound
+    norm = top_residual(problem, point)[0]
     curvature = None
-    if gap <= tol:
+    if gap is not None and gap <= tol * value:
         verdict = Verdict.OPTIMAL
-    elif gradient_norm > _CRITICAL:
+    elif not critical:
         verdict = Verdict.NOT_CRITICAL
-    elif norm > problem.tau and _null_vector(problem, point) is not None:
+    elif norm > problem.tau * (1 + max(tol, _LEAST_EXCESS)) and _leaves_room(problem, point):
         verdict, curvature = Verdict.SADDLE, -2 * (norm - problem.tau)
     else:
-        verdict = Verdict.NOT_TIGHT
+        verdict = Verdict.NO_CERTIFICATE if gap is None else Verdict.NOT_TIGHT
     return Certificate(value, bound, gap, norm / problem.tau, gradient_norm, verdict, curvature)
 
 
-def lower_bound(problem: UFM, point: Point) -> float:
-    """D of the dual of program (37), from the point's predictions: f is nowhere smaller.
+def check_tolerance(tol: float) -> None:
+    """Refuse what is no relative tolerance.
 
-    P' = (1-s) Y + s P with s = min(1, τ/||G||₂) is feasible for the dual, and
-    D = mean entropy(P') - ||s G 1||²/(2 λb). Without bias decay G 1 = 0 is needed, so the bias is first put
-    at its exact minimiser.
+    Raises:
+        ValueError: if ``tol`` is not a positive number below 1.
     """
-    if problem.lambda_b == 0:
-        bias = best_bias(problem, point)
-        if bias is None:
-            return 0.0  # s = 0: cross-entropies are never negative
-        point = Point(point.W, point.H, bias)
-    norm = _top_residual(problem, point)[0]
-    share = min(1.0, problem.tau / norm) if norm > 0 else 1.0
-    total, row_sums = 0.0, np.zeros(problem.num_classes)
-    for part, softmax, _ in problem.blocks(point):
-        labels, columns = problem.labels[part], np.arange(softmax.shape[1])
-        mixed = share * softmax
-        mixed[labels, columns] += 1 - share
-        total += float(problem.weights[part] @ entr(mixed).sum(0))
-        softmax[labels, columns] -= 1
-        row_sums += softmax @ problem.weights[part]
-    bound = total / problem.total
-    if problem.lambda_b > 0:
-        bound -= float(((share * row_sums / problem.total) ** 2).sum()) / (2 * problem.lambda_b)
-    return max(bound, 0.0)
+    if not tol > 0:
+        raise ValueError(f"tol={tol} must be positive")
+    if not tol < 1:
+        raise ValueError(f"tol={tol} must be below 1: it is the gap as a share of the value")
 
 
-def best_bias(problem: UFM, point: Point) -> Float[np.ndarray, "K"] | None:
-    """The bias that minimises the loss for fixed W and H, by K-dimensional Newton; None where it is out of reach.
+def _gradient_size(problem: UFM, point: Point, gradient: Point) -> tuple[float, bool]:
+    """The gradient's norm over all samples, and whether it is zero beside the terms that cancel in it.
 
-    At the minimiser the predictions of each class add up to its samples. Rounds of matrix scaling come
-    first: they are slower, but converge from anywhere.
+    The comparison is made where both decays are τ, so that it does not depend on how W and H share their product.
     """
-    bias = point.b.astype(float)
-    wanted = problem.class_counts / problem.total
-    loss, found, hessian = _bias_terms(problem, point, bias)
-    for iteration in range(100):
-        residual = found - wanted
-        if np.abs(residual).max() < 1e-15:
-            break
-        if iteration < 5:
-            candidate = bias + np.log(wanted) - np.log(np.maximum(found, 1e-300))
-            terms = _bias_terms(problem, point, candidate)
-        else:
-            step = -np.linalg.lstsq(hessian + 1 / problem.num_classes, residual, rcond=None)[0]
-            size = 1.0
-            while True:
-                candidate = bias + size * step
-                terms = _bias_terms(problem, point, candidate)
-                if terms[0] <= loss + 1e-4 * size * float(residual @ step) + 1e-16 or size < 1e-6:
-                    break
-                size /= 2
-            if np.abs(terms[1] - wanted).max() >= np.abs(residual).max() and np.abs(residual).max() < 1e-13:
-                break  # rounding is all that is left
-        bias = candidate
-        loss, found, hessian = terms
-    return bias if np.abs(found - wanted).max() < 1e-12 else None
+    ratio = balance_ratio(problem)
+    roots = np.sqrt(problem.weights)
+    weight, features, bias = gradient.W, gradient.H / roots, gradient.b
+    if problem.nonnegative:  # at the edge only a pull inwards counts
+        features = np.where(point.H > 0, features, np.minimum(features, 0))
+    norm = Point(weight, features, bias).norm()
+    balanced = Point(weight * ratio, features / ratio, bias).norm()
+    size = max(1.0, Point(point.W / ratio, ratio * point.H * roots, 0 * bias).norm())
+    residual = top_residual(problem, point)[0]
+    scale = problem.tau * size + problem.lambda_b * float(np.linalg.norm(point.b))
+    return norm, bool(balanced <= _CRITICAL * scale + 1e3 * np.finfo(float).eps * residual * size)
 
 
-def _bias_terms(problem: UFM, point: Point, bias: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-    """Loss, mean prediction and Hessian with respect to the bias."""
-    k = problem.num_classes
-    loss, mean, second = 0.0, np.zeros(k), np.zeros((k, k))
-    for part, softmax, entropy in problem.blocks(Point(point.W, point.H, bias)):
-        weights = problem.weights[part] / problem.total
-        loss += float(weights @ entropy)
-        mean += softmax @ weights
-        second += (softmax * weights) @ softmax.T
-    return loss, mean, np.diag(mean) - second
+def balance_ratio(problem: UFM) -> float:
+    """(λH/λW)^¼: dividing W and multiplying H by it makes both decays τ."""
+    return math.sqrt(math.sqrt(problem.lambda_h) / math.sqrt(problem.lambda_w))
 
 
 def descent_direction(problem: UFM, point: Point) -> Direction:
@@ -192,12 +162,14 @@ def descent_direction(problem: UFM, point: Point) -> Direction:
     curvature exactly -2(||G||₂ - τ).
 
     Raises:
-        ValueError: if ||G||₂ <= τ (then a critical point is a global minimum), or no direction of feature
-            space is unused by W and H.
+        ValueError: if ||G||₂ <= τ (then a critical point is a global minimum), no direction of feature
+            space is unused by W and H, or features are nonnegative.
     """
     problem.check(point)
-    norm, left = _top_residual(problem, point)
-    if norm <= problem.tau:
+    if problem.nonnegative:
+        raise ValueError("the theorem's direction makes features negative, which this model does not allow")
+    norm, left = top_residual(problem, point)
+    if norm <= problem.tau * (1 + _LEAST_EXCESS):
         raise ValueError(f"||G||₂/τ = {norm / problem.tau:.6g} is at most 1: a critical point here is a global minimum")
     null = _null_vector(problem, point)
     if null is None:
@@ -208,23 +180,19 @@ def descent_direction(problem: UFM, point: Point) -> Direction:
     right = np.empty(len(problem.labels))
     for part, residual in problem.residuals(point):
         right[part] = left @ residual / norm
-    scale = (problem.lambda_h / problem.lambda_w) ** 0.25
+    scale = balance_ratio(problem)
     step = Point(scale * np.outer(left, null), -np.outer(null, right) / scale, np.zeros(problem.num_classes))
     return Direction(step, -2 * (norm - problem.tau))
 
 
-def _top_residual(problem: UFM, point: Point) -> tuple[float, np.ndarray]:
-    """Largest singular value of G over all samples, and its left singular vector, through the K x K Gram matrix."""
-    gram = np.zeros((problem.num_classes, problem.num_classes))
-    for part, residual in problem.residuals(point):
-        gram += (residual * problem.weights[part]) @ residual.T
-    values, vectors = np.linalg.eigh(gram)
-    return math.sqrt(max(values[-1], 0.0)), vectors[:, -1]
+def _leaves_room(problem: UFM, point: Point) -> bool:
+    """Whether Theorem 3.2's direction exists: it makes features negative along an unused direction."""
+    return not problem.nonnegative and _null_vector(problem, point) is not None
 
 
 def _null_vector(problem: UFM, point: Point) -> np.ndarray | None:
     """A unit vector of feature space that neither W nor H uses, or None."""
-    used = problem.lambda_w * point.W.T @ point.W + problem.lambda_h * (problem.weights * point.H) @ point.H.T
-    values, vectors = np.linalg.eigh(used)
-    scale = max(float(values[-1]), problem.tau * 1e-8)
-    return vectors[:, 0] if values[0] <= 1e-12 * scale else None
+    ratio = balance_ratio(problem)
+    weight, features = point.W / ratio, ratio * point.H * np.sqrt(problem.weights)
+    values, vectors = np.linalg.eigh(weight.T @ weight + features @ features.T)
+    return vectors[:, 0] if values[0] <= 1e-12 * max(float(values[-1]), 1e-8) else None

@@ -15,7 +15,6 @@ from scipy.optimize import least_squares, minimize
 
 from neuralcollapse.ufm.certificate import Verdict, certify
 from neuralcollapse.ufm.problem import UFM
-from neuralcollapse.ufm.saddles import dense_hessian
 from neuralcollapse.ufm.solvers import value_and_gradient_of
 
 
@@ -28,7 +27,7 @@ class Finding:
     """global, strict saddle, counterexample, or undecided (curvature or gradient too near zero to tell)."""
     full_rank: bool
     """Whether W has rank K: there Theorem 3.2's argument has nothing to say."""
-    gap: float
+    gap: float | None
     least_eigenvalue: float
     gradient_norm: float
 
@@ -112,7 +111,7 @@ def _polish(problem: UFM, start: np.ndarray, descent: int) -> Finding | None:
     result = least_squares(
         lambda x: value_and_gradient_of(model)(x)[1],
         start,
-        jac=lambda x: dense_hessian(model, model.point(x)),
+        jac=lambda x: model.dense_hessian(model.point(x)),
         method="trf",
         xtol=1e-15,
         ftol=1e-15,
@@ -123,7 +122,7 @@ def _polish(problem: UFM, start: np.ndarray, descent: int) -> Finding | None:
     certificate = certify(model, point, tol=1e-9)
     if certificate.gradient_norm > 1e-9:
         return None
-    least = float(np.linalg.eigvalsh(dense_hessian(model, point))[0])
+    least = float(np.linalg.eigvalsh(model.dense_hessian(point))[0])
     singular = np.linalg.svd(point.W, compute_uv=False)
     full_rank = bool(singular[-1] > 1e-6 * max(singular[0], 1e-6))
     if certificate.verdict is Verdict.OPTIMAL:
@@ -132,5 +131,9 @@ def _polish(problem: UFM, start: np.ndarray, descent: int) -> Finding | None:
         kind = "strict saddle"
     else:
         # Without negative curvature and far from the bound: what the conjecture forbids.
-        kind = "counterexample" if certificate.gap > 1e-6 and certificate.residual_ratio > 1 + 1e-6 else "undecided"
+        kind = (
+            "counterexample"
+            if certificate.gap is not None and certificate.gap > 1e-6 and certificate.residual_ratio > 1 + 1e-6
+            else "undecided"
+        )
     return Finding(problem, kind, full_rank, certificate.gap, least, certificate.gradient_norm)

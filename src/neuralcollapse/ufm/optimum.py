@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from neuralcollapse.geometry import simplex_etf
-from neuralcollapse.ufm.problem import UFM, Point
-from neuralcollapse.ufm.solvers import Solution, Stop
+from neuralcollapse.ufm.problem import UFM
+from neuralcollapse.ufm.solution import Point, Solution, Stop
 
 
 def optimal_value(problem: UFM) -> tuple[float, float]:

@@ -1,16 +1,18 @@
 r"""The unconstrained feature model: objective, gradient and Hessian in closed form.
 
-Zhu et al. (NeurIPS 2021), equation (4): with free features H and one-hot labels,
+Zhu et al. (NeurIPS 2021), equation (4), for any loss: with free features H and one-hot targets,
 
-.. math:: f(W, H, b) = \frac1N \sum_i CE(W h_i + b, y_i)
+.. math:: f(W, H, b) = \frac1N \sum_i \ell(W h_i + b, y_i)
           + \frac{λ_W}2 \|W\|^2 + \frac{λ_H}2 \|H\|^2 + \frac{λ_b}2 \|b\|^2.
 """
 
 from __future__ import annotations
 
+import copy
 import math
+import operator
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -18,38 +20,19 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.sparse.linalg import LinearOperator
 
+from neuralcollapse.ufm.losses import Loss, resolve_loss
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from neuralcollapse.ufm.certificate import Certificate, Direction
     from neuralcollapse.ufm.saddles import CriticalPoint
-    from neuralcollapse.ufm.solvers import Solution
+    from neuralcollapse.ufm.solution import Point, Solution
 
-_BLOCK = 1 << 16
-"""Columns of logits held at once."""
-
-
-@dataclass(frozen=True)
-class Point:
-    """A point of the model: classifier W (K, d), features H (d, M), bias b (K,). Columns class by class."""
-
-    W: Float[np.ndarray, "K d"]
-    H: Float[np.ndarray, "d M"]
-    b: Float[np.ndarray, "K"]
-
-    def to_vector(self) -> Float[np.ndarray, "size"]:
-        """W, H and b one after the other, in rows."""
-        return np.concatenate([self.W.ravel(), self.H.ravel(), self.b])
-
-    def __add__(self, other: Point) -> Point:
-        return Point(self.W + other.W, self.H + other.H, self.b + other.b)
-
-    def __rmul__(self, factor: float) -> Point:
-        return Point(factor * self.W, factor * self.H, factor * self.b)
-
-    def norm(self) -> float:
-        """Euclidean norm over all entries."""
-        return math.sqrt(float((self.W**2).sum() + (self.H**2).sum() + (self.b**2).sum()))
+_BLOCK = 1 << 20
+"""Entries of logits held at once."""
+_MOST_SAMPLES = 1 << 30
+"""Samples up to which each can have a column of its own."""
 
 
 class UFM:
@@ -57,11 +40,15 @@ class UFM:
 
     Args:
         num_classes: K, at least 2.
-        samples_per_class: n, or one positive number a class.
+        samples_per_class: n, or one positive number per class.
         feature_dim: d, at least 1.
         lambda_w: weight decay of the classifier, positive.
         lambda_h: weight decay of the features, positive.
         lambda_b: weight decay of the bias, zero or positive.
+        loss: ``cross_entropy``, ``label_smoothing``, ``focal``, ``mse`` or ``binary_cross_entropy``, or an object of
+            :mod:`neuralcollapse.ufm.losses`, such as ``Focal(3.0)``.
+        bias: whether there is a bias at all.
+        nonnegative: whether features must be nonnegative, as after a ReLU.
 
     Raises:
         ValueError: naming the argument, its value and the constraint.
@@ -81,39 +68,54 @@ class UFM:
         lambda_w: float,
         lambda_h: float,
         lambda_b: float = 0.0,
+        loss: str | Loss = "cross_entropy",
+        bias: bool = True,
+        nonnegative: bool = False,
     ) -> None:
-        counts = np.asarray(samples_per_class)
-        if num_classes < 2:
-            raise ValueError(f"num_classes={num_classes} must be at least 2")
-        if counts.ndim > 1 or (counts.ndim == 1 and len(counts) != num_classes):
-            raise ValueError(f"samples_per_class has shape {counts.shape}: give one number, or {num_classes}")
-        if not np.issubdtype(counts.dtype, np.integer) or (counts < 1).any():
-            raise ValueError(f"samples_per_class={samples_per_class} must be positive whole numbers")
-        if feature_dim < 1:
-            raise ValueError(f"feature_dim={feature_dim} must be at least 1")
-        for name, value in (("lambda_w", lambda_w), ("lambda_h", lambda_h)):
-            if not (value > 0 and math.isfinite(value)):
-                raise ValueError(f"{name}={value} must be positive and finite: without it there is no minimiser")
-        if not (lambda_b >= 0 and math.isfinite(lambda_b)):
-            raise ValueError(f"lambda_b={lambda_b} must be zero or positive, and finite")
-        self.num_classes = num_classes
-        self.feature_dim = feature_dim
-        self.lambda_w, self.lambda_h, self.lambda_b = float(lambda_w), float(lambda_h), float(lambda_b)
-        self.class_counts: Int[np.ndarray, "K"] = np.broadcast_to(counts, num_classes).astype(np.int64)
+        self.num_classes = _whole("num_classes", num_classes, least=2)
+        self.feature_dim = _whole("feature_dim", feature_dim, least=1)
+        self.class_counts: Int[np.ndarray, "K"] = _counts(samples_per_class, self.num_classes)
         self.total = int(self.class_counts.sum())
-        # Each column of H stands for so many equal samples of its class.
-        self.labels: Int[np.ndarray, "M"] = np.repeat(np.arange(num_classes), self.class_counts)
-        self.weights: Float[np.ndarray, "M"] = np.ones(self.total)
+        self.lambda_w, self.lambda_h = _positive("lambda_w", lambda_w), _positive("lambda_h", lambda_h)
+        if not (lambda_b >= 0 and math.isfinite(lambda_b)):
+            raise ValueError(f"lambda_b={lambda_b} must be zero or positive, and finite (bias=False leaves it out)")
+        self.lambda_b = float(lambda_b)
+        self.loss = resolve_loss(loss)
+        self.bias, self.nonnegative = bool(bias), bool(nonnegative)
+
+    def replace(self, **changes: Any) -> UFM:
+        """The same model with some arguments changed, such as ``feature_dim=5``."""
+        names = ("num_classes", "feature_dim", "lambda_w", "lambda_h", "lambda_b", "loss", "bias", "nonnegative")
+        arguments = {name: getattr(self, name) for name in names}
+        return UFM(**{**arguments, "samples_per_class": self.class_counts.tolist(), **changes})
+
+    @cached_property
+    def labels(self) -> Int[np.ndarray, "M"]:
+        """The class of each column of H.
+
+        Raises:
+            ValueError: if there are too many samples for a column each.
+        """
+        if self.total > _MOST_SAMPLES:
+            raise ValueError(
+                f"{self.total} samples are too many for one feature each: work with `by_class`, where one feature "
+                "stands for all samples of a class"
+            )
+        return np.repeat(np.arange(self.num_classes), self.class_counts)
+
+    @cached_property
+    def weights(self) -> Float[np.ndarray, "M"]:
+        """How many equal samples of its class each column of H stands for."""
+        return np.ones(len(self.labels))
 
     @cached_property
     def by_class(self) -> UFM:
-        """The same objective with one feature a class, which stands for all samples of the class.
+        """The same objective with one feature per class, which stands for all samples of the class.
 
-        For fixed W and b, f is strictly convex in each feature and alike for all of a class. So averaging
-        features within classes never raises f, and all critical points lie in this smaller model.
+        For fixed W and b, f is strictly convex in each feature and alike for all of a class, if the loss is convex. So
+        averaging features within classes never raises f, and all critical points lie in this smaller model.
         """
-        model = UFM.__new__(UFM)
-        model.__dict__.update({name: value for name, value in self.__dict__.items() if name != "by_class"})
+        model = copy.copy(self)
         model.labels = np.arange(self.num_classes)
         model.weights = self.class_counts.astype(float)
         return model
@@ -121,7 +123,7 @@ class UFM:
     @property
     def tau(self) -> float:
         """τ = sqrt(λW λH): the threshold of the optimality test (Lemma C.4)."""
-        return math.sqrt(self.lambda_w * self.lambda_h)
+        return math.sqrt(self.lambda_w) * math.sqrt(self.lambda_h)
 
     @property
     def balanced(self) -> bool:
@@ -132,32 +134,36 @@ class UFM:
 
     def point(self, vector: Float[np.ndarray, "size"]) -> Point:
         """The inverse of :meth:`Point.to_vector`."""
+        from neuralcollapse.ufm.solution import Point
+
         k, d, m = self.num_classes, self.feature_dim, len(self.labels)
         return Point(
             vector[: k * d].reshape(k, d), vector[k * d : k * d + d * m].reshape(d, m), vector[k * d + d * m :]
         )
 
     def random_point(self, seed: int | np.random.Generator = 0, scale: float = 1.0) -> Point:
-        """Normally distributed W and H of the given scale, and b = 0."""
+        """Normally distributed W and H of the given scale, and b = 0; absolute values of H if it is nonnegative."""
         rng = np.random.default_rng(seed)
         k, d, m = self.num_classes, self.feature_dim, len(self.labels)
-        return Point(scale * rng.standard_normal((k, d)), scale * rng.standard_normal((d, m)), np.zeros(k))
+        weight, features = scale * rng.standard_normal((k, d)), scale * rng.standard_normal((d, m))
+        features = np.abs(features) if self.nonnegative else features
+        return self.point(np.concatenate([weight.ravel(), features.ravel(), np.zeros(k)]))
 
     def expand(self, point: Point) -> Point:
         """A point of :attr:`by_class` with the features repeated for every sample."""
-        return Point(point.W, np.repeat(point.H, self.class_counts, axis=1), point.b)
+        return replace(point, H=point.H[:, self.labels])
 
     def average(self, point: Point) -> Point:
         """The point of :attr:`by_class` whose features are the class means of this point's."""
         sums = np.zeros((self.num_classes, self.feature_dim))
         np.add.at(sums, self.labels, (self.weights * point.H).T)
-        return Point(point.W, sums.T / self.class_counts, point.b)
+        return replace(point, H=sums.T / self.class_counts)
 
     def check(self, point: Point) -> Point:
         """Return the point, or say what is wrong with it.
 
         Raises:
-            ValueError: if shapes disagree or an entry is not finite.
+            ValueError: if shapes disagree, an entry is not finite, or the model does not allow it.
         """
         k, d, m = self.num_classes, self.feature_dim, len(self.labels)
         for name, shape in (("W", (k, d)), ("H", (d, m)), ("b", (k,))):
@@ -166,62 +172,71 @@ class UFM:
                 raise ValueError(f"{name} has shape {array.shape}: this model needs {shape}")
             if not np.isfinite(array).all():
                 raise ValueError(f"{name} has NaN or infinite entries")
+        if self.nonnegative and (point.H < 0).any():
+            raise ValueError(f"H has an entry of {point.H.min():g}: the features of this model are nonnegative")
+        if not self.bias and point.b.any():
+            raise ValueError("b is not zero: this model has no bias")
         return point
 
     # ---- closed forms ----------------------------------------------------------------------------
 
     def blocks(self, point: Point) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
-        """Blocks of columns with their softmax P (K, block) and cross-entropies (block,)."""
-        for start in range(0, len(self.labels), _BLOCK):
-            part = slice(start, min(start + _BLOCK, len(self.labels)))
-            logits = point.W @ point.H[:, part] + point.b[:, None]
-            logits -= logits.max(0)
-            exponentials = np.exp(logits)
-            sums = exponentials.sum(0)
-            entropy = np.log(sums) - logits[self.labels[part], np.arange(part.stop - start)]
-            yield part, exponentials / sums, entropy
+        """Blocks of columns with their logits and one-hot targets, both (K, block)."""
+        columns = max(1, _BLOCK // self.num_classes)
+        for start in range(0, len(self.labels), columns):
+            part = slice(start, min(start + columns, len(self.labels)))
+            targets = np.zeros((self.num_classes, part.stop - start))
+            targets[self.labels[part], np.arange(part.stop - start)] = 1
+            yield part, point.W @ point.H[:, part] + point.b[:, None], targets
 
     def residuals(self, point: Point) -> Iterator[tuple[slice, np.ndarray]]:
-        """Blocks of columns of (P - Y)/N, the gradient with respect to a sample's logits."""
-        for part, softmax, _ in self.blocks(point):
-            softmax[self.labels[part], np.arange(softmax.shape[1])] -= 1
-            yield part, softmax / self.total
+        """Blocks of columns of G: the gradient with respect to a sample's logits, (P - Y)/N for cross-entropy."""
+        for part, logits, targets in self.blocks(point):
+            yield part, self.loss.gradient(logits, targets) / self.total
 
     def objective(self, point: Point) -> float:
         """f, equation (4). Safe from overflow at logits of any size."""
-        loss = sum(float(self.weights[part] @ entropy) for part, _, entropy in self.blocks(point)) / self.total
-        squares = self.lambda_w * (point.W**2).sum() + self.lambda_h * (self.weights * point.H**2).sum()
-        return float(loss + (squares + self.lambda_b * (point.b**2).sum()) / 2)
+        return self.value_and_gradient(point, gradient=False)[0]
 
     def gradient(self, point: Point) -> Point:
         """Gradient of f, as a point."""
-        gradient = Point(
-            self.lambda_w * point.W, self.lambda_h * self.weights * point.H, self.lambda_b * point.b.astype(float)
-        )
-        for part, residual in self.residuals(point):
-            residual *= self.weights[part]
-            gradient.W[:] += residual @ point.H[:, part].T
-            gradient.H[:, part] += point.W.T @ residual
-            gradient.b[:] += residual.sum(1)
-        return gradient
+        return self.value_and_gradient(point)[1]
+
+    def value_and_gradient(self, point: Point, *, gradient: bool = True) -> tuple[float, Point]:
+        """Value and gradient in one pass; without the loss's part of the gradient where it is not asked for."""
+        loss = 0.0
+        slope = self._decays(point)
+        for part, logits, targets in self.blocks(point):
+            values, residual = self.loss.value_and_gradient(logits, targets)
+            loss += float(self.weights[part] @ values)
+            if gradient:
+                residual *= self.weights[part] / self.total
+                slope.W[:] += residual @ point.H[:, part].T
+                slope.H[:, part] += point.W.T @ residual
+                slope.b[:] += residual.sum(1) if self.bias else 0
+        # Decays under the square: with extreme λ the squares of W and H leave the range of float64.
+        squares = ((math.sqrt(self.lambda_w) * point.W) ** 2).sum() + self.lambda_b * (point.b**2).sum()
+        squares += (self.weights * (math.sqrt(self.lambda_h) * point.H) ** 2).sum()
+        return float(loss / self.total + squares / 2), slope
 
     def hessian_product(self, point: Point, direction: Point) -> Point:
         """The Hessian of f at a point, applied to a direction."""
-        product = Point(
-            self.lambda_w * direction.W, self.lambda_h * self.weights * direction.H, self.lambda_b * direction.b
-        )
-        for part, softmax, _ in self.blocks(point):
+        product = self._decays(direction)
+        for part, logits, targets in self.blocks(point):
             weights = self.weights[part] / self.total
             features, turned = point.H[:, part], direction.H[:, part]
-            change = direction.W @ features + point.W @ turned + direction.b[:, None]
-            second = softmax * change
-            second = (second - softmax * second.sum(0)) * weights
-            softmax[self.labels[part], np.arange(softmax.shape[1])] -= 1
-            residual = softmax * weights
+            change = direction.W @ features + point.W @ turned + (direction.b[:, None] if self.bias else 0)
+            second = self.loss.hessian_product(logits, targets, change) * weights
+            residual = self.loss.gradient(logits, targets) * weights
             product.W[:] += second @ features.T + residual @ turned.T
             product.H[:, part] += point.W.T @ second + direction.W.T @ residual
-            product.b[:] += second.sum(1)
+            product.b[:] += second.sum(1) if self.bias else 0
         return product
+
+    def _decays(self, point: Point) -> Point:
+        """The decays' part of the gradient at a point."""
+        bias = self.lambda_b * point.b if self.bias else np.zeros(self.num_classes)
+        return replace(point, W=self.lambda_w * point.W, H=self.lambda_h * self.weights * point.H, b=bias)
 
     def hessian(self, point: Point) -> LinearOperator:
         """The Hessian at a point as a SciPy operator on :meth:`Point.to_vector`; work and memory linear in N."""
@@ -232,19 +247,48 @@ class UFM:
 
         return LinearOperator((size, size), matvec=product, rmatvec=product, dtype=np.float64)
 
+    def dense_hessian(self, point: Point) -> Float[np.ndarray, "size size"]:
+        """The Hessian at a point as a matrix on :meth:`Point.to_vector`, for small problems."""
+        k, d, m = self.num_classes, self.feature_dim, len(self.labels)
+        ww, wh, wb = np.zeros((k, d, k, d)), np.zeros((k, d, d, m)), np.zeros((k, d, k))
+        hh, hb, bb = np.zeros((d, m, d, m)), np.zeros((d, m, k)), np.zeros((k, k))
+        for part, logits, targets in self.blocks(point):
+            weights, features = self.weights[part] / self.total, point.H[:, part]
+            second = self.loss.hessians(logits, targets) * weights
+            residual = self.loss.gradient(logits, targets) * weights
+            turned = np.einsum("lkm,lb->bkm", second, point.W, optimize=True)
+            ww += np.einsum("lkm,am,bm->lakb", second, features, features, optimize=True)
+            wh[..., part] = np.einsum("bkm,am->kabm", turned, features)
+            wh[:, range(d), range(d), part] += residual[:, None]
+            wb += np.einsum("lkm,am->lak", second, features, optimize=True)
+            columns = np.arange(part.start, part.stop)
+            hh[:, columns, :, columns] = np.einsum("akm,kb->mab", turned, point.W, optimize=True)
+            hb[:, part] = turned.transpose(0, 2, 1)
+            bb += second.sum(2)
+        sizes = (k * d, d * m, k)
+        matrix = np.block([
+            [ww.reshape(sizes[0], -1), wh.reshape(sizes[0], -1), wb.reshape(sizes[0], -1)],
+            [wh.reshape(sizes[0], -1).T, hh.reshape(sizes[1], -1), hb.reshape(sizes[1], -1)],
+            [wb.reshape(sizes[0], -1).T, hb.reshape(sizes[1], -1).T, bb],
+        ])  # fmt: skip
+        if not self.bias:
+            matrix[-k:], matrix[:, -k:] = 0, 0
+        ones = self.point(np.ones(sum(sizes)))
+        return (matrix + matrix.T) / 2 + np.diag(self._decays(ones).to_vector())
+
     # ---- the theory ------------------------------------------------------------------------------
 
     def global_optimum(self) -> Solution:
-        """Theorem 3.1 in closed form; see :func:`neuralcollapse.ufm.optimum.global_optimum`."""
+        """The minimiser in closed form; see :func:`neuralcollapse.ufm.optimum.global_optimum`."""
         from neuralcollapse.ufm.optimum import global_optimum
 
         return global_optimum(self)
 
-    def certify(self, point: Point, *, tol: float = 1e-6) -> Certificate:
+    def certify(self, point: Point, **options: Any) -> Certificate:
         """How far from optimal, proved; see :func:`neuralcollapse.ufm.certificate.certify`."""
         from neuralcollapse.ufm.certificate import certify
 
-        return certify(self, point, tol=tol)
+        return certify(self, point, **options)
 
     def descent_direction(self, point: Point) -> Direction:
         """Theorem 3.2's way down; see :func:`neuralcollapse.ufm.certificate.descent_direction`."""
@@ -266,7 +310,37 @@ class UFM:
 
     def __repr__(self) -> str:
         counts = self.class_counts[0] if self.balanced else self.class_counts.tolist()
+        extra = "" if str(self.loss) == "cross_entropy" else f", loss='{self.loss}'"
+        extra += ("" if self.bias else ", bias=False") + (", nonnegative=True" if self.nonnegative else "")
         return (
             f"UFM({self.num_classes}, {counts}, {self.feature_dim}, lambda_w={self.lambda_w}, "
-            f"lambda_h={self.lambda_h}, lambda_b={self.lambda_b})"
+            f"lambda_h={self.lambda_h}, lambda_b={self.lambda_b}{extra})"
         )
+
+
+def _whole(name: str, value: Any, *, least: int) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError as error:
+        raise ValueError(f"{name}={value!r} must be a whole number of at least {least}") from error
+    if isinstance(value, bool) or number < least:
+        raise ValueError(f"{name}={value} must be at least {least}")
+    return number
+
+
+def _positive(name: str, value: float) -> float:
+    if not (value > 0 and math.isfinite(value)):
+        raise ValueError(f"{name}={value} must be positive and finite: without it there is no minimiser")
+    return float(value)
+
+
+def _counts(samples_per_class: int | Sequence[int], num_classes: int) -> np.ndarray:
+    counts = np.asarray(samples_per_class)
+    if counts.ndim > 1 or (counts.ndim == 1 and len(counts) != num_classes):
+        raise ValueError(f"samples_per_class has shape {counts.shape}: give one number, or {num_classes}")
+    if not np.issubdtype(counts.dtype, np.integer) or (counts < 1).any():
+        raise ValueError(f"samples_per_class={samples_per_class} must be positive whole numbers")
+    counts = np.broadcast_to(counts, num_classes)
+    if (total := sum(counts.tolist())) > 1 << 53:
+        raise ValueError(f"samples_per_class adds up to {total} samples: at most 2^53 are counted exactly")
+    return counts.astype(np.int64)

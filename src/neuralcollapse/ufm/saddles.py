@@ -14,7 +14,8 @@ import numpy as np
 from scipy.optimize import minimize
 
 from neuralcollapse.ufm.certificate import Certificate, certify
-from neuralcollapse.ufm.problem import UFM, Point
+from neuralcollapse.ufm.problem import UFM
+from neuralcollapse.ufm.solution import Point
 
 _MORSE_SIZE = 1500
 """Variables up to which all eigenvalues of the Hessian are counted."""
@@ -109,10 +110,7 @@ def critical_point(problem: UFM, groups: tuple[tuple[int, ...], ...]) -> Critica
 def _least(problem: UFM, groups: tuple[tuple[int, ...], ...]) -> Point:
     """Minimise f over the points that treat the classes of a group alike, in as few dimensions as they need."""
     k, m = problem.num_classes, len(groups)
-    few = UFM(
-        k, problem.class_counts.tolist(), min(problem.feature_dim, m),
-        lambda_w=problem.lambda_w, lambda_h=problem.lambda_h, lambda_b=problem.lambda_b,
-    ).by_class  # fmt: skip
+    few = problem.replace(feature_dim=min(problem.feature_dim, m)).by_class
     d = few.feature_dim
     if m == 1:  # the origin: rotations fix W = 0 and H = 0, and the bias fits the class sizes
         frame, member = np.zeros((k, 1)), np.eye(k)
@@ -156,13 +154,5 @@ def morse_index(model: UFM, point: Point) -> int | None:
     size = len(point.to_vector())
     if size > _MORSE_SIZE:
         return None
-    values = np.linalg.eigvalsh(dense_hessian(model, point))
+    values = np.linalg.eigvalsh(model.dense_hessian(point))
     return int((values < -1e-9).sum())
-
-
-def dense_hessian(model: UFM, point: Point) -> np.ndarray:
-    """The Hessian as a matrix, for small problems."""
-    size = len(point.to_vector())
-    rows = [model.hessian_product(point, model.point(unit)).to_vector() for unit in np.eye(size)]
-    matrix = np.stack(rows)
-    return (matrix + matrix.T) / 2

@@ -2,77 +2,17 @@
 
 from __future__ import annotations
 
-import enum
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import replace
 
 import numpy as np
 from scipy.optimize import minimize
 
-from neuralcollapse.ufm.certificate import Certificate, Verdict, certify, descent_direction
-from neuralcollapse.ufm.problem import UFM, Point
-
-
-class Stop(enum.Enum):
-    """Why a solver stopped."""
-
-    CLOSED_FORM = "closed form"
-    CERTIFIED = "the gap is within tol"
-    ITERATIONS = "max_iterations reached: raise it, or start from this solution"
-    STALLED = "no further decrease in float64: the point is critical to rounding"
-
-
-@dataclass(frozen=True)
-class Step:
-    """A line of a solver's history."""
-
-    iteration: int
-    value: float
-    gap: float
-
-
-@dataclass(frozen=True)
-class Solution:
-    """Where a solver ended, why, and how good that is for certain."""
-
-    problem: UFM
-    class_point: Point
-    """The point; with one feature a class where that says it all."""
-    value: float
-    method: str
-    stop: Stop
-    history: list[Step] = field(default_factory=list, repr=False)
-    seconds: float = 0.0
-    relaxed: Solution | None = None
-    """For d too small to reach the convex bound: the solution of lowest rank that does reach it."""
-
-    @cached_property
-    def point(self) -> Point:
-        """The point with a feature for each sample, (d, N): expanded when asked for."""
-        if self.class_point.H.shape[1] == self.problem.total:
-            return self.class_point
-        return self.problem.expand(self.class_point)
-
-    @cached_property
-    def certificate(self) -> Certificate:
-        """The proof; with the bound of the relaxed solution where that is better."""
-        own = certify(self.model, self.class_point)
-        if self.relaxed is None:
-            return own
-        bound = max(own.lower_bound, self.relaxed.certificate.lower_bound)
-        return replace(own, lower_bound=bound, gap=own.value - bound)
-
-    @property
-    def model(self) -> UFM:
-        """The model in whose coordinates the point is held."""
-        return self.problem if self.class_point.H.shape[1] == self.problem.total else self.problem.by_class
-
-    def __str__(self) -> str:
-        iterations = f", {self.history[-1].iteration} iterations" if self.history else ""
-        return f"{self.method}{iterations}, {self.seconds:.3g} s, {self.stop.value}\n{self.certificate}"
+from neuralcollapse.ufm.certificate import Verdict, certify, check_tolerance, descent_direction
+from neuralcollapse.ufm.problem import UFM
+from neuralcollapse.ufm.solution import Point, Solution, Step, Stop
 
 
 def solve(
@@ -109,8 +49,7 @@ def solve(
     """
     if method not in METHODS:
         raise ValueError(f"method={method!r} is unknown: choose {', '.join(METHODS)}")
-    if not tol > 0:
-        raise ValueError(f"tol={tol} must be positive")
+    check_tolerance(tol)
     model = problem.by_class if method == "newton" else problem
     if start is None:
         start = model.random_point(seed, scale=1 / math.sqrt(problem.feature_dim))
@@ -135,13 +74,15 @@ def solve(
             history.append(Step(iteration, found.value, found.gap))
             if observe is not None:
                 observe(iteration, point)
-            if found.gap <= tol:
+            if found.verdict is Verdict.OPTIMAL:
                 stop = Stop.CERTIFIED
                 break
             if iteration >= limit:
                 stop = Stop.ITERATIONS
                 break
-    solution = Solution(problem, best, model.objective(best), method, stop, history, time.perf_counter() - began)
+    solution = Solution(
+        problem, best, model.objective(best), method, stop, history, time.perf_counter() - began, tol=tol
+    )
     if stop is Stop.STALLED and method == "newton" and solution.certificate.verdict is Verdict.NOT_TIGHT:
         solution = replace(solution, relaxed=_raise_rank(problem, tol))
     return replace(solution, seconds=time.perf_counter() - began)
@@ -151,10 +92,7 @@ def _raise_rank(problem: UFM, tol: float) -> Solution | None:
     """The convex program through its factorisation: raise the rank until the certificate closes."""
     if problem.feature_dim >= problem.num_classes:
         return None
-    wider = UFM(
-        problem.num_classes, problem.class_counts.tolist(), problem.feature_dim + 1,
-        lambda_w=problem.lambda_w, lambda_h=problem.lambda_h, lambda_b=problem.lambda_b,
-    )  # fmt: skip
+    wider = problem.replace(feature_dim=problem.feature_dim + 1)
     solution = solve(wider, tol=tol)
     return solution.relaxed or solution
 
@@ -166,8 +104,8 @@ def value_and_gradient_of(model: UFM) -> Callable[[np.ndarray], tuple[float, np.
     """F and its gradient as SciPy's optimizers want them, on vectors."""
 
     def value_and_gradient(x: np.ndarray) -> tuple[float, np.ndarray]:
-        point = model.point(x)
-        return model.objective(point), model.gradient(point).to_vector()
+        value, gradient = model.value_and_gradient(model.point(x))
+        return value, gradient.to_vector()
 
     return value_and_gradient
 
@@ -226,10 +164,8 @@ def _sgd(model: UFM, start: Point, seed: int, limit: int) -> Iterates:
             order = rng.permutation(samples)
         rows, order = order[:size], order[size:]
         logits = weight @ features[:, rows] + bias[:, None]
-        logits -= logits.max(0)
-        residual = np.exp(logits)
-        residual /= residual.sum(0)
-        residual[model.labels[rows], np.arange(size)] -= 1
+        targets = np.eye(model.num_classes)[:, model.labels[rows]]
+        residual = model.loss.gradient(logits, targets)
         rate = 0.5 * (1 - iteration / limit) ** 2
         speed.W[:] = 0.9 * speed.W + residual @ features[:, rows].T / size + model.lambda_w * weight
         speed.b[:] = 0.9 * speed.b + residual.sum(1) / size + model.lambda_b * bias
@@ -297,9 +233,7 @@ def _escape(model: UFM, point: Point) -> Point:
 
 def _newton_step(model: UFM, point: Point) -> Point:
     """A step with the absolute values of the Hessian's eigenvalues, halved until f does not rise."""
-    from neuralcollapse.ufm.saddles import dense_hessian
-
-    values, vectors = np.linalg.eigh(dense_hessian(model, point))
+    values, vectors = np.linalg.eigh(model.dense_hessian(point))
     gradient = model.gradient(point).to_vector()
     along = vectors.T @ gradient
     scaled = np.where(np.abs(values) > 1e-10 * np.abs(values).max(), along / np.maximum(np.abs(values), 1e-300), 0)

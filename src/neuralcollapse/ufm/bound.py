@@ -1,0 +1,121 @@
+"""A lower bound of f from any point: the Fenchel dual of the convex program (37) of Zhu et al., for any convex loss.
+
+For a dual G (one column per sample) with ||G||₂ <= τ, f >= -(1/N) Σ ℓ_i*(N g_i) - ||G 1||²/(2 λb) everywhere. The
+gradient of the loss at a point, scaled until it is feasible, is such a dual; at a global minimum its bound is f itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+from jaxtyping import Float
+from scipy.optimize import minimize
+
+from neuralcollapse.ufm.problem import UFM
+from neuralcollapse.ufm.solution import Point
+
+_ROUNDING = 64 * float(np.finfo(float).eps)
+"""Relative error of the sums and entropies, generously."""
+_KEPT = 1 << 24
+"""Entries of logits up to which they are computed once for all biases."""
+
+
+def lower_bound(problem: UFM, point: Point) -> float:
+    """The bound, less a margin for rounding: f is nowhere smaller.
+
+    Without bias decay G 1 = 0 is needed, so the bias is first put near its minimiser, and what is left of G 1 is taken
+    out exactly. A small bias decay is treated that way too where it gives the better bound.
+
+    Raises:
+        ValueError: if the loss is not convex.
+    """
+    if not problem.loss.convex:
+        raise ValueError(f"loss={problem.loss} is not convex in the logits: no certificate exists")
+    if problem.bias and problem.lambda_b == 0:
+        point = replace(point, b=best_bias(problem, point))
+    dual = _averaged_gradient(problem, point)
+    by_class = problem.by_class
+    bounds = [0.0]  # losses are never negative
+    if not problem.bias or problem.lambda_b > 0:
+        bounds.append(_bound(by_class, dual))
+    if problem.bias:
+        bounds.append(_bound(by_class, problem.loss.centre_rows(dual, by_class.weights, by_class.labels), centred=True))
+    return max(bounds)
+
+
+def _averaged_gradient(problem: UFM, point: Point) -> Float[np.ndarray, "K K"]:
+    """The loss's gradient averaged within classes, N G: a dual too, and by convexity never a worse one."""
+    gradient = np.zeros((problem.num_classes, problem.num_classes))
+    for part, residual in problem.residuals(point):
+        np.add.at(gradient.T, problem.labels[part], (residual * problem.weights[part] * problem.total).T)
+    return gradient / problem.class_counts
+
+
+def _bound(model: UFM, dual: np.ndarray, *, centred: bool = False) -> float:
+    """The bound from a dual that is scaled until it is feasible."""
+    targets = np.eye(model.num_classes)
+    norm = dual_norm(model, dual) / model.total
+    share = min(1.0, model.loss.share(dual, targets))
+    if share * norm > model.tau:
+        share = model.tau / norm
+    dual = (share * (1 - _ROUNDING * model.num_classes)) * dual
+    terms = model.loss.conjugate(dual, targets) * model.weights / model.total
+    size = float(np.abs(terms).sum())
+    bound = -float(terms.sum())
+    if model.bias and not centred:
+        penalty = float(((dual @ model.weights / model.total / math.sqrt(model.lambda_b)) ** 2).sum()) / 2
+        bound, size = bound - penalty, size + penalty
+    return bound - _ROUNDING * size
+
+
+def dual_norm(model: UFM, dual: np.ndarray) -> float:
+    """The norm of N G that τ bounds, or a little more: the spectral norm over all samples.
+
+    With nonnegative features only max ||G v|| over unit v >= 0 matters: at most the root of the largest eigenvalue of
+    G'G without its negative entries.
+    """
+    scaled = dual * np.sqrt(model.weights)
+    gram = scaled.T @ scaled
+    largest = float(np.linalg.eigvalsh(gram)[-1])
+    if model.nonnegative:
+        largest = min(largest, float(np.linalg.eigvalsh(np.maximum(gram, 0))[-1]))
+    return math.sqrt(max(largest, 0.0))
+
+
+def best_bias(problem: UFM, point: Point) -> Float[np.ndarray, "K"]:
+    """The bias that minimises a convex loss for fixed W and H, as far as L-BFGS takes it."""
+    at_zero = replace(point, b=np.zeros_like(point.b))
+    small = problem.num_classes * len(problem.labels) <= _KEPT
+    kept = list(problem.blocks(at_zero)) if small else None
+
+    def value_and_gradient(bias: np.ndarray) -> tuple[float, np.ndarray]:
+        value, gradient = 0.0, np.zeros(problem.num_classes)
+        for part, logits, targets in kept or problem.blocks(at_zero):
+            values, residual = problem.loss.value_and_gradient(logits + bias[:, None], targets)
+            value += float(problem.weights[part] @ values)
+            gradient += residual @ problem.weights[part]
+        return value / problem.total, gradient / problem.total
+
+    if np.linalg.norm(value_and_gradient(point.b)[1]) <= 1e-13 * problem.tau:
+        return point.b
+    options = {"maxiter": 50, "gtol": 1e-14 * problem.tau, "ftol": 0, "maxcor": 20}
+    found = minimize(value_and_gradient, point.b, jac=True, method="L-BFGS-B", options=options)
+    return np.asarray(found.x)
+
+
+def gram_blocks(problem: UFM, point: Point) -> Iterator[np.ndarray]:
+    """Blocks of G, weighted so that their Gram matrices add up to that of G over all samples."""
+    for part, residual in problem.residuals(point):
+        yield residual * np.sqrt(problem.weights[part])
+
+
+def top_residual(problem: UFM, point: Point) -> tuple[float, Float[np.ndarray, "K"]]:
+    """||G||₂ over all samples, and the left singular vector, through the K x K Gram matrix."""
+    gram = np.zeros((problem.num_classes, problem.num_classes))
+    for block in gram_blocks(problem, point):
+        gram += block @ block.T
+    values, vectors = np.linalg.eigh(gram)
+    return math.sqrt(max(float(values[-1]), 0.0)), vectors[:, -1]
