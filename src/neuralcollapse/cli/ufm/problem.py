@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Group, Parameter
 
@@ -27,7 +27,7 @@ class Decays:
     lambda_b: Annotated[float, _DECAYS] = 1e-2
     """Weight decay of the bias."""
 
-    def lambdas(self) -> dict[str, float]:
+    def lambdas(self) -> dict[str, Any]:
         """The decays by name."""
         return {"lambda_w": self.lambda_w, "lambda_h": self.lambda_h, "lambda_b": self.lambda_b}
 
