@@ -84,6 +84,7 @@ def oracle(
     centred = means - means.mean(0)
     centred_x = np.concatenate([x[y == c] - means[i] for i, c in enumerate(classes)])
     within = centred_x.T @ centred_x / n
+    equally = np.mean([np.cov(x[y == c].T, bias=True).reshape(within.shape) for c in classes], 0)
     between = centred.T @ centred / k
     rank = min(k - 1, x.shape[1])
     values, vectors = np.linalg.eigh(between)
@@ -99,11 +100,12 @@ def oracle(
         return (unit @ unit.T)[~np.eye(k, dtype=bool)]
 
     pairs = [
-        (traces[i] + traces[j]) / (2 * ((means[i] - means[j]) ** 2).sum()) for i in range(k) for j in range(k) if i != j
+        (traces[i] + np.delete(traces, i)) / (2 * ((means[i] - np.delete(means, i, 0)) ** 2).sum(1)) for i in range(k)
     ]
     norms = np.linalg.norm(centred, axis=1)
     answer = {
         "nc1": float(np.trace(within @ (vectors / values) @ vectors.T)) / k,
+        "nc1_balanced": float(np.trace(equally @ (vectors / values) @ vectors.T)) / k,
         "nc2_means": to_ideal(centred @ centred.T),
         "cdnv": float(np.mean(pairs)),
         "nc1_quotient": float(np.trace(within) / np.trace(between)),
@@ -118,6 +120,7 @@ def oracle(
             "nc2": to_ideal(w @ w.T),
             "nc3": to_ideal(w @ centred.T),
             "nc4": float(np.linalg.norm(b + w @ x.mean(0))),
+            "nc4_relative": float(np.linalg.norm(b + w @ x.mean(0)) / (np.linalg.norm(w @ centred.T) / np.sqrt(k))),
             "equinorm_weights": float(w_norms.std() / w_norms.mean()),
             "equiangularity_weights": float(angles(w).std()),
             "max_equiangularity_weights": float(np.abs(angles(w) + 1 / (k - 1)).mean()),

@@ -12,8 +12,8 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "geometry": (
-        "ClassStatistics", "CollapseMetrics", "collapse_metrics", "etf_distance", "measure_features",
-        "nearest_etf", "simplex_etf",
+        "ClassStatistics", "CollapseMetrics", "CollapseWarning", "Moments", "collapse_metrics", "etf_distance",
+        "measure_features", "nearest_etf", "simplex_etf",
     ),
     "measurement": ("CollapseReport", "measure"),
     "measurement.metric": ("NeuralCollapse",),
@@ -36,7 +36,9 @@ __all__ = [
     "ClassStatistics",
     "CollapseMetrics",
     "CollapseReport",
+    "CollapseWarning",
     "ETFClassifier",
+    "Moments",
     "NeuralCollapse",
     "NeuralCollapseCallback",
     "PrototypeClassifier",
@@ -69,6 +71,8 @@ if TYPE_CHECKING:
     from neuralcollapse.geometry import (
         ClassStatistics,
         CollapseMetrics,
+        CollapseWarning,
+        Moments,
         collapse_metrics,
         etf_distance,
         measure_features,

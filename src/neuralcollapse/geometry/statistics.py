@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
+
+from neuralcollapse.geometry import storage
+from neuralcollapse.geometry.arithmetic import (
+    SAFE,
+    exponent_of,
+    float64_device,
+    full_precision,
+    row_norms,
+    times_power_of_two,
+)
+from neuralcollapse.geometry.inputs import Rows, as_labels, as_real, check_batch, check_sizes
+from neuralcollapse.geometry.moments import Moments, between_directions, first_samples
 
 _BLOCK_ENTRIES = 1 << 22
 """Entries of the samples gathered before they are centred and their products added to the float64 sums."""
+
+_PIECE = 256
+"""Rows that are centred at once, so that they stay in the cache."""
 
 
 class ClassStatistics:
@@ -20,19 +35,20 @@ class ClassStatistics:
 
     Samples are gathered into blocks. Each block is centred on its own class means before any product is
     taken, and joined to what is held by Chan's formula (Chan, Golub and LeVeque 1979), whose correction
-    is one more centred row a class. So no sum of squares of raw features is ever formed, and neither a
+    is one more centred row per class. So no sum of squares of raw features is ever formed, and neither a
     large common offset nor deep collapse costs digits. Products run in float32 (float64 for float64
-    features), sums in float64. Merging is associative and commutative up to rounding.
+    features), sums in float64, in units of a power of two. Merging is associative and commutative up to rounding.
 
     Args:
         num_classes: K, at least 2.
         feature_dim: d, at least 1.
         within: ``"full"`` keeps the pooled d x d within-class scatter, which NC1 needs;
             ``"traces"`` keeps its trace per class only, in O(Kd) memory.
-        device: where the accumulators live (they need float64).
+        device: where the accumulators live; the host, where the device has no float64.
 
     Raises:
         ValueError: naming the argument, its value and the constraint.
+        TypeError: if a size is no integer.
 
     >>> statistics = ClassStatistics(2, 1)
     >>> statistics.update(torch.tensor([[0.0], [2.0], [5.0]]), torch.tensor([0, 0, 1]))
@@ -48,53 +64,65 @@ class ClassStatistics:
         within: Literal["full", "traces"] = "full",
         device: torch.device | str | None = None,
     ) -> None:
-        if num_classes < 2:
-            raise ValueError(f"num_classes={num_classes}: collapse is defined for at least 2 classes")
-        if feature_dim < 1:
-            raise ValueError(f"feature_dim={feature_dim} must be at least 1")
+        num_classes, feature_dim = check_sizes(num_classes, feature_dim)
         if within not in ("full", "traces"):
             raise ValueError(f"within={within!r} is unknown: choose 'full' or 'traces'")
         self.num_classes = num_classes
         self.feature_dim = feature_dim
         self.within: Literal["full", "traces"] = within
-        self._counts = torch.zeros(num_classes, dtype=torch.int64, device=device)
-        self._means = torch.zeros(num_classes, feature_dim, dtype=torch.float64, device=device)
-        self._trace_sums = torch.zeros(num_classes, dtype=torch.float64, device=device)
-        side = feature_dim if within == "full" else 0
-        self._scatter = torch.zeros(side, side, dtype=torch.float64, device=device)
-        self._rounding = torch.zeros((), dtype=torch.float64, device=device)
-        self._block: Tensor | None = None  # samples gathered, then room for a row a class
+        self._adopt(storage.empty_state(num_classes, feature_dim, within, float64_device(device)))
+
+    def _adopt(self, state: Mapping[str, Tensor]) -> None:
+        """Hold these accumulators and nothing else. They are replaced when they change, never written to."""
+        self._counts = state["counts"]
+        self._means = state["means"]
+        self._trace_sums = state["trace_sums"]
+        self._scatter = state["scatter"]
+        self._rounding = state["rounding"]
+        self._resolution = state["resolution"]
+        self._largest = state["largest"]
+        self._exponent = state["exponent"]
+        self._block: Tensor | None = None  # samples gathered, then room for one row per class
         self._block_labels = self._counts[:0]
         self._filled = 0
 
     # ---- what has been gathered ------------------------------------------------------------------
 
     @property
+    def device(self) -> torch.device:
+        """Where the accumulators live."""
+        return self._means.device
+
+    @property
     def counts(self) -> Int[Tensor, "K"]:
         """Samples seen of each class, (K,)."""
         self._absorb()
-        return self._counts
+        return self._counts.clone()
 
     @property
     def total(self) -> int:
         """Samples seen, N."""
-        return int(self.counts.sum())
+        self._absorb()
+        return int(self._counts.sum())
 
     @property
     def means(self) -> Float[Tensor, "K d"]:
         """Class means, (K, d); zeros for a class without samples."""
         self._absorb()
-        return self._means
+        return times_power_of_two(self._means, int(self._exponent)).clone()
 
     @property
     def global_mean(self) -> Float[Tensor, "d"]:
         """Mean of all samples h_G, (d,)."""
-        return self.counts.double() @ self.means / max(self.total, 1)
+        self._absorb()
+        mean = self._counts.double() @ self._means / max(self.total, 1)
+        return times_power_of_two(mean, int(self._exponent))
 
     @property
     def balanced_mean(self) -> Float[Tensor, "d"]:
         """Mean of the means of the classes seen, (d,): h_G where classes are of equal size."""
-        return self.means[self.counts > 0].mean(0)
+        self._absorb()
+        return times_power_of_two(self._means[self._counts > 0].mean(0), int(self._exponent))
 
     @property
     def within_covariance(self) -> Float[Tensor, "d d"]:
@@ -105,24 +133,26 @@ class ClassStatistics:
         """
         if self.within != "full":
             raise ValueError("within='traces' keeps no covariance: gather with within='full'")
-        return self.scatter / max(self.total, 1)
+        self._absorb()
+        return times_power_of_two(self._scatter / max(self.total, 1), 2 * int(self._exponent))
 
     @property
     def within_traces(self) -> Float[Tensor, "K"]:
         """Trace of the covariance of each class over its own samples, (K,)."""
-        return self.trace_sums / self.counts.clamp(min=1)
+        self._absorb()
+        return times_power_of_two(self._trace_sums / self._counts.clamp(min=1), 2 * int(self._exponent))
 
     @property
     def scatter(self) -> Tensor:
         """Pooled within-class scatter N Σ_W, (d, d); (0, 0) for ``within="traces"``."""
         self._absorb()
-        return self._scatter
+        return times_power_of_two(self._scatter, 2 * int(self._exponent)).clone()
 
     @property
     def trace_sums(self) -> Float[Tensor, "K"]:
         """Sums of squared distances to the class mean, (K,)."""
         self._absorb()
-        return self._trace_sums
+        return times_power_of_two(self._trace_sums, 2 * int(self._exponent)).clone()
 
     @property
     def rounding(self) -> float:
@@ -130,67 +160,137 @@ class ClassStatistics:
         self._absorb()
         return float(self._rounding)
 
+    def moments(self) -> Moments:
+        """What the measures are computed from; NC1 included only where ``within="full"``."""
+        self._absorb()
+        with full_precision(self.device):
+            present = self._counts > 0
+            unit = 2.0 ** int(self._exponent)
+            resolution, largest = float(self._resolution), float(self._largest) / unit
+            smallest = int(self._counts[present].min()) if bool(present.any()) else 1
+            directions, singular = between_directions(self._means[present], resolution, largest, smallest)
+            total = max(self.total, 1)
+            within, error = None, torch.zeros_like(singular)
+            if self.within == "full":
+                within = directions @ (self._scatter / total) @ directions.T
+                within = (within + within.T) / 2
+                # An entry (i, j) of the scatter errs by some rounding of the product of the deviations i and j.
+                error = self._rounding * (directions.square() @ (self._scatter.diagonal() / total))
+                within.diagonal().clamp_(min=0)
+            equal = bool((self._counts[present] == self._counts.max()).all())
+            return Moments(
+                counts=self._counts.clone(),
+                means=self._means.clone(),
+                within_traces=self._trace_sums / self._counts.clamp(min=1),
+                directions=directions,
+                singular_values=singular,
+                within=within,
+                within_balanced=within if equal else None,
+                within_error=error,
+                resolution=resolution,
+                largest=largest,
+                scale=unit,
+            )
+
     # ---- gathering -------------------------------------------------------------------------------
 
-    @torch.no_grad()
-    def update(self, features: Float[Tensor, "B d"], labels: Int[Tensor, "B"]) -> None:
-        """Add a batch of features (any float dtype) and their integer labels in [0, K).
+    def update(self, features: Float[Tensor, "B d"] | Rows, labels: Int[Tensor, "B"] | Rows) -> None:
+        """Add a batch of features (any dtype from float16 to float64) and their integer labels in [0, K).
 
         Raises:
             ValueError: if shapes disagree, a label is out of range, or a feature is not finite.
             TypeError: if features are not floating point or labels not integers.
         """
-        check_batch(features, labels, self.num_classes, self.feature_dim)
-        dtype = working_dtype(features)
-        if self._block is None or self._block.dtype != dtype:
+        features, labels = as_real(features, "features"), as_labels(labels)
+        largest = check_batch(features, labels, self.num_classes, self.feature_dim)
+        if not len(features):
+            return
+        with full_precision(self.device):
+            self._resolution = self._resolution.clamp(min=torch.finfo(features.dtype).eps)
+            self._largest = self._largest.clamp(min=largest)
+            self._gather(features, labels, _block_dtype(features.dtype, largest))
+
+    def _gather(self, features: Tensor, labels: Tensor, dtype: torch.dtype) -> None:
+        wide_enough = self._filled > 0 and dtype == torch.float32  # a float64 block that is open takes these too
+        if self._block is None or (self._block.dtype != dtype and not wide_enough):
             self._absorb()
             capacity = max(_BLOCK_ENTRIES // self.feature_dim, 4 * self.num_classes, 1024)
             self._block = self._means.new_empty(capacity + self.num_classes, self.feature_dim, dtype=dtype)
             self._block_labels = self._counts.new_empty(capacity)
         while len(features):
-            piece = slice(self._filled, min(self._filled + len(features), len(self._block_labels)))
+            block, held = self._block, self._block_labels
+            assert block is not None
+            piece = slice(self._filled, min(self._filled + len(features), len(held)))
             taken = piece.stop - piece.start
-            self._block[piece] = features[:taken]
-            self._block_labels[piece] = labels[:taken]
+            block[piece] = features[:taken]
+            held[piece] = labels[:taken]
             self._filled, features, labels = piece.stop, features[taken:], labels[taken:]
-            if self._filled == len(self._block_labels):
+            if self._filled == len(held):
                 self._absorb()
 
     def merge(self, other: ClassStatistics) -> ClassStatistics:
-        """Add what another instance has gathered (Chan's formula); returns self.
+        """Add what another instance has gathered (Chan's formula); returns self. The other stays as it is.
 
         Raises:
             ValueError: if the two differ in classes, feature dimension or ``within``.
+            TypeError: if the other is no ClassStatistics.
         """
+        if not isinstance(other, ClassStatistics):
+            raise TypeError(f"statistics merge with ClassStatistics, not with a {type(other).__name__}")
         for name in ("num_classes", "feature_dim", "within"):
             ours, theirs = getattr(self, name), getattr(other, name)
             if ours != theirs:
                 raise ValueError(f"statistics with {name}={ours!r} cannot merge with {name}={theirs!r}")
         self._absorb()
-        state = {name: tensor.to(self._means.device) for name, tensor in other.state().items()}
-        corrections = self._join(state["counts"], state["means"], state["trace_sums"])
-        self._rounding = torch.maximum(self._rounding, state["rounding"])
-        if self.within == "full":
-            self._scatter = self._scatter + state["scatter"] + corrections.T @ corrections
+        other._absorb()
+        with full_precision(self.device):
+            state = {name: tensor.to(self.device) for name, tensor in other._state().items()}
+            self._resolution = torch.maximum(self._resolution, state["resolution"])
+            self._largest = torch.maximum(self._largest, state["largest"])
+            self._rounding = torch.maximum(self._rounding, state["rounding"])
+            step = self._rescale() - int(state["exponent"])  # from the other's unit to ours
+            corrections = self._join(
+                state["counts"],
+                times_power_of_two(state["means"], -step),
+                times_power_of_two(state["trace_sums"], -2 * step),
+            )
+            if self.within == "full":
+                scatter = times_power_of_two(state["scatter"], -2 * step)
+                self._scatter = self._scatter + scatter + corrections.T @ corrections
         return self
 
-    @torch.no_grad()
     def _absorb(self) -> None:
         """Turn the samples gathered so far into moments."""
         if self._block is None or not self._filled:
             return
-        block = self._block[: self._filled + self.num_classes]
-        rows, corrections = block[: self._filled], block[self._filled :]
-        labels = self._block_labels[: self._filled]
-        self._filled = 0
-        counts = torch.bincount(labels, minlength=self.num_classes)
-        means = centre_classes(rows, labels, counts)
-        squares = torch.linalg.vector_norm(rows, dim=1).double().square()
-        traces = torch.zeros_like(self._trace_sums).index_add_(0, labels, squares)
-        corrections.copy_(self._join(counts, means, traces))
-        self._rounding = self._rounding.clamp(min=torch.finfo(block.dtype).eps)
-        if self.within == "full":
-            self._scatter += block.T @ block
+        with full_precision(self.device):
+            block = self._block[: self._filled + self.num_classes]
+            rows, corrections = block[: self._filled], block[self._filled :]
+            labels = self._block_labels[: self._filled]
+            self._filled = 0
+            exponent = self._rescale()
+            if exponent:
+                rows.copy_(times_power_of_two(rows, -exponent))
+            counts = torch.bincount(labels, minlength=self.num_classes)
+            means = centre_classes(rows, labels, counts)
+            norms = row_norms(rows)
+            traces = torch.zeros_like(self._trace_sums).index_add_(0, labels, norms.square())
+            joint = self._join(counts, means, traces)
+            self._rounding = self._rounding.clamp(min=torch.finfo(block.dtype).eps)
+            if self.within == "full":
+                corrections.copy_(joint)
+                longest = max(float(norms.max()), float(joint.abs().max()))
+                self._scatter = self._scatter + _gram(block, longest)
+
+    def _rescale(self) -> int:
+        """Express the accumulators in the unit that fits the largest feature seen; returns its exponent."""
+        exponent, held = exponent_of(float(self._largest)), int(self._exponent)
+        if exponent != held:
+            self._means = times_power_of_two(self._means, held - exponent)
+            self._trace_sums = times_power_of_two(self._trace_sums, 2 * (held - exponent))
+            self._scatter = times_power_of_two(self._scatter, 2 * (held - exponent))
+            self._exponent = torch.full_like(self._exponent, exponent)
+        return exponent
 
     def _join(self, counts: Tensor, means: Tensor, traces: Tensor) -> Tensor:
         """Chan's formula; returns the rows (K, d) whose scatter the pooled scatter still has to gain."""
@@ -205,43 +305,58 @@ class ClassStatistics:
 
     # ---- files and copies ------------------------------------------------------------------------
 
-    def state(self) -> dict[str, Tensor]:
-        """Accumulators as tensors: counts, means, trace_sums, scatter, rounding."""
-        return {
-            "counts": self.counts,
-            "means": self.means,
-            "trace_sums": self.trace_sums,
-            "scatter": self.scatter,
-            "rounding": self._rounding,
-        }
+    def _state(self) -> dict[str, Tensor]:
+        self._absorb()
+        return {name: getattr(self, f"_{name}") for name in storage.SHAPES}
 
-    @classmethod
-    def from_state(cls, state: dict[str, Tensor]) -> ClassStatistics:
-        """Rebuild from :meth:`state`; the tensors are not copied.
+    def state(self) -> dict[str, Tensor]:
+        """A copy of the accumulators as tensors by name, from which :meth:`from_state` builds the same statistics."""
+        return {name: tensor.clone() for name, tensor in self._state().items()}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The same as :meth:`state`, under the name that PyTorch's checkpoints use."""
+        return self.state()
+
+    def load_state_dict(self, state_dict: Mapping[str, Tensor]) -> None:
+        """Replace what has been gathered by a copy of a saved state.
 
         Raises:
-            ValueError: if a tensor is missing or shapes disagree.
+            ValueError: if the state is of other sizes, or no state of class statistics.
         """
-        missing = {"counts", "means", "trace_sums", "scatter", "rounding"} - set(state)
-        if missing:
-            raise ValueError(f"the state lacks {sorted(missing)}")
-        num_classes, feature_dim = state["means"].shape
-        self = cls(num_classes, feature_dim, within="traces", device=state["means"].device)  # no scatter to throw away
-        if state["scatter"].numel():
-            self.within = "full"
-        expected = {name: tensor.shape for name, tensor in self.state().items()}
-        if self.within == "full":
-            expected["scatter"] = torch.Size((feature_dim, feature_dim))
-        for name, shape in expected.items():
-            if state[name].shape != shape:
-                raise ValueError(f"{name} has shape {tuple(state[name].shape)}, not {tuple(shape)}")
-            setattr(self, f"_{name}", state[name].to(getattr(self, f"_{name}").dtype))
+        storage.check_state(state_dict)
+        found = storage.sizes(state_dict)
+        if found != (self.num_classes, self.feature_dim, self.within):
+            raise ValueError(
+                "the state has num_classes={}, feature_dim={}, within={!r}, ".format(*found)
+                + f"and these statistics {self.num_classes}, {self.feature_dim}, {self.within!r}"
+            )
+        self._adopt(storage.copied(state_dict, self.device))
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Tensor]) -> ClassStatistics:
+        """Rebuild from :meth:`state`. The tensors are copied.
+
+        Raises:
+            ValueError: if a tensor is missing, shapes disagree, or the numbers are no statistics.
+        """
+        storage.check_state(state)
+        return cls._around(storage.copied(state, float64_device(state["means"].device)))
+
+    @classmethod
+    def _around(cls, state: Mapping[str, Tensor]) -> ClassStatistics:
+        """Statistics that hold these very tensors."""
+        self = cls.__new__(cls)
+        self.num_classes, self.feature_dim, self.within = storage.sizes(state)
+        self._adopt(state)
         return self
 
+    def to(self, device: torch.device | str) -> ClassStatistics:
+        """A copy on another device, or on the host where that device has no float64."""
+        return self._around(storage.copied(self._state(), float64_device(device)))
+
     def save(self, path: str | Path) -> None:
-        """Write to a safetensors file."""
-        tensors = {name: tensor.contiguous() for name, tensor in self.state().items()}
-        save_file(tensors, str(path), metadata={"format": "neuralcollapse.ClassStatistics"})
+        """Write to a safetensors file. An interrupted write leaves the file that was there."""
+        storage.save_state(self._state(), path)
 
     @classmethod
     def load(cls, path: str | Path) -> ClassStatistics:
@@ -251,11 +366,7 @@ class ClassStatistics:
             FileNotFoundError: if there is no such file.
             ValueError: if it is not a file of class statistics.
         """
-        try:
-            with safe_open(str(path), framework="pt") as file:
-                return cls.from_state({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
-        except SafetensorError as error:
-            raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
+        return cls.from_state(storage.load_state(path))
 
     def __repr__(self) -> str:
         return (
@@ -264,62 +375,44 @@ class ClassStatistics:
         )
 
 
-def working_dtype(features: Tensor) -> torch.dtype:
-    """Precision of the products: float64 for float64 features, float32 for all narrower ones."""
-    return torch.float64 if features.dtype == torch.float64 else torch.float32
+def _block_dtype(dtype: torch.dtype, largest: float) -> torch.dtype:
+    """Precision of the products: float32 for float32 and narrower features of ordinary size, else float64."""
+    low, high = 2.0 ** -SAFE[torch.float32], 2.0 ** SAFE[torch.float32]
+    return torch.float32 if dtype != torch.float64 and (low < largest < high or largest == 0) else torch.float64
+
+
+def _gram(rows: Float[Tensor, "B d"], longest: float) -> Float[Tensor, "d d"]:
+    """``rows.T @ rows`` in float64, from products in the precision of the rows; tiny rows are scaled first."""
+    exponent = 0
+    if 0 < longest < 2.0 ** (-SAFE[rows.dtype] // 2):
+        exponent = math.frexp(longest)[1]
+        rows = times_power_of_two(rows, -exponent)
+    return times_power_of_two((rows.T @ rows).double(), 2 * exponent)
 
 
 def centre_classes(
-    features: Float[Tensor, "B d"], labels: Int[Tensor, "B"], counts: Int[Tensor, "K"]
+    rows: Float[Tensor, "B d"], labels: Int[Tensor, "B"], counts: Int[Tensor, "K"]
 ) -> Float[Tensor, "K d"]:
     """Subtract its class mean from each row, in place; return the means (K, d) in float64.
 
-    The first sample of a class goes first: a float32 sum of what is left errs by some 1e-6 of the
-    spread within the class, however large the mean.
+    The means are summed in float64. Float32 rows lose the rounded mean first and what rounding left of it then.
     """
-    pivots = features[first_samples(labels, counts)]
-    _subtract(features, labels, pivots)
-    sizes = counts.clamp(min=1).to(features.dtype)[:, None]
-    steps = torch.zeros_like(pivots).index_add_(0, labels, features) / sizes
-    _subtract(features, labels, steps)
-    return (pivots.double() + steps.double()) * (counts > 0)[:, None]
+    pivots = rows[first_samples(labels, counts)].double()
+    sums = torch.zeros_like(pivots)
+    for x, y in zip(rows.split(_PIECE), labels.split(_PIECE), strict=True):
+        sums.index_add_(0, y, x.double() - pivots.index_select(0, y) if rows.dtype == torch.float64 else x.double())
+    means = sums / counts.clamp(min=1)[:, None]
+    if rows.dtype == torch.float64:
+        means = means + pivots
+    means = means * (counts > 0)[:, None]
+    rounded = means.to(rows.dtype)
+    _subtract(rows, labels, rounded)
+    if rows.dtype != torch.float64:
+        _subtract(rows, labels, (means - rounded.double()).to(rows.dtype))
+    return means
 
 
-def _subtract(features: Tensor, labels: Tensor, rows: Tensor) -> None:
-    """Subtract the row of its class from each feature, in place, in pieces that stay in the cache."""
-    for x, y in zip(features.split(256), labels.split(256), strict=True):
-        x.sub_(rows.index_select(0, y))
-
-
-def first_samples(labels: Int[Tensor, "B"], counts: Int[Tensor, "K"]) -> Int[Tensor, "K"]:
-    """Index of the first sample of each class; any index for a class that is absent."""
-    where = torch.arange(len(labels), device=labels.device)
-    first = torch.full_like(counts, len(labels) - 1)
-    return first.scatter_reduce_(0, labels, where, "amin")
-
-
-def check_batch(features: Tensor, labels: Tensor, num_classes: int, feature_dim: int) -> None:
-    """Refuse a batch that would give a wrong number.
-
-    Raises:
-        ValueError: if shapes disagree, a label is out of range, or a feature is not finite.
-        TypeError: if features are not floating point or labels not integers.
-    """
-    if features.ndim != 2 or features.shape[1] != feature_dim:
-        raise ValueError(f"features have shape {tuple(features.shape)}: expected (B, {feature_dim})")
-    if labels.shape != features.shape[:1]:
-        raise ValueError(f"labels have shape {tuple(labels.shape)}: expected ({len(features)},), one label a feature")
-    if not features.is_floating_point():
-        raise TypeError(f"features have dtype {features.dtype}: expected a floating point dtype")
-    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        raise TypeError(f"labels have dtype {labels.dtype}: expected integers in [0, {num_classes})")
-    if not len(labels):
-        return
-    low, high = (int(bound) for bound in labels.long().aminmax())
-    if low < 0 or high >= num_classes:
-        wrong = low if low < 0 else high
-        raise ValueError(f"label {wrong} is out of range: labels must lie in [0, {num_classes})")
-    # A sum is finite only if each part is: one cheap pass decides for almost every batch.
-    if not bool(features.sum(dtype=torch.float32).isfinite()) and not bool(features.isfinite().all()):
-        bad = int((~features.isfinite()).any(1).sum())
-        raise ValueError(f"features hold NaN or infinity in {bad} of {len(features)} samples")
+def _subtract(rows: Tensor, labels: Tensor, per_class: Tensor) -> None:
+    """Subtract the row of its class from each row, in place, in pieces that stay in the cache."""
+    for x, y in zip(rows.split(_PIECE), labels.split(_PIECE), strict=True):
+        x.sub_(per_class.index_select(0, y))

@@ -8,8 +8,9 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from neuralcollapse.geometry import ClassStatistics, collapse_metrics
+from neuralcollapse.geometry.storage import SHAPES
 
-_STATES = ("counts", "means", "trace_sums", "scatter", "rounding")
+_STATES = tuple(SHAPES)
 
 
 class NeuralCollapse(Metric):

@@ -14,8 +14,15 @@ import torch.distributed as dist
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from neuralcollapse.geometry import ClassStatistics, CollapseMetrics, collapse_metrics, ncc_mismatch
-from neuralcollapse.geometry.collapse import CollapseWarning
+from neuralcollapse.geometry import (
+    ClassStatistics,
+    CollapseMetrics,
+    CollapseWarning,
+    Moments,
+    collapse_metrics,
+    ncc_mismatch,
+)
+from neuralcollapse.geometry.arithmetic import float64_device
 from neuralcollapse.nn import PrototypeClassifier, find_classifier
 
 _RETAINED_BYTES = 2 << 30
@@ -159,8 +166,10 @@ def measure(
     if main is None:
         raise ValueError("no samples were seen: the loader is empty")
     kept = held.tensors()
-    samples = None if kept is None or _distributed() else (kept[0], kept[2])
-    metrics = collapse_metrics(main, weight, bias, allow_missing=allow_missing, samples=samples)
+    moments = main.moments()
+    if kept is not None and not _distributed():
+        moments = Moments.from_features(kept[0], kept[2], num_classes=main.num_classes)
+    metrics = collapse_metrics(moments, weight, bias, allow_missing=allow_missing)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore" if allow_missing else "default", CollapseWarning)
         inner = {
@@ -230,7 +239,7 @@ class _Probe:
             )
         if self.statistics is None:
             width = self.feature_dim or self.features.shape[1]
-            self.statistics = ClassStatistics(self.num_classes, width, device=_float64_device(self.features))
+            self.statistics = ClassStatistics(self.num_classes, width, device=float64_device(self.features.device))
         self.statistics.update(self.features, self._labels)
 
 
@@ -325,14 +334,6 @@ def affine(classifier: nn.Module) -> tuple[Float[Tensor, "K d"], Float[Tensor, "
     weight = stored.detach().flatten(1)
     bias = getattr(classifier, "bias", None)
     return weight, weight.new_zeros(len(weight)) if bias is None else bias.detach()
-
-
-def _float64_device(features: Tensor) -> torch.device:
-    """The features' device, or the host for a device without float64."""
-    try:
-        return torch.zeros(1, dtype=torch.float64, device=features.device).device
-    except (TypeError, RuntimeError):
-        return torch.zeros(1).device
 
 
 def _tracked(loader: Iterable[Any], progress: bool | None) -> Iterator[Any]:
