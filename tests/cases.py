@@ -84,7 +84,6 @@ def oracle(
     centred = means - means.mean(0)
     centred_x = np.concatenate([x[y == c] - means[i] for i, c in enumerate(classes)])
     within = centred_x.T @ centred_x / n
-    equally = np.mean([np.cov(x[y == c].T, bias=True).reshape(within.shape) for c in classes], 0)
     between = centred.T @ centred / k
     rank = min(k - 1, x.shape[1])
     values, vectors = np.linalg.eigh(between)
@@ -105,7 +104,6 @@ def oracle(
     norms = np.linalg.norm(centred, axis=1)
     answer = {
         "nc1": float(np.trace(within @ (vectors / values) @ vectors.T)) / k,
-        "nc1_balanced": float(np.trace(equally @ (vectors / values) @ vectors.T)) / k,
         "nc2_means": to_ideal(centred @ centred.T),
         "cdnv": float(np.mean(pairs)),
         "nc1_quotient": float(np.trace(within) / np.trace(between)),
