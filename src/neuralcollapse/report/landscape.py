@@ -7,10 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import plotly.graph_objects as go
-from plotly.offline import get_plotlyjs
-from plotly.subplots import make_subplots
 
+from neuralcollapse.figures.look import colour, laid_out
+from neuralcollapse.report.page import write_whole
+from neuralcollapse.report.problem import facts_of
+from neuralcollapse.report.template import render
 from neuralcollapse.ufm import UFM, CriticalPoint, Point, Verdict
+
+_NEGATIVE = -1e-9
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,8 @@ class Slice:
     """Positions on the way from saddle to optimum."""
     spectrum: np.ndarray
     """Eigenvalues of the Hessian there, (steps, eigenvalues)."""
+    optimum: float
+    """f at the optimum."""
 
 
 def landscape_slice(problem: UFM, saddle: CriticalPoint, *, points: int = 61) -> Slice:
@@ -41,7 +47,8 @@ def landscape_slice(problem: UFM, saddle: CriticalPoint, *, points: int = 61) ->
             f"the point of shape {saddle.shape} is {saddle.certificate.verdict.value}, not a strict saddle"
         )
     model = problem.by_class
-    optimum = _turned_towards(problem.solve(tol=1e-10).class_point, saddle.point)
+    solution = problem.solve(tol=1e-10)
+    optimum = _turned_towards(solution.class_point, saddle.point)
     start = saddle.point.to_vector()
     first = optimum.to_vector() - start
     length = float(np.linalg.norm(first))
@@ -51,8 +58,13 @@ def landscape_slice(problem: UFM, saddle: CriticalPoint, *, points: int = 61) ->
     along, across = np.linspace(-0.4, 1.4, points), np.linspace(-0.9, 0.9, points)
     values = np.array([[model.objective(model.point(start + x * first + y * second)) for x in along] for y in across])
     steps = np.linspace(0, 1, 21)
+<<<<<<< HEAD
     spectrum = np.stack([np.linalg.eigvalsh(model.dense_hessian(model.point(start + t * first))) for t in steps])
     return Slice(saddle, along, across, values, steps, spectrum)
+=======
+    spectrum = np.stack([np.linalg.eigvalsh(dense_hessian(model, model.point(start + t * first))) for t in steps])
+    return Slice(saddle, along, across, values, steps, spectrum, solution.value)
+>>>>>>> 03061d4 (Figures in one call, in a low room; a base of all pages with autoescape and a policy of hashes)
 
 
 def _turned_towards(point: Point, target: Point) -> Point:
@@ -62,42 +74,60 @@ def _turned_towards(point: Point, target: Point) -> Point:
     return Point(point.W @ turn, turn.T @ point.H, point.b)
 
 
-def landscape_figure(found: Slice) -> go.Figure:
-    """The slice as a contour map, and the Hessian's eigenvalues from saddle to optimum."""
-    shape = "+".join(map(str, found.saddle.shape))
-    titles = (f"f through the saddle {shape} and the optimum", "Hessian eigenvalues on the way")
-    figure = make_subplots(1, 2, subplot_titles=titles, horizontal_spacing=0.12)
+def contour_figure(found: Slice) -> go.Figure:
+    """F over the plane, with the saddle and the optimum marked."""
+    figure = go.Figure()
     figure.add_contour(
-        x=found.along, y=found.across, z=found.values, colorscale="Viridis", ncontours=40, colorbar={"x": 0.44},
-        row=1, col=1,
+        x=found.along, y=found.across, z=found.values, colorscale="Viridis", ncontours=32,
+        line={"width": 0.5}, colorbar={"thickness": 12, "nticks": 6},
+        hovertemplate="f = %{z:.5g}<extra></extra>",
     )  # fmt: skip
-    marks = {"size": 12, "color": ["#d55e00", "#ffffff"], "symbol": ["x", "star"]}
     figure.add_scatter(
         x=[0, 1], y=[0, 0], mode="markers+text", text=["saddle", "optimum"], textposition="top center",
-        textfont={"color": "#ffffff"}, marker=marks, showlegend=False, row=1, col=1,
+        textfont={"color": ["#16191d", "#ffffff"], "size": 15}, showlegend=False, hoverinfo="skip",
+        marker={"size": 13, "color": ["#b2182b", "#ffffff"], "symbol": ["x", "star"]},
     )  # fmt: skip
+    figure.update_xaxes(title_text="from saddle (0) to optimum (1)", nticks=6, zeroline=False)
+    figure.update_yaxes(title_text="along the descent direction", nticks=6, zeroline=False)
+    return laid_out(figure, 420)
+
+
+def spectrum_figure(found: Slice) -> go.Figure:
+    """The Hessian's eigenvalues from saddle to optimum, those that start negative in their own colour."""
+    figure = go.Figure()
     for index in range(found.spectrum.shape[1]):
         values = found.spectrum[:, index]
+        negative = values[0] < _NEGATIVE
         figure.add_scatter(
             x=found.steps, y=values, mode="lines", showlegend=False,
-            line={"width": 1, "color": "#d55e00" if values[0] < -1e-9 else "#0072b2"}, row=1, col=2,
+            line={"width": 2.5 if negative else 1, "color": colour(1 if negative else 0)},
+            hovertemplate="eigenvalue %{y:.3g}<extra></extra>",
         )  # fmt: skip
-    figure.update_xaxes(title_text="along: 0 saddle, 1 optimum", row=1, col=1)
-    figure.update_yaxes(title_text="along Theorem 3.2's direction", row=1, col=1)
-    figure.update_xaxes(title_text="from saddle to optimum", row=1, col=2)
-    figure.update_layout(height=520, template="plotly_white", title="Negative at the saddle in orange")
-    return figure
+    figure.update_xaxes(title_text="from saddle (0) to optimum (1)", nticks=6, zeroline=False)
+    figure.update_yaxes(title_text="eigenvalue of the Hessian", nticks=6, exponentformat="power", zeroline=True)
+    return laid_out(figure, 420)
 
 
 def write_landscape(problem: UFM, saddle: CriticalPoint, output: Path) -> Path:
-    """Write the figure as one offline page; returns its path."""
-    figure = landscape_figure(landscape_slice(problem, saddle))
-    body = figure.to_html(full_html=False, include_plotlyjs=False, config={"responsive": True, "displaylogo": False})
-    page = (
-        '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><link rel="icon" href="data:,">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1"><title>Landscape</title></head>'
-        f"<body><script>{get_plotlyjs()}</script>{body}</body></html>"
+    """Write the slice as one offline page; returns its path.
+
+    Raises:
+        ValueError: if the point is no strict saddle.
+    """
+    found = landscape_slice(problem, saddle)
+    shape = "+".join(map(str, saddle.shape))
+    page = render(
+        "landscape.html",
+        title=f"Landscape: the saddle {shape}",
+        figures={"contour": contour_figure(found), "spectrum": spectrum_figure(found)},
+        shape=shape,
+        groups=saddle.shape,
+        proved=problem.feature_dim >= problem.num_classes - 1,
+        negative=int((found.spectrum[0] < _NEGATIVE).sum()),
+        eigenvalues=found.spectrum.shape[1],
+        steepest=float(found.spectrum[0].min()),
+        value=saddle.certificate.value,
+        optimum=found.optimum,
+        facts=facts_of(problem),
     )
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(page, encoding="utf-8")
-    return output
+    return write_whole(output, page)
