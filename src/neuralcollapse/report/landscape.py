@@ -9,7 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from neuralcollapse.figures.look import colour, laid_out
-from neuralcollapse.report.page import write_whole
+from neuralcollapse.files import write_text
 from neuralcollapse.report.problem import facts_of
 from neuralcollapse.report.template import render
 from neuralcollapse.ufm import UFM, CriticalPoint, Point, Verdict
@@ -58,13 +58,8 @@ def landscape_slice(problem: UFM, saddle: CriticalPoint, *, points: int = 61) ->
     along, across = np.linspace(-0.4, 1.4, points), np.linspace(-0.9, 0.9, points)
     values = np.array([[model.objective(model.point(start + x * first + y * second)) for x in along] for y in across])
     steps = np.linspace(0, 1, 21)
-<<<<<<< HEAD
     spectrum = np.stack([np.linalg.eigvalsh(model.dense_hessian(model.point(start + t * first))) for t in steps])
-    return Slice(saddle, along, across, values, steps, spectrum)
-=======
-    spectrum = np.stack([np.linalg.eigvalsh(dense_hessian(model, model.point(start + t * first))) for t in steps])
     return Slice(saddle, along, across, values, steps, spectrum, solution.value)
->>>>>>> 03061d4 (Figures in one call, in a low room; a base of all pages with autoescape and a policy of hashes)
 
 
 def _turned_towards(point: Point, target: Point) -> Point:
@@ -75,7 +70,7 @@ def _turned_towards(point: Point, target: Point) -> Point:
 
 
 def contour_figure(found: Slice) -> go.Figure:
-    """F over the plane, with the saddle and the optimum marked."""
+    """The objective over the plane, with the saddle and the optimum marked."""
     figure = go.Figure()
     figure.add_contour(
         x=found.along, y=found.across, z=found.values, colorscale="Viridis", ncontours=32,
@@ -122,7 +117,7 @@ def write_landscape(problem: UFM, saddle: CriticalPoint, output: Path) -> Path:
         figures={"contour": contour_figure(found), "spectrum": spectrum_figure(found)},
         shape=shape,
         groups=saddle.shape,
-        proved=problem.feature_dim >= problem.num_classes - 1,
+        proved=problem.loss.name == "cross_entropy" and problem.feature_dim >= problem.num_classes - 1,
         negative=int((found.spectrum[0] < _NEGATIVE).sum()),
         eigenvalues=found.spectrum.shape[1],
         steepest=float(found.spectrum[0].min()),
@@ -130,4 +125,4 @@ def write_landscape(problem: UFM, saddle: CriticalPoint, output: Path) -> Path:
         optimum=found.optimum,
         facts=facts_of(problem),
     )
-    return write_whole(output, page)
+    return write_text(output, page)

@@ -10,6 +10,7 @@ def facts_of(problem: UFM) -> list[tuple[str, str]]:
     counts = problem.class_counts.tolist()
     samples = str(counts[0]) if problem.balanced else ", ".join(map(str, counts))
     return [
+        ("loss", problem.loss.name.replace("_", " ")),
         ("classes K", str(problem.num_classes)),
         ("samples per class n", samples),
         ("feature dimension d", str(problem.feature_dim)),
