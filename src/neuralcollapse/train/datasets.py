@@ -115,20 +115,10 @@ def load_images(
         FileNotFoundError: if the data is not there and cannot be downloaded.
         ImportError: if ``hf:`` is asked for without the extra.
     """
-    check_dataset(dataset)
-    source, _, path = dataset.partition(":")
-    readers: dict[str, Callable[[], Iterator[_Raw]]] = {
-        "digits": _digits,
-        "mnist": lambda: _torchvision("MNIST", data_root),
-        "fashion-mnist": lambda: _torchvision("FashionMNIST", data_root),
-        "cifar10": lambda: _torchvision("CIFAR10", data_root),
-        "cifar100": lambda: _torchvision("CIFAR100", data_root),
-        "imagefolder": lambda: _imagefolder(path),
-        "hf": lambda: _hugging_face(path),
-    }
+    source = dataset.partition(":")[0]
     if image_size is None and source not in ("digits", "imagefolder", "hf"):
         image_size = 32
-    train, test = readers[source]()
+    train, test = _read(dataset, data_root)
     chosen = _first_of_each_class(train, samples_per_class)
     test_rows = _first_of_each_class(test, test_samples_per_class, "test_samples_per_class")
     if image_size is None and source in ("imagefolder", "hf"):
@@ -142,6 +132,40 @@ def load_images(
         Split(_stack(test.decode(test_rows), image_size), torch.from_numpy(test.labels[test_rows])),
         tuple(train.classes),
     )
+
+
+def split_sizes(
+    dataset: str,
+    data_root: str | Path = "data",
+    *,
+    samples_per_class: int | None = None,
+    test_samples_per_class: int | None = None,
+) -> tuple[int, int]:
+    """How many training and test images :func:`load_images` would give; no image is decoded. It raises the same.
+
+    >>> split_sizes("digits", test_samples_per_class=5)
+    (1437, 50)
+    """
+    train, test = _read(dataset, data_root)
+    test_rows = _first_of_each_class(test, test_samples_per_class, "test_samples_per_class")
+    return len(_first_of_each_class(train, samples_per_class)), len(test_rows)
+
+
+def _read(dataset: str, data_root: str | Path) -> tuple[_Raw, _Raw]:
+    """Training and test split of a data set by its name."""
+    check_dataset(dataset)
+    source, _, path = dataset.partition(":")
+    readers: dict[str, Callable[[], Iterator[_Raw]]] = {
+        "digits": _digits,
+        "mnist": lambda: _torchvision("MNIST", data_root),
+        "fashion-mnist": lambda: _torchvision("FashionMNIST", data_root),
+        "cifar10": lambda: _torchvision("CIFAR10", data_root),
+        "cifar100": lambda: _torchvision("CIFAR100", data_root),
+        "imagefolder": lambda: _imagefolder(path),
+        "hf": lambda: _hugging_face(path),
+    }
+    train, test = readers[source]()
+    return train, test
 
 
 @dataclass(frozen=True)

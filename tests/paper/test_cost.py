@@ -1,0 +1,79 @@
+"""What a sweep costs: before it starts, and what is left of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from neuralcollapse.paper.cost import Cost, Forecast, estimate, pace, total
+from neuralcollapse.paper.experiments import Experiment
+from neuralcollapse.paper.outcome import Outcome
+from neuralcollapse.paper.sweep import Job, State
+from neuralcollapse.train.config import TrainConfig
+from neuralcollapse.train.record import write_metrics
+
+
+def run(folder: Path, name: str, seconds: dict[int, float], **options: object) -> Outcome:
+    """A run of 10 epochs, with the seconds at which some of them ended."""
+    settings = {"dataset": "digits", "epochs": 10, "output": str(folder / name)} | options
+    outcome = Outcome(Experiment(name), TrainConfig(**settings).resolved())  # type: ignore[arg-type]
+    outcome.folder.mkdir()
+    rows = [{"epoch": str(epoch), "seconds": str(value), "nc1": "1"} for epoch, value in seconds.items()]
+    if rows:
+        write_metrics(outcome.folder, rows)
+    return outcome
+
+
+def name(outcome: Outcome) -> str:
+    return outcome.experiment.name
+
+
+def test_a_run_that_has_begun_is_extrapolated(tmp_path: Path) -> None:
+    half = run(tmp_path, "half", {0: 5.0, 2: 9.0, 4: 13.0})
+    done = run(tmp_path, "done", {0: 5.0, 10: 25.0})
+    assert pace(half) == 2.0
+    costs = estimate([half, done], threads=1)
+    assert costs == {name(half): Cost(12.0), name(done): Cost(0.0)}
+    assert total(costs, workers=2) == 12.0
+    assert total({"a": Cost(10.0), "b": Cost(20.0), "c": Cost(30.0), "d": Cost(None)}, workers=2) == 30.0
+
+
+def test_an_estimate_grows_with_epochs_images_and_measurements(tmp_path: Path) -> None:
+    plain = run(tmp_path, "plain", {}, width=64, measure_every=10)
+    more = {
+        "epochs": run(tmp_path, "epochs", {}, width=64, measure_every=20, epochs=2000),
+        "images": run(tmp_path, "images", {}, width=64, measure_every=10, epochs=1000, samples_per_class=10),
+        "looks": run(tmp_path, "looks", {}, width=64, measure_every=1, epochs=1000),
+        "lbfgs": run(tmp_path, "lbfgs", {}, width=64, measure_every=20, epochs=2000, optimizer="lbfgs", batch_size=128),
+    }
+    costs = estimate([plain, *more.values()], threads=1)
+    seconds = {key: costs[name(outcome)].seconds for key, outcome in more.items()}
+    base = costs[name(plain)].seconds
+    assert base is not None
+    assert None not in seconds.values()
+    assert seconds["epochs"] > seconds["looks"] > seconds["images"] > 0  # type: ignore[operator]
+    assert seconds["lbfgs"] > 2 * seconds["epochs"]  # type: ignore[operator]
+
+
+def test_what_cannot_be_estimated_says_why(tmp_path: Path) -> None:
+    outcome = run(tmp_path, "missing", {}, dataset=f"imagefolder:{tmp_path / 'nowhere'}")
+    cost = estimate([outcome], threads=1)[name(outcome)]
+    assert cost.seconds is None
+    assert str(cost).startswith("unknown: imagefolder: there is no folder")
+
+
+def test_the_time_left_follows_the_speed_of_the_runs(tmp_path: Path) -> None:
+    first, second, third = (run(tmp_path, key, {}) for key in ("first", "second", "third"))
+    costs = {name(first): Cost(100.0), name(second): Cost(200.0), name(third): Cost(None, "no data")}
+    forecast = Forecast([first, second, third], costs, workers=1)
+    jobs = [Job(first, State.RUNNING), Job(second), Job(third, State.FAILED)]
+    assert forecast.left(jobs) == 300.0
+    write_metrics(
+        first.folder, [{"epoch": "0", "seconds": "1", "nc1": "1"}, {"epoch": "5", "seconds": "101", "nc1": ""}]
+    )
+    assert forecast.left(jobs) == pytest.approx(5 * 20 + 2 * 200)  # twice as slow as was thought, so is the second
+    jobs[0].state = State.FINISHED
+    assert forecast.left(jobs) == pytest.approx(400)
+    jobs[1].state = State.FINISHED
+    assert forecast.left(jobs) is None
