@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import re
 import shlex
 import subprocess
 from collections.abc import Iterator
@@ -115,8 +116,16 @@ def test_list_trains_nothing(tmp_path: Path) -> None:
     output = tmp_path / "none"
     words = command("figure6", "--scale", "smoke", "--list", "--output", str(output))
     said = subprocess.run(words, capture_output=True, text=True, check=True).stdout
-    assert said.count("epoch 0 of 2\nneuralcollapse train ") == 2
+    assert said.startswith("# 2 runs, 0 finished. The others take about ")
+    assert len(re.findall(r"epoch 0 of 2, about \d+ (s|min|h)\nneuralcollapse train ", said)) == 2
     assert not output.exists()
+
+
+def test_a_reader_who_stops_reading_the_list_sees_no_error(tmp_path: Path) -> None:
+    words = shlex.join(command("figure5", "--scale", "smoke", "--list", "--output", str(tmp_path / "none")))
+    ended = subprocess.run(f"{words} | head -n 1", shell=True, capture_output=True, text=True, check=True)
+    assert ended.stdout.count("\n") == 1
+    assert ended.stderr == ""
 
 
 def test_static_gallery_is_small_and_has_no_scripts_of_figures(smoke: Path, browser: Any) -> None:

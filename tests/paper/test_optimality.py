@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from neuralcollapse.cli import main
 from neuralcollapse.paper.decays import decays_of
 from neuralcollapse.paper.optimality import certify_run, certify_snapshot
 from neuralcollapse.paper.snapshot import Snapshot
@@ -116,6 +119,34 @@ def test_committed_folders_have_snapshots_only() -> None:
     assert found.features == "class means, epoch 200"
     assert found.lower_bound <= found.value
     assert found.measured.weight == pytest.approx(found.predicted.weight, rel=0.12)
+
+
+def test_the_command_shows_the_numbers_and_writes_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = REDUCED / "cifar10-resnet18-sgd-random-w8"
+    main(["certify", str(folder), "--json", str(tmp_path / "numbers.json")])
+    said = capsys.readouterr().out
+    found = certify_run(folder)
+    assert "class means, epoch 200" in said
+    assert f"{found.lower_bound:.6g}" in said
+    numbers = json.loads((tmp_path / "numbers.json").read_text())
+    assert numbers == found.to_dict()
+    assert numbers["gap"] == numbers["value"] - numbers["lower_bound"]
+
+
+def test_the_command_without_data_says_the_way_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shutil.copytree(REDUCED / "mnist-resnet18-sgd", tmp_path / "run")
+    (folder / "checkpoints").mkdir()
+    (folder / "checkpoints" / "last.ckpt").touch()
+    monkeypatch.setattr("urllib.request.urlopen", _offline)
+    with pytest.raises(SystemExit):
+        main(["certify", str(folder), "--data-root", str(tmp_path / "nowhere")])
+    assert "--class-means judges the run without its data" in capsys.readouterr().err
+
+
+def _offline(*given: object, **options: object) -> None:
+    raise OSError("no network")
 
 
 def test_a_folder_without_a_run_is_said(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ COMMANDS = (
         "Finished epochs are kept: the same command with --resume continues",
     ),
     Command("measure", "measure:measure", "Measure a model, a run, or stored features."),
+    Command("certify", "certify:certify", "Judge how near a trained network is to a proven optimum."),
     Command("report", "report:report", "Draw one or more runs as one offline HTML page."),
     Command("savings", "savings:savings", "Show what a fixed head and smaller features save."),
     Command(

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Group, Parameter
 
@@ -17,6 +15,7 @@ from neuralcollapse.cli.options import numbers, words, writable
 from neuralcollapse.names import check_dataset
 
 if TYPE_CHECKING:
+    from neuralcollapse.paper.cost import Cost
     from neuralcollapse.paper.judgement import Judgement
     from neuralcollapse.paper.outcome import Outcome
     from neuralcollapse.paper.sweep import Job
@@ -46,13 +45,13 @@ class Choices:
     engine: Annotated[Literal["local", "ray"], _RUNS] = "local"
     """Run in processes of this machine, or on Ray."""
     workers: Annotated[int, _RUNS] = 1
-    """Number of runs at a time."""
+    """Number of runs at a time, each with its share of the cores. Small runs share one accelerator."""
     address: Annotated[str | None, _RUNS] = None
     """Address of a Ray cluster. By default Ray starts on this machine."""
     retries: Annotated[int, _RUNS] = 1
     """Further attempts for a run whose process dies."""
     list: Annotated[bool, _RUNS] = False
-    """Only list the runs, how far each is, and its command."""
+    """Only list the runs: how far each is, what it costs on this machine, and its command."""
     draw: Annotated[bool, _RUNS] = False
     """Train nothing: judge and draw what is there."""
     static: Annotated[bool, _PAGE] = False
@@ -67,7 +66,8 @@ def reproduce(
 ) -> None:
     """Repeat the paper's figures and tables: train what is missing, judge each claim, draw a gallery.
 
-    Interrupt it any time; run the same command again to continue. Finished runs are never run again.
+    It says first what the runs cost on this machine, and then how long they still take. Interrupt it any time; run the
+    same command again to continue. Finished runs are never run again.
 
     For example:
       neuralcollapse reproduce all --scale smoke                # every figure in miniature: about three minutes
@@ -100,8 +100,7 @@ def reproduce(
     runs = [*{run.experiment.name: run for group in planned.values() for run in group}.values()]
     check_folders(runs)
     if choices.list:
-        for run in runs:
-            print(f"# {run.experiment.name}: epoch {run.epoch} of {run.config.epochs}\n{run.command}")
+        _list(runs, choices)
         return
     failed = [] if choices.draw else _sweep(runs, choices)
     from neuralcollapse.paper.gallery import write_gallery
@@ -119,10 +118,26 @@ def reproduce(
         )
 
 
+def _list(runs: Sequence[Outcome], choices: Choices) -> None:
+    from neuralcollapse.paper.outcome import DATA
+
+    costs = _estimate(runs, choices)
+    print(f"# {_say_cost(runs, costs, choices.workers)}")
+    if any(DATA in run.command for run in runs):
+        print(f"# {DATA} stands for the folder that holds your data sets")
+    for run in runs:
+        cost = "" if run.finished else f", {costs[run.experiment.name]}"
+        print(f"# {run.experiment.name}: epoch {run.epoch} of {run.epochs}{cost}\n{run.command}")
+
+
 def _sweep(runs: Sequence[Outcome], choices: Choices) -> list[Job]:
+    from neuralcollapse.cli.sweep_view import watching
+    from neuralcollapse.paper.cost import Forecast
     from neuralcollapse.paper.sweep import State, sweep
 
-    with _watching(sys.stderr.isatty()) as watch:
+    costs = _estimate(runs, choices)
+    print(_say_cost(runs, costs, choices.workers), file=sys.stderr)
+    with watching(sys.stderr.isatty(), Forecast(runs, costs, choices.workers)) as watch:
         jobs = sweep(
             runs,
             engine=choices.engine,
@@ -134,55 +149,25 @@ def _sweep(runs: Sequence[Outcome], choices: Choices) -> list[Job]:
     return [job for job in jobs if job.state is not State.FINISHED]
 
 
-@contextlib.contextmanager
-def _watching(terminal: bool) -> Iterator[Callable[[Sequence[Job]], None]]:
-    """On a terminal a live table of the runs, otherwise a line for each change."""
-    from rich.console import Console
+def _estimate(runs: Sequence[Outcome], choices: Choices) -> dict[str, Cost]:
+    from neuralcollapse.paper.cost import estimate
+    from neuralcollapse.paper.sweep import threads
 
-    console = Console(stderr=True, highlight=False, soft_wrap=not terminal)
-    if terminal:
-        from rich.live import Live
-
-        with Live(console=console, auto_refresh=False) as live:
-            yield lambda jobs: live.update(_table(jobs, console.height - 7), refresh=True)
-        return
-    known: dict[str, str] = {}
-
-    def print_changes(jobs: Sequence[Job]) -> None:
-        for job in jobs:
-            said = f"{job.state}{f', attempt {job.attempts}' if job.attempts > 1 else ''}"
-            if known.get(job.name, "waiting") != said:
-                known[job.name] = said
-                done = sum(other.state == "finished" for other in jobs)
-                error = f": {job.error}" if job.error else ""
-                console.print(f"[{done}/{len(jobs)}] {job.name} {said}{error}", markup=False)
-
-    yield print_changes
+    return estimate(runs, threads(choices.workers))
 
 
-_COLOURS = {"running": "cyan", "failed": "red", "waiting": "default", "finished": "green"}
-"""In the order in which they matter, where the terminal has not room for all."""
+def _say_cost(runs: Sequence[Outcome], costs: Mapping[str, Cost], workers: int) -> str:
+    from neuralcollapse.paper.cost import duration, total
 
-
-def _table(jobs: Sequence[Job], room: int) -> Any:
-    from rich.table import Table
-
-    done = sum(job.state == "finished" for job in jobs)
-    table = Table("run", "state", "epoch", "minutes", "attempts", "error", caption=f"{done} of {len(jobs)} finished")
-    shown = jobs if len(jobs) <= room else sorted(jobs, key=lambda job: list(_COLOURS).index(job.state))
-    for job in shown[: max(room, 1)]:
-        config, seconds = job.outcome.config, job.seconds
-        if job.state == "running":
-            seconds += time.monotonic() - job.started
-        table.add_row(
-            job.name,
-            f"[{_COLOURS[job.state]}]{job.state}",
-            f"{config.epochs if job.state == 'finished' else job.outcome.epoch}/{config.epochs}",
-            f"{seconds / 60:.1f}" if seconds else "",
-            str(job.attempts or ""),
-            job.error[:60],
-        )
-    return table
+    finished = sum(run.finished for run in runs)
+    said = f"{len(runs)} runs, {finished} finished."
+    if finished == len(runs):
+        return said
+    unknown = sum(cost.seconds is None for cost in costs.values())
+    together = f" with {workers} at a time" if workers > 1 else ""
+    said += f" The others take about {duration(total(costs, workers))} on this machine{together}"
+    said += f", and {unknown} more an unknown time" if unknown else ""
+    return said + ". Interrupt it any time: the same command continues"
 
 
 def _print_verdicts(judged: Mapping[str, list[Judgement]]) -> None:

@@ -186,7 +186,8 @@ def run_once(config: TrainConfig, threads: int | None = None) -> End:
     return End()
 
 
-def _threads(workers: int) -> int:
+def threads(workers: int) -> int:
+    """Cores that each of so many runs at a time has."""
     return max(1, (os.cpu_count() or 1) // workers)
 
 
@@ -201,7 +202,7 @@ class InProcesses:
     def start(self, name: str, config: TrainConfig) -> None:
         """Begin an attempt."""
         receiver, sender = self._context.Pipe(duplex=False)
-        process = self._context.Process(target=_child, args=(config, _threads(self.capacity), sender), name=name)
+        process = self._context.Process(target=_child, args=(config, threads(self.capacity), sender), name=name)
         process.start()
         sender.close()
         self._running[name] = process, receiver
@@ -270,9 +271,11 @@ class OnRay:
             options: dict[str, Any] = {"address": address} if address else {"include_dashboard": False}
             ray.init(log_to_driver=False, logging_level=logging.WARNING, **options)
         resources = ray.cluster_resources()
-        # A run takes an accelerator where the cluster has some, otherwise its share of the cores.
+        # A run takes an accelerator where the cluster has some (or its share of one, where there are more runs at a
+        # time than accelerators), otherwise its share of the cores.
         share = max(1, int(resources.get("CPU", 1)) // workers)
-        needs: dict[str, Any] = {"num_gpus": 1} if resources.get("GPU") else {"num_cpus": share}
+        accelerators = resources.get("GPU", 0)
+        needs: dict[str, Any] = {"num_gpus": min(1, accelerators / workers)} if accelerators else {"num_cpus": share}
         self._task: Any = ray.remote(max_calls=1, max_retries=0, **needs)(_on_worker)
         self._running: dict[Any, str] = {}
 
