@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from neuralcollapse.ufm.balance import balance_ratio
 from neuralcollapse.ufm.bound import lower_bound, top_residual
 from neuralcollapse.ufm.problem import UFM
 from neuralcollapse.ufm.solution import TOLERANCE, Point
@@ -148,11 +149,6 @@ def _gradient_size(problem: UFM, point: Point, gradient: Point) -> tuple[float, 
     residual = top_residual(problem, point)[0]
     scale = problem.tau * size + problem.lambda_b * float(np.linalg.norm(point.b))
     return norm, bool(balanced <= _CRITICAL * scale + 1e3 * np.finfo(float).eps * residual * size)
-
-
-def balance_ratio(problem: UFM) -> float:
-    """(λH/λW)^¼: dividing W and multiplying H by it makes both decays τ."""
-    return math.sqrt(math.sqrt(problem.lambda_h) / math.sqrt(problem.lambda_w))
 
 
 def descent_direction(problem: UFM, point: Point) -> Direction:
