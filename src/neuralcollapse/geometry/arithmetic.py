@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-SAFE = {torch.float32: 60, torch.float64: 200}
+SAFE = {torch.float32: 60, torch.float64: 400}
 """Entries between 2**-SAFE and 2**SAFE can be squared and summed without scaling, in each precision."""
 
 _FULL = ("ieee", "none")
@@ -67,11 +67,12 @@ def exponent_of(largest: float) -> int:
 
 
 def times_power_of_two(tensor: Tensor, exponent: int) -> Tensor:
-    """``tensor * 2**exponent``, exact for any exponent from -2000 to 2000; the tensor itself for 0."""
-    if exponent == 0:
-        return tensor
-    half = exponent // 2
-    return tensor * 2.0**half * 2.0 ** (exponent - half)
+    """``tensor * 2**exponent``, in steps that are numbers of its precision; the tensor itself for 0."""
+    most = 2 * SAFE[torch.float32] if tensor.dtype == torch.float32 else 2 * SAFE[torch.float64]
+    while exponent:
+        step = max(-most, min(most, exponent))
+        tensor, exponent = tensor * 2.0**step, exponent - step
+    return tensor
 
 
 def row_norms(rows: Float[Tensor, "B d"]) -> Float[Tensor, "B"]:

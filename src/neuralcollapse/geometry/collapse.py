@@ -232,20 +232,21 @@ def _of_classifier(
     unit = exponent_of(float(weight.abs().max()))
     weight = times_power_of_two(weight, -unit)
     unit += math.frexp(moments.scale)[1] - 1  # of the products W h
-    offset = weight @ moments.global_mean
-    spread = None
+    offset, common, spread = weight @ moments.global_mean, unit, None
     if bias is not None:
         bias = bias.to(centred)[present]
-        offset = offset + times_power_of_two(bias, -unit)
-        largest = float(bias.abs().max()) or 1.0
-        spread = float((bias / largest).std(correction=0)) * largest
+        largest = float(bias.abs().max())
+        common = max(unit, exponent_of(largest)) if largest else unit
+        offset = times_power_of_two(offset, unit - common) + times_power_of_two(bias, -common)
+        spread = float((bias / (largest or 1.0)).std(correction=0)) * largest
     shift = row_norms(offset[None])
+    logits = times_power_of_two(shift.new_tensor(product_norm(weight, centred)), unit - common)
     angles = cosines(weight)
     return {
         "nc2": frame_distance(weight, weight),
         "nc3": frame_distance(weight, centred),
-        "nc4": float(times_power_of_two(shift, unit)),
-        "nc4_relative": _quotient(float(shift), product_norm(weight, centred) / math.sqrt(len(centred))),
+        "nc4": float(times_power_of_two(shift, common)),
+        "nc4_relative": _quotient(float(shift), float(logits) / math.sqrt(len(centred))),
         "equinorm_weights": _variation(row_norms(weight)),
         "equiangularity_weights": angles.spread,
         "max_equiangularity_weights": angles.distance,

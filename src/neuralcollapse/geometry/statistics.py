@@ -244,7 +244,7 @@ class ClassStatistics:
         self._absorb()
         other._absorb()
         with full_precision(self.device):
-            state = {name: tensor.to(self.device) for name, tensor in other._state().items()}
+            state = {name: tensor.to(self.device) for name, tensor in other.state(copy=False).items()}
             self._resolution = torch.maximum(self._resolution, state["resolution"])
             self._largest = torch.maximum(self._largest, state["largest"])
             self._rounding = torch.maximum(self._rounding, state["rounding"])
@@ -305,13 +305,14 @@ class ClassStatistics:
 
     # ---- files and copies ------------------------------------------------------------------------
 
-    def _state(self) -> dict[str, Tensor]:
-        self._absorb()
-        return {name: getattr(self, f"_{name}") for name in storage.SHAPES}
+    def state(self, *, copy: bool = True) -> dict[str, Tensor]:
+        """Accumulators as tensors by name, from which :meth:`from_state` builds the same statistics.
 
-    def state(self) -> dict[str, Tensor]:
-        """A copy of the accumulators as tensors by name, from which :meth:`from_state` builds the same statistics."""
-        return {name: tensor.clone() for name, tensor in self._state().items()}
+        Without ``copy`` they are the accumulators themselves, to read and never to write.
+        """
+        self._absorb()
+        held = {name: getattr(self, f"_{name}") for name in storage.SHAPES}
+        return {name: tensor.clone() for name, tensor in held.items()} if copy else held
 
     def state_dict(self) -> dict[str, Tensor]:
         """The same as :meth:`state`, under the name that PyTorch's checkpoints use."""
@@ -340,11 +341,11 @@ class ClassStatistics:
             ValueError: if a tensor is missing, shapes disagree, or the numbers are no statistics.
         """
         storage.check_state(state)
-        return cls._around(storage.copied(state, float64_device(state["means"].device)))
+        return cls.around(storage.copied(state, float64_device(state["means"].device)))
 
     @classmethod
-    def _around(cls, state: Mapping[str, Tensor]) -> ClassStatistics:
-        """Statistics that hold these very tensors."""
+    def around(cls, state: Mapping[str, Tensor]) -> ClassStatistics:
+        """Statistics that hold these very tensors, unchecked and without a copy; updates replace them."""
         self = cls.__new__(cls)
         self.num_classes, self.feature_dim, self.within = storage.sizes(state)
         self._adopt(state)
@@ -352,11 +353,11 @@ class ClassStatistics:
 
     def to(self, device: torch.device | str) -> ClassStatistics:
         """A copy on another device, or on the host where that device has no float64."""
-        return self._around(storage.copied(self._state(), float64_device(device)))
+        return self.around(storage.copied(self.state(copy=False), float64_device(device)))
 
     def save(self, path: str | Path) -> None:
         """Write to a safetensors file. An interrupted write leaves the file that was there."""
-        storage.save_state(self._state(), path)
+        storage.save_state(self.state(copy=False), path)
 
     @classmethod
     def load(cls, path: str | Path) -> ClassStatistics:

@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics import Metric
+from torchmetrics.utilities.plot import plot_single_or_multi_val
 
 from neuralcollapse.geometry import ClassStatistics, collapse_metrics
+from neuralcollapse.geometry.arithmetic import float64_device
+from neuralcollapse.geometry.inputs import Rows, check_classifier
 from neuralcollapse.geometry.storage import SHAPES
-
-_STATES = tuple(SHAPES)
 
 
 class NeuralCollapse(Metric):
     """Measures of neural collapse over a stream of features, synchronised over ranks.
 
     A thin state around :class:`neuralcollapse.ClassStatistics`: ranks keep their own moments, which are
-    merged by Chan's formula when computed, so two processes give the answer of one.
+    merged by Chan's formula when computed, so two processes give the answer of one. It keeps torchmetrics'
+    contract: ``metric(x, y)`` gives the measures of the batch, and half precision leaves the accumulators in float64.
 
     Args:
         num_classes: K, at least 2.
         feature_dim: d, the width of the features that enter the classifier.
+        classifier: the last layer, whose weight and bias are read when computing; or its weight alone.
+        bias: the classifier's bias, where ``classifier`` is a weight.
+        allow_missing: measure the classes that have samples, with a warning, instead of raising.
+
+    Raises:
+        ValueError: if K < 2, d < 1, or the classifier does not fit them.
+        TypeError: if the classifier has no weight.
 
     >>> metric = NeuralCollapse(2, 1)
     >>> metric.update(torch.tensor([[0.9], [1.1], [-1.0], [-1.0]]), torch.tensor([0, 0, 1, 1]))
@@ -32,53 +44,144 @@ class NeuralCollapse(Metric):
     full_state_update = False
     is_differentiable = False
     higher_is_better = False
+    plot_lower_bound = 0.0
 
-    def __init__(self, num_classes: int, feature_dim: int, **kwargs: object) -> None:
-        # The classifier given to compute() may differ from call to call: nothing is cached.
-        super().__init__(compute_with_cache=False, **kwargs)
+    def __init__(
+        self,
+        num_classes: int,
+        feature_dim: int,
+        *,
+        classifier: nn.Module | Float[Tensor, "K d"] | None = None,
+        bias: Float[Tensor, "K"] | None = None,
+        allow_missing: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        # The classifier changes as it is trained, and may differ from call to call: nothing is cached.
+        super().__init__(**{"compute_with_cache": False, **kwargs})
         self.num_classes = num_classes
         self.feature_dim = feature_dim
+        self.allow_missing = allow_missing
+        # In a list, so that the layer does not become part of the metric: it is the model's to move and to save.
+        self._classifier = [classifier, bias]
         for name, tensor in ClassStatistics(num_classes, feature_dim).state().items():
             self.add_state(name, default=tensor, dist_reduce_fx=None)
+        check_classifier(*self._affine(), num_classes, feature_dim)
 
-    def update(self, features: Float[Tensor, "B d"], labels: Int[Tensor, "B"]) -> None:
+    def update(self, features: Float[Tensor, "B d"] | Rows, labels: Int[Tensor, "B"] | Rows) -> None:
         """Add a batch.
 
         Raises:
             ValueError: if shapes disagree, a label is out of range, or a feature is not finite.
             TypeError: if features are not floating point or labels not integers.
         """
-        statistics = self.statistics
+        statistics = self._gathered()
         statistics.update(features, labels)
-        for name, tensor in statistics.state().items():
-            setattr(self, name, tensor)
+        self._hold(statistics)
 
     def compute(
-        self, weight: Float[Tensor, "K d"] | None = None, bias: Float[Tensor, "K"] | None = None
+        self,
+        weight: Float[Tensor, "K d"] | Rows | None = None,
+        bias: Float[Tensor, "K"] | Rows | None = None,
+        *,
+        allow_missing: bool | None = None,
     ) -> dict[str, Tensor]:
-        """Measures by name, as scalars; those that need a classifier only where one is given.
+        """Measures by name, as scalars; those that need a classifier only where one is given, here or at construction.
 
         Raises:
             ValueError: as :func:`neuralcollapse.collapse_metrics`.
         """
-        metrics = collapse_metrics(self.statistics, weight, bias)
+        if weight is None and bias is None:
+            weight, bias = self._affine()
+        allowed = self.allow_missing if allow_missing is None else allow_missing
+        metrics = collapse_metrics(self._gathered(), weight, bias, allow_missing=allowed)
+        device = self.means.device
         return {
-            name: torch.tensor(value, dtype=torch.float64)
+            name: torch.tensor(value, dtype=torch.float64, device=device)
             for name, value in metrics.to_dict().items()
             if value is not None
         }
 
     @property
     def statistics(self) -> ClassStatistics:
-        """What has been gathered; over all ranks while synchronised."""
-        states = {name: getattr(self, name) for name in _STATES}
-        if states["means"].ndim == 2:
-            return ClassStatistics.from_state(states)
-        merged = ClassStatistics(self.num_classes, self.feature_dim, device=states["means"].device)
-        for rank in range(len(states["means"])):
-            merged.merge(ClassStatistics.from_state({name: states[name][rank] for name in _STATES}))
-        return merged
+        """A copy of what has been gathered; over all ranks while synchronised."""
+        return ClassStatistics.from_state(self._gathered().state())
+
+    def plot(self, val: Any = None, ax: Any = None) -> Any:
+        """Draw one or several results of :meth:`compute` with matplotlib, as every torchmetrics metric does.
+
+        Args:
+            val: a result, or a sequence of results as they were logged; by default what ``compute`` gives now.
+            ax: matplotlib axes to draw into.
+
+        Returns:
+            The figure and its axes.
+        """
+        val = self.compute() if val is None else val
+        if isinstance(val, Sequence):  # measures that some of the results lack have no curve
+            shared = set.intersection(*(set(result) for result in val))
+            val = [{name: value for name, value in result.items() if name in shared} for result in val]
+        return plot_single_or_multi_val(
+            val, ax=ax, higher_is_better=self.higher_is_better, name=type(self).__name__, lower_bound=0.0
+        )
+
+    def merge_state(self, incoming_state: dict[str, Any] | Metric) -> None:
+        """Add the samples of another such metric, or of its state; the other stays as it is.
+
+        Raises:
+            ValueError: if the other is of another kind or size, or its state is damaged.
+        """
+        super().merge_state(incoming_state)
+        self._count_as_updated()
 
     def set_dtype(self, dst_type: str | torch.dtype) -> NeuralCollapse:
         """Accumulators stay in float64, whatever precision the model takes."""
         return self
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> NeuralCollapse:
+        """Follow the model to its device, and never to another precision."""
+
+        def moved(tensor: Tensor) -> Tensor:
+            target = fn(torch.zeros(1, dtype=torch.float32, device=tensor.device)).device
+            return tensor.to(float64_device(target))
+
+        super()._apply(moved, exclude_state)
+        return self
+
+    def _affine(self) -> tuple[Any, Any]:
+        """Weight and bias of the classifier as they are now; None where there is none."""
+        classifier, bias = self._classifier
+        if not isinstance(classifier, nn.Module):
+            return classifier, bias
+        weight = getattr(classifier, "weight", None)
+        if not isinstance(weight, Tensor):
+            raise TypeError(f"classifier={type(classifier).__name__} has no weight: pass its last linear layer")
+        return weight.flatten(1), getattr(classifier, "bias", None) if bias is None else bias
+
+    def _gathered(self) -> ClassStatistics:
+        """Statistics around the states themselves, which are never written to; stacked ones of ranks are merged."""
+        states = {name: getattr(self, name) for name in SHAPES}
+        if states["means"].ndim == 2:
+            return ClassStatistics.around(states)
+        merged = ClassStatistics(self.num_classes, self.feature_dim, device=states["means"].device)
+        for rank in range(len(states["means"])):
+            merged.merge(ClassStatistics.around({name: states[name][rank] for name in SHAPES}))
+        return merged
+
+    def _hold(self, statistics: ClassStatistics) -> None:
+        for name, tensor in statistics.state(copy=False).items():
+            setattr(self, name, tensor)
+
+    def _load_from_state_dict(self, *arguments: Any, **options: Any) -> None:
+        super()._load_from_state_dict(*arguments, **options)
+        self._count_as_updated()
+
+    def _count_as_updated(self) -> None:
+        """Samples that came in without ``update`` are samples: torchmetrics need not warn that there are none."""
+        if bool((self.counts > 0).any()):
+            self._update_count = max(self._update_count, 1)
+            self._computed = None
+
+    def _reduce_states(self, incoming_state: Mapping[str, Any]) -> None:
+        """Merge another metric's states by Chan's formula: torchmetrics' ``forward`` and ``merge_state``."""
+        other = ClassStatistics.from_state(incoming_state)
+        self._hold(other.merge(self._gathered()))
