@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from neuralcollapse.extras import missing
+
 DATASETS = ("digits", "mnist", "fashion-mnist", "cifar10", "cifar100", "imagefolder:PATH", "hf:ID_OR_PATH")
 BACKBONES = ("mlp", "convnet", "resnet18", "resnet50")
 
@@ -21,7 +23,7 @@ def check_dataset(name: str) -> None:
     >>> check_dataset("imagefolder:photos")
     >>> check_dataset("mnits")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    ValueError: unknown dataset 'mnits': did you mean 'mnist'? Choose digits, ...
+    ValueError: unknown dataset 'mnits': did you mean mnist? Choose digits, ...
     """
     source, separator, path = name.partition(":")
     sources = {known.partition(":")[0]: ":" in known for known in DATASETS}
@@ -37,15 +39,18 @@ def check_model(name: str) -> None:
 
     Raises:
         ValueError: if no model has this name; it suggests the nearest ones.
+        ImportError: if it is timm's, and timm is not installed.
 
     >>> check_model("mlp")
     >>> check_model("resnet19")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    ValueError: unknown model 'resnet19': did you mean 'resnet18'? Choose mlp, ...
+    ValueError: unknown model 'resnet19': did you mean resnet18? Choose mlp, ...
     """
     source, separator, architecture = name.rpartition(":")
     if separator and source in ("torchvision", "timm"):
         known = library_models(source)
+        if source == "timm" and not known:
+            raise missing("timm: models", "hf")
         if known:
             check_library_model(architecture.partition(".")[0] if source == "timm" else architecture, known, source)
     elif name not in BACKBONES:
@@ -84,12 +89,12 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A question that offers the nearest known name, or nothing where none is near.
 
     >>> did_you_mean("tarin", ["train", "measure"])
-    "did you mean 'train'?"
+    'did you mean train?'
     >>> did_you_mean("xyz", ["train", "measure"])
     ''
     """
     close = difflib.get_close_matches(name, list(known), n=1)
-    return f"did you mean {close[0]!r}?" if close else ""
+    return f"did you mean {close[0]}?" if close else ""
 
 
 def _choose(known: Sequence[str], guess: str) -> str:

@@ -1,19 +1,12 @@
 """The paper's percentages, from the command as a user types it, and memory against sums made by hand."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
 from torch import nn
 
 from neuralcollapse import parameter_savings
-
-
-def command(*arguments: str) -> subprocess.CompletedProcess:
-    line = [sys.executable, "-m", "neuralcollapse.cli", "savings", *arguments]
-    return subprocess.run(line, capture_output=True, text=True, env=None)
 
 
 @pytest.mark.parametrize(
@@ -25,30 +18,23 @@ def command(*arguments: str) -> subprocess.CompletedProcess:
         ("resnet50", 10, "d = K", 23_528_522, 22_481_110, "4.45%"),
     ],
 )
-def test_the_papers_percentages(model, classes, variant, before, after, percent, tmp_path):
-    done = command(model, "--classes", str(classes), "--json", str(tmp_path / "savings.json"))
-    assert done.returncode == 0, done.stderr
-    assert percent in done.stdout
+def test_the_papers_percentages(model, classes, variant, before, after, percent, call, tmp_path):
+    done = call("savings", model, "--classes", str(classes), "--json", "savings.json")
+    assert done.code == 0, done.err
+    assert percent in done.out
     numbers = json.loads((tmp_path / "savings.json").read_text())
     rows = {row["name"]: row for row in numbers["variants"]}
     assert (rows["as it is"]["parameters"], rows[variant]["parameters"]) == (before, after)
     assert f"{rows[variant]['saved']:.2%}" == percent
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (("resnet51",), "no model 'resnet51'"),
-        (("resnet18", "--classes", "1"), "--classes=1"),
-        (("resnet18", "--classes", "10", "--feature-dim", "5"), "--feature-dim=5 cannot hold"),
-        (("nowhere.py:make",), "no file nowhere.py"),
-    ],
-)
-def test_bad_input(arguments, words):
-    done = command(*arguments)
-    assert done.returncode == 1
-    assert words in done.stderr
-    assert "Traceback" not in done.stderr
+def test_memory_says_how_far_it_is_and_how_long_it_takes(call):
+    done = call("savings", "mlp", "--classes", "3", "--memory", "--image-size", "4")
+    assert done.code == 0, done.err
+    assert "peak with Adam" in done.out
+    lines = done.err.splitlines()
+    assert [line.split(":")[0] for line in lines] == [f"memory {place} of 4" for place in (1, 2, 3, 4)]
+    assert all("left" in line for line in lines[1:])
 
 
 def test_memory_by_hand():

@@ -1,9 +1,7 @@
-"""neuralcollapse ufm, as a process, and its pages in a browser."""
+"""neuralcollapse ufm, and its pages in a browser."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,20 +9,23 @@ import pytest
 
 from tests.ufm.cases import make
 
-COMMAND = [str(Path(sys.executable).parent / "neuralcollapse"), "ufm"]
+
+@pytest.fixture
+def ufm(call):
+    """Run a task that succeeds; what it prints."""
+
+    def run(*arguments: str) -> str:
+        ended = call("ufm", *arguments)
+        assert ended.code == 0, ended.err
+        return ended.out
+
+    return run
 
 
-def run(*arguments: str, cwd: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run([*COMMAND, *arguments], cwd=cwd, capture_output=True, text=True, timeout=300)
-    assert done.returncode == code, done.stderr
-    assert "Traceback" not in done.stderr
-    return done
-
-
-def test_solve_and_certify(tmp_path: Path) -> None:
-    solved = run("solve", "--samples-per-class", "9,1,4,2", "--output", "p.npz", cwd=tmp_path).stdout
+def test_solve_and_certify(ufm, tmp_path: Path) -> None:
+    solved = ufm("solve", "--samples-per-class", "9,1,4,2", "--output", "p.npz")
     assert "globally optimal" in solved
-    judged = run("certify", "p.npz", cwd=tmp_path).stdout
+    judged = ufm("certify", "p.npz")
     value = make(4, [9, 1, 4, 2], 4, 5e-3, 1e-3, 1e-2).solve().value
     for text in (solved, judged):
         line = next(line for line in text.splitlines() if line.startswith("value"))
@@ -33,39 +34,33 @@ def test_solve_and_certify(tmp_path: Path) -> None:
     arrays = dict(np.load(tmp_path / "p.npz"))
     order = np.random.default_rng(0).permutation(len(arrays["labels"]))
     np.savez(tmp_path / "q.npz", **arrays | {"H": arrays["H"][:, order], "labels": arrays["labels"][order]})
-    assert run("certify", "q.npz", cwd=tmp_path).stdout == judged
-    assert "closed form" in run("solve", "--method", "lbfgs", cwd=tmp_path).stdout
-    assert "relaxation not tight" in run("solve", "--num-classes", "6", "--feature-dim", "2", cwd=tmp_path).stdout
-    assert "evidence, not proof" in run("conjecture", "--trials", "5", "--json", "c.json", cwd=tmp_path).stdout
+    assert ufm("certify", "q.npz") == judged
+    assert "closed form" in ufm("solve", "--method", "lbfgs")
+    assert "relaxation not tight" in ufm("solve", "--num-classes", "6", "--feature-dim", "2")
+    assert "evidence, not proof" in ufm("conjecture", "--trials", "5", "--json", "c.json")
     assert (tmp_path / "c.json").is_file()
 
 
-def test_errors(tmp_path: Path) -> None:
+def test_errors(call, tmp_path: Path) -> None:
     np.savez(tmp_path / "half.npz", W=np.ones((2, 2)))
     (tmp_path / "bad.npz").write_bytes(b"nonsense")
     np.savez(tmp_path / "shape.npz", W=np.ones((2, 2)), H=np.ones((2, 3)), b=np.ones(2), labels=np.array([0, 1]))
-    for arguments, message in [
-        (["solve", "--lambda-w", "0"], "--lambda-w=0.0 must be positive"),
-        (["solve", "--samples-per-class", "many"], "give 5, or 9,1,4,2"),
-        (["solve", "--method", "magic"], "--method='magic' is unknown"),
-        (["solve", "--num-classes", "1"], "--num-classes=1 must be at least 2"),
-        (["certify", "absent.npz"], "no file of tensors at absent.npz"),
-        (["certify", "half.npz"], "lacks H, b, labels"),
-        (["certify", "bad.npz"], "not a readable"),
-        (["certify", "shape.npz"], r"H has shape (2, 3), expected (2, 2)"),
-        (["landscape", "--saddle", "9+9"], "choose one of 4, 3+1"),
-        (["landscape", "--lambda-w", "5", "--lambda-h", "5"], "no strict saddle"),
+    for name, message in [
+        ("half.npz", "lacks H, b, labels"),
+        ("bad.npz", "not a readable"),
+        ("shape.npz", r"H has shape (2, 3), expected (2, 2)"),
     ]:
-        errors = run(*arguments, cwd=tmp_path, code=1).stderr
-        assert message in errors, arguments
+        ended = call("ufm", "certify", name)
+        assert ended.code == 1
+        assert message in ended.err, name
 
 
 @pytest.mark.parametrize("classes", ["3", "4"])
-def test_every_optimizer_ends_in_the_simplex_and_the_page_shows_it(tmp_path: Path, browser, classes: str) -> None:
-    done = run(
-        "dynamics", "--num-classes", classes, "--methods", "gradient,lbfgs,newton", "--output", "d.html", cwd=tmp_path
+def test_every_optimizer_ends_in_the_simplex_and_the_page_shows_it(ufm, tmp_path: Path, browser, classes: str) -> None:
+    done = ufm(
+        "dynamics", "--num-classes", classes, "--methods", "gradient,lbfgs,newton", "--output", "d.html"
     )  # fmt: skip
-    lines = [line for line in done.stdout.splitlines() if " gap " in line]
+    lines = [line for line in done.splitlines() if " gap " in line]
     assert len(lines) == 3 * {"3": 4, "4": 6}[classes]
     for line in lines:
         words = line.split()
@@ -90,9 +85,9 @@ def test_every_optimizer_ends_in_the_simplex_and_the_page_shows_it(tmp_path: Pat
     page.close()
 
 
-def test_the_landscape_page(tmp_path: Path, browser) -> None:
-    done = run("landscape", "--saddle", "2+1+1", "--output", "l.html", cwd=tmp_path)
-    assert "1+1+1+1          rank 3" in done.stdout
+def test_the_landscape_page(ufm, tmp_path: Path, browser) -> None:
+    done = ufm("landscape", "--saddle", "2+1+1", "--output", "l.html")
+    assert "1+1+1+1          rank 3" in done
     errors: list[str] = []
     page = browser.new_page()
     page.on("pageerror", lambda error: errors.append(str(error)))

@@ -46,16 +46,14 @@ def build_app() -> App:
         config=(read_config, whole_numbers),
         default_parameter=Parameter(negative_iterable=(), json_list=False, json_dict=False),
     )
-    groups = {
-        name: App(name=name, help=summary, sort_key=_place(name), help_epilogue="") for name, summary in GROUPS.items()
-    }
-    for group in groups.values():
-        app.command(group)
-    for command in COMMANDS:
-        parent, _, name = command.name.rpartition(" ")
-        (groups[parent] if parent else app).command(
-            f"neuralcollapse.cli.{command.home}", name=name, help=command.summary, sort_key=_place(command.name)
-        )
+    parents = {"": app}
+    for place, command in enumerate(COMMANDS):
+        group, _, name = command.name.rpartition(" ")
+        if group not in parents:
+            parents[group] = App(name=group, help=GROUPS[group], sort_key=place, help_epilogue="")
+            app.command(parents[group])
+        home = f"neuralcollapse.cli.{command.home}"
+        parents[group].command(home, name=name, help=command.summary, sort_key=place)
     return app
 
 
@@ -71,8 +69,3 @@ def chosen(app: App, tokens: Sequence[str]) -> tuple[App, Command | None]:
         leaf.help = (inspect.getdoc(leaf.default_command) or "").partition("\nArgs:")[0]
         leaf.help_epilogue = "Each flag --x has an opposite, --no-x."
     return leaf, row
-
-
-def _place(name: str) -> int:
-    """Commands are listed in the order of the table."""
-    return next(place for place, command in enumerate(COMMANDS) if command.name.startswith(name))

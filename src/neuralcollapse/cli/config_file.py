@@ -25,7 +25,7 @@ def read_config(app: App, commands: tuple[str, ...], arguments: ArgumentCollecti
     if option is None or not option.tokens:
         return
     path = Path(option.tokens[-1].value)
-    if not path.is_file():
+    if not path.exists() or path.is_dir():
         raise CycloptsError(msg=f"--config {path}: there is no such file")
     source = Yaml(path, use_commands_as_keys=False, source=str(path))
     try:

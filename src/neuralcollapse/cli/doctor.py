@@ -11,15 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from neuralcollapse import __version__
-
-EXTRAS = {
-    "hf": ("datasets", "timm", "transformers", "accelerate"),
-    "ray": ("ray",),
-    "tensorboard": ("tensorboard",),
-    "wandb": ("wandb",),
-    "figures": ("kaleido",),
-}
-"""Extra -> the distributions it brings, as pyproject.toml has them."""
+from neuralcollapse.extras import EXTRAS
 
 _CORE = ("torch", "torchvision", "lightning", "torchmetrics", "numpy", "scipy", "plotly")
 _DATA = {"mnist": "MNIST/raw", "fashion-mnist": "FashionMNIST/raw", "cifar10": "cifar-10-batches-py",

@@ -6,7 +6,14 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any, get_args, get_origin
 
-from cyclopts import CoercionError, CycloptsError, MissingArgumentError, UnknownCommandError, UnknownOptionError
+from cyclopts import (
+    CoercionError,
+    CycloptsError,
+    MissingArgumentError,
+    RepeatArgumentError,
+    UnknownCommandError,
+    UnknownOptionError,
+)
 from cyclopts.exceptions import UnusedCliTokensError
 
 from neuralcollapse.names import did_you_mean
@@ -37,6 +44,8 @@ def one_sentence(error: CycloptsError) -> str:
         return f"{error.token.source} has an unknown field {name!r} {_guess(name, fields)}".rstrip()
     if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
         return f"unexpected word {error.unused_tokens[0]!r}"
+    if isinstance(error, RepeatArgumentError):
+        return f"{error.token.keyword} is given twice"
     if isinstance(error, CoercionError) and error.token is not None:
         return _wrong_value(error)
     if isinstance(error, MissingArgumentError) and error.argument is not None:
@@ -46,14 +55,16 @@ def one_sentence(error: CycloptsError) -> str:
 
 def _unknown_command(error: UnknownCommandError) -> str:
     word = error.unused_tokens[0]  # type: ignore[index]
-    known = [name for name in error.app or () if not name.startswith("-")] if error.app is not None else []
-    guess = _guess(word, known)
-    return f"unknown command {word!r} " + (guess or f"(choose {', '.join(known)})")
+    known = [*(error.app or ())]
+    if word.startswith("-"):
+        return f"unknown option {word} {_guess(word, known)}".rstrip()
+    names = [name for name in known if not name.startswith("-")]
+    return f"unknown command {word!r} " + (_guess(word, names) or f"(choose {', '.join(names)})")
 
 
 def _guess(name: str, known: list[str]) -> str:
     guess = did_you_mean(name, known)
-    return f"({guess.replace(chr(39), '')})" if guess else ""
+    return f"({guess})" if guess else ""
 
 
 def _wrong_value(error: CoercionError) -> str:

@@ -64,9 +64,9 @@ class Choices:
 
 _OF_A_MODEL = ("checkpoint", "data", "samples_per_class", "image_size", "mean", "std")
 _IGNORED_BY = {
-    "model": (),
     "run": _OF_A_MODEL,
     "features": (*_OF_A_MODEL, "data_root", "classifier", "layers"),
+    "model": (),
 }
 
 

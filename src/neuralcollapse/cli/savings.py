@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -74,6 +77,19 @@ def savings(
         inputs=torch.randn(batch_size, *shape) if memory else None,
         feature_dim=feature_dim,
         classifier=classifier,
+        watch=_progress(),
     )
     Console().print(found.table())
     write_json(path, found.to_dict())
+
+
+def _progress() -> Callable[[int, int, str], None]:
+    """A line for each variant, with the time that is left as far as the ones before it tell."""
+    began = time.monotonic()
+
+    def watch(place: int, number: int, name: str) -> None:
+        spent = time.monotonic() - began
+        left = f", about {spent / (place - 1) * (number - place + 1):.0f} s left" if place > 1 else ""
+        print(f"memory {place} of {number}: {name}{left}", file=sys.stderr, flush=True)
+
+    return watch

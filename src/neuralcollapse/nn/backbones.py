@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from torch import nn
 
+from neuralcollapse.extras import missing
 from neuralcollapse.names import BACKBONES, check_library_model, unknown_model
 
 
@@ -114,6 +115,6 @@ def _timm(architecture: str, num_classes: int, channels: int) -> nn.Module:
     try:
         import timm
     except ImportError as error:
-        raise ImportError("timm: models need the extra: pip install 'neuralcollapse[hf]'") from error
+        raise missing("timm: models", "hf") from error
     check_library_model(architecture.partition(".")[0], timm.list_models(), "timm")
     return timm.create_model(architecture, pretrained=False, num_classes=num_classes, in_chans=channels)

@@ -108,6 +108,7 @@ def parameter_savings(
     inputs: Tensor | None = None,
     feature_dim: int | None = None,
     classifier: str | None = None,
+    watch: Callable[[int, int, str], None] | None = None,
 ) -> Savings:
     """Count what a fixed ETF classifier, features of dimension d = K, and both would save.
 
@@ -119,6 +120,7 @@ def parameter_savings(
             memory of all their tensors is followed (Torch's MemTracker: the same on every device).
         feature_dim: d of the smaller features; the number of classes if not given.
         classifier: dotted name of the classifier layer, where it cannot be found.
+        watch: called before the memory of each variant is measured, with its place, their number and its name.
 
     Returns:
         Variants ``as it is``, ``fixed head``, ``d = K`` and ``both``; those that the model's features are too few
@@ -152,9 +154,10 @@ def parameter_savings(
     ]
     before = _parameters(model)
     variants = []
-    for title, dim, convert in steps:
-        if title == "fixed head" and features < classes - 1:
-            continue
+    steps = [step for step in steps if step[0] != "fixed head" or features >= classes - 1]
+    for place, (title, dim, convert) in enumerate(steps, 1):
+        if watch is not None and inputs is not None:
+            watch(place, len(steps), title)
         converted = convert(copy.deepcopy(model))
         parameters, size = _parameters(converted), _bytes(converted)
         measured = {} if inputs is None else _measured(converted, inputs)

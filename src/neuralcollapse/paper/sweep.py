@@ -16,6 +16,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
+from neuralcollapse.extras import missing
 from neuralcollapse.paper.outcome import Outcome, resumed
 from neuralcollapse.train.config import TrainConfig
 
@@ -263,7 +264,7 @@ class OnRay:
         try:
             import ray
         except ImportError as error:
-            raise ImportError("engine 'ray' needs the extra: pip install 'neuralcollapse[ray]'") from error
+            raise missing("runs on engine 'ray'", "ray") from error
         self.capacity = workers
         self._ray = ray
         self._started = not ray.is_initialized()

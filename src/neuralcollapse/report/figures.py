@@ -12,6 +12,7 @@ from pathlib import Path
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from neuralcollapse.extras import missing
 from neuralcollapse.report.history import Frame, History, read_history, simplex
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c564b", "#7f7f7f")
@@ -185,7 +186,7 @@ def image_writer() -> Iterator[None]:
     try:
         import kaleido
     except ImportError as error:
-        raise ImportError("figures need the extra: pip install 'neuralcollapse[figures]'") from error
+        raise missing("figures", "figures") from error
     logging.getLogger("choreographer").setLevel(logging.CRITICAL)  # tells of every message cut off at the end
     kaleido.start_sync_server(silence_warnings=True)
     try:

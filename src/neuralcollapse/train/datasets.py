@@ -13,6 +13,7 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler
 
+from neuralcollapse.extras import missing
 from neuralcollapse.names import check_dataset
 from neuralcollapse.train.seeds import mix
 
@@ -295,9 +296,7 @@ def _hugging_face(path: str) -> Iterator[_Raw]:
     try:
         import datasets
     except ImportError as error:
-        raise ImportError(
-            "hf: data sets need the extra: pip install '.[hf]' in a checkout of neuralcollapse"
-        ) from error
+        raise missing("hf: data sets", "hf") from error
     datasets.disable_progress_bars()
     try:
         loaded = datasets.load_dataset(path)

@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import Logger
 
+from neuralcollapse.extras import missing
 from neuralcollapse.train.config import TrainConfig
 from neuralcollapse.train.datasets import ImageData, eval_loader, load_images, train_loader
 from neuralcollapse.train.module import ClassifierModule, ImageNetwork, build_network
@@ -262,7 +263,7 @@ def _loggers(config: TrainConfig, folder: Path) -> list[Logger]:
 
                 found.append(WandbLogger(name=folder.name, save_dir=folder))
         except ModuleNotFoundError as error:
-            raise ImportError(f"logger {name!r} needs the extra: pip install 'neuralcollapse[{name}]'") from error
+            raise missing(f"logs for {name}", name) from error
     return found
 
 

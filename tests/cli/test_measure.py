@@ -1,0 +1,106 @@
+"""neuralcollapse measure: a user's own model, a checkpoint, stored features."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from neuralcollapse import measure_features
+
+
+def test_checkpoints_cannot_execute_code(call, tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self):
+            return (os.system, (f"touch {tmp_path}/executed",))
+
+    torch.save({"state_dict": Evil()}, tmp_path / "evil.pt")
+    arguments = ["measure", "--model", "mlp", "--data", "digits", "--checkpoint", "evil.pt"]
+    assert "evil.pt is not a readable checkpoint of plain tensors: it holds Python objects" in call(*arguments).err
+    assert not (tmp_path / "executed").exists()
+
+
+def test_measure_a_users_own_model_and_checkpoint(call, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from torch import nn\n"
+        "def make():\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(64, 20), nn.ReLU(), nn.Linear(20, 10))\n"
+    )
+    torch.manual_seed(0)
+    torch.save({"1.weight": torch.randn(20, 64), "1.bias": torch.zeros(20), "3.weight": torch.randn(10, 20),
+                "3.bias": torch.zeros(10)}, tmp_path / "mine.pt")  # fmt: skip
+    done = call(
+        "measure", "--model", "mine.py:make", "--checkpoint", "mine.pt", "--data", "digits", "--layers", "1",
+    )  # fmt: skip
+    assert "backbone.3" in done.out
+    assert "backbone.1" in done.out
+    named = call(
+        "measure", "--model", "mine.py:make", "--checkpoint", "mine.pt", "--data", "digits", "--layers", "backbone.1",
+        "--classifier", "backbone.3",
+    )  # fmt: skip
+    assert named.out == done.out
+    wrong = call("measure", "--model", "mlp", "--checkpoint", "mine.pt", "--data", "digits")
+    assert "belongs to another network" in wrong.err
+    (tmp_path / "broken.py").write_text("raise RuntimeError('mine')")
+    failed = call("measure", "--model", "broken.py:make", "--data", "digits").err
+    assert "broken.py failed when imported: RuntimeError: mine" in failed
+
+
+def test_a_users_model_sees_images_as_it_was_trained(call, tmp_path: Path) -> None:
+    """Grey digits reach a model of three channels, less the mean and over the deviation that it was trained with."""
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    (tmp_path / "mine.py").write_text(
+        "import torch\n"
+        "from torch import nn\n"
+        "class Sums(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.stem = nn.Conv2d(3, 5, 1)\n"
+        "        self.fc = nn.Linear(15, 10)\n"
+        "    def forward(self, x):\n"
+        "        assert self.stem(x).shape[1] == 5\n"
+        "        return self.fc(torch.cat([x[:, 0, 2:7, 3], x[:, 1, 2:7, 4], x[:, 2, 2:7, 5]], 1))\n"
+    )
+    command = ["measure", "--model", "mine.py:Sums", "--data", "digits", "--json", "found.json"]
+    found = {}
+    for mean, std in ("0.5,0.25,0.125", "0.5,0.25,2"), ("0", "1"):
+        call(*command, "--mean", mean, "--std", std)
+        found[mean] = json.loads((tmp_path / "found.json").read_text())
+        data = load_digits()
+        images, _, labels, _ = train_test_split(
+            data.images, data.target, test_size=0.2, stratify=data.target, random_state=0
+        )
+        grey = torch.from_numpy((images * (255 / 16)).round() / 255)[:, None]
+        moments = [torch.tensor([float(word) for word in text.split(",")])[:, None, None] for text in (mean, std)]
+        x = ((grey - moments[0]) / moments[1]).expand(-1, 3, -1, -1).float()
+        features = torch.cat([x[:, 0, 2:7, 3], x[:, 1, 2:7, 4], x[:, 2, 2:7, 5]], 1)
+        expected = measure_features(features, torch.from_numpy(labels))
+        for name in ("nc1_quotient", "nc2_means", "cdnv"):
+            assert found[mean][name] == pytest.approx(getattr(expected, name), rel=1e-4)
+    assert found["0"]["cdnv"] != pytest.approx(found["0.5,0.25,0.125"]["cdnv"], rel=1e-2)
+    for wrong, message in [
+        (["--mean", "0.5"], "--std is missing"),
+        (["--mean", "0.5,x", "--std", "1"], "--mean 0.5,x: give 0.5, or"),
+        (["--mean", "0.5,0.5", "--std", "1"], "mean has 2 values for 3 channels"),
+        (["--mean", "0.5", "--std", "0"], "std=0.0 must be positive"),
+    ]:
+        assert message in call(*command, *wrong).err
+
+
+@pytest.mark.filterwarnings("default")
+def test_stored_features(call, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    labels = np.arange(30) % 3
+    np.savez(tmp_path / "f.npz", features=rng.standard_normal((30, 4)), labels=labels)
+    assert "nc1" in call("measure", "--features", "f.npz").out
+    labels[labels == 1] = 0
+    np.savez(tmp_path / "f.npz", features=rng.standard_normal((30, 4)), labels=labels)
+    assert "classes have no samples: 1" in call("measure", "--features", "f.npz").err
+    found = call("measure", "--features", "f.npz", "--allow-missing")
+    assert "warning" in found.err

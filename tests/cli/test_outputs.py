@@ -1,0 +1,63 @@
+"""Files: refused before the work when they cannot be written, and JSON that every reader accepts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+LINES = [
+    "train --output PLACE",
+    "savings mlp --json PLACE",
+    "ufm solve --output PLACE",
+    "ufm landscape --output PLACE",
+    "ufm dynamics --output PLACE",
+    "ufm conjecture --json PLACE",
+    "reproduce figure3 --output PLACE",
+    "measure --features f.npz --json PLACE",
+]
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_a_place_that_cannot_be_written_is_refused_at_once(call, tmp_path: Path, line: str) -> None:
+    (tmp_path / "file").write_text("mine")
+    ended = call(*line.replace("PLACE", "file/below").split())
+    assert ended.code == 1
+    option = line.split()[-2]
+    assert ended.err.startswith(f"neuralcollapse: error: {option} file/below cannot be written: ")
+    assert ended.err.count("\n") == 1
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_folder_is_no_file(call, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    said = call("ufm", "solve", "--output", "folder").err
+    assert "--output folder cannot be written: it is a folder, give a file" in said
+
+
+def test_json_has_no_nan(call, tmp_path: Path) -> None:
+    labels = np.arange(12) % 3
+    np.savez(tmp_path / "f.npz", features=np.eye(3)[labels] * 2.0, labels=labels)  # no variation within classes
+    ended = call("measure", "--features", "f.npz", "--json", "deep/found.json")
+    assert ended.code == 0, ended.err
+
+    def refuse(word: str) -> None:
+        raise AssertionError(word)
+
+    found = json.loads((tmp_path / "deep" / "found.json").read_text(), parse_constant=refuse)
+    assert found["nc1"] == 0
+
+
+def test_json_to_a_pipe(call, tmp_path: Path) -> None:
+    ended = call("ufm", "conjecture", "--trials", "1", "--json", "/dev/stdout")
+    assert ended.code == 0
+    assert json.loads(ended.out[ended.out.index("{") :])
+
+
+def test_numbers_that_json_cannot_hold() -> None:
+    from neuralcollapse.cli.options import write_json
+
+    path = Path("/dev/null")
+    write_json(path, {"a": float("nan"), "b": [float("inf"), {"c": -float("inf")}], "d": 1})
