@@ -15,8 +15,8 @@ EXTRAS = {
 def missing(what: str, extra: str) -> ImportError:
     """The error for something that needs an extra which is not installed; the hint works without a package index.
 
-    >>> missing("timm models", "hf")
-    ImportError("timm models need the extra 'hf': pip install '.[hf]' in the source folder of neuralcollapse")
+    >>> print(missing("timm models", "hf"))
+    timm models need the extra 'hf': pip install '.[hf]' in the source folder of neuralcollapse
     """
     return ImportError(
         f"{what} need the extra {extra!r}: pip install '.[{extra}]' in the source folder of neuralcollapse"

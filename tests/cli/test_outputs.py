@@ -50,12 +50,6 @@ def test_json_has_no_nan(call, tmp_path: Path) -> None:
     assert found["nc1"] == 0
 
 
-def test_json_to_a_pipe(call, tmp_path: Path) -> None:
-    ended = call("ufm", "conjecture", "--trials", "1", "--json", "/dev/stdout")
-    assert ended.code == 0
-    assert json.loads(ended.out[ended.out.index("{") :])
-
-
 def test_numbers_that_json_cannot_hold() -> None:
     from neuralcollapse.cli.options import write_json
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import warnings
@@ -30,9 +31,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             code = _run(list(sys.argv[1:] if arguments is None else arguments))
             sys.stdout.flush()
         except BrokenPipeError:
-            # Nobody reads on: what is still buffered must not be written when Python ends.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            code = 141
+            code = _nobody_reads_on()
+        except SystemExit as stopped:  # rich ends the program so where a pipe is closed
+            if not isinstance(stopped.__context__, BrokenPipeError):
+                raise
+            code = _nobody_reads_on()
+        except KeyboardInterrupt:
+            code = _fail("stopped", 130)
     if code:
         sys.exit(code)
 
@@ -64,6 +69,17 @@ def _run(words: list[str]) -> int:
             raise
         return _fail(f"error: {failure(error, leaf)}", 1)
     return 0
+
+
+def _nobody_reads_on() -> int:
+    """What is still buffered must not be written when Python ends."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+            continue
+        os.dup2(nowhere, stream.fileno())
+    return 141
 
 
 def _fail(message: str, code: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from typing import TYPE_CHECKING, Any, get_args, get_origin
+from typing import TYPE_CHECKING, Any, get_args
 
 from cyclopts import (
     CoercionError,
@@ -76,7 +76,7 @@ def _wrong_value(error: CoercionError) -> str:
     if choices:
         guess = did_you_mean(token.value, choices)
         return f"{where}{given}: {guess + ' Choose' if guess else 'choose'} {', '.join(dict.fromkeys(choices))}"
-    kinds = [kind for kind in (get_args(wanted) or (wanted,)) if kind in _KINDS] if get_origin(wanted) is None else []
+    kinds = [kind for kind in (wanted, *get_args(wanted)) if kind in _KINDS]
     return f"{where}{given}: give {_KINDS[kinds[0]] if kinds else 'another value'}"
 
 
