@@ -1,12 +1,15 @@
 """Every torchvision classification model and 30 timm families, measured, converted and trained for a step.
 
-No test is told which layer is the classifier.
+No test is told which layer is the classifier. By default the smallest model of each of torchvision's families, and
+timm's families that differ in their head; the rest are exhaustive.
 """
 
 from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Iterable
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +20,15 @@ from neuralcollapse import ETFClassifier, find_classifier, fix_classifier, measu
 
 CLASSES = 3
 TORCHVISION = torchvision.models.list_models(module=torchvision.models)
+ONE_PER_FAMILY = {
+    "alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "googlenet", "maxvit_t", "mnasnet0_5", "mobilenet_v2",
+    "mobilenet_v3_small", "regnet_y_400mf", "resnet18", "shufflenet_v2_x0_5", "squeezenet1_1", "swin_t", "vgg11",
+    "vit_b_16",
+}  # fmt: skip
+DIFFERENT_HEADS = {
+    "resnet18", "vit_tiny_patch16_224", "convnext_atto", "cait_xxs24_224", "repvgg_a0", "mobilevit_xxs", "resnetv2_50",
+    "mobilenetv3_small_050",
+}  # fmt: skip
 TIMM = {
     "resnet18": 64, "vit_tiny_patch16_224": 224, "swin_tiny_patch4_window7_224": 224, "convnext_atto": 64,
     "efficientnet_b0": 64, "mobilenetv3_small_050": 64, "densenet121": 64, "regnetx_002": 64, "mixer_s32_224": 224,
@@ -26,6 +38,12 @@ TIMM = {
     "davit_tiny": 64, "pvt_v2_b0": 64, "resnetv2_50": 64, "res2net50_26w_4s": 64, "mnasnet_050": 64, "lcnet_050": 64,
     "seresnet18": 64,
 }  # fmt: skip
+
+
+def quick(names: Iterable[str], chosen: set[str]) -> list[Any]:
+    """All names; those that are not chosen run with the exhaustive tests."""
+    assert chosen <= set(names)
+    return [pytest.param(name, marks=() if name in chosen else pytest.mark.exhaustive) for name in names]
 
 
 def check(model: nn.Module, size: int) -> None:
@@ -87,7 +105,7 @@ def untouched(model: nn.Module, before: dict[str, torch.Tensor]) -> set[str]:
     }
 
 
-@pytest.mark.parametrize("name", TORCHVISION)
+@pytest.mark.parametrize("name", quick(TORCHVISION, ONE_PER_FAMILY))
 def test_torchvision(name: str) -> None:
     options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
     size = 299 if name == "inception_v3" else 224 if name.startswith(("vit", "swin", "maxvit")) else 64
@@ -95,7 +113,7 @@ def test_torchvision(name: str) -> None:
     check(torchvision.models.get_model(name, weights=None, num_classes=CLASSES, **options), size)
 
 
-@pytest.mark.parametrize("name", TIMM)
+@pytest.mark.parametrize("name", quick(TIMM, DIFFERENT_HEADS))
 def test_timm(name: str) -> None:
     timm = pytest.importorskip("timm")
     torch.manual_seed(0)
