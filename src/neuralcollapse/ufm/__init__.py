@@ -1,6 +1,7 @@
 """The unconstrained feature model: solve it, certify it, walk its landscape."""
 
 from neuralcollapse.ufm.certificate import Certificate, Direction, Verdict
+from neuralcollapse.ufm.codes import SoftmaxCode, softmax_code
 from neuralcollapse.ufm.losses import (
     LOSSES,
     BinaryCrossEntropy,
@@ -14,6 +15,8 @@ from neuralcollapse.ufm.problem import UFM
 from neuralcollapse.ufm.saddles import CriticalPoint
 from neuralcollapse.ufm.solution import Point, Solution, Stop
 from neuralcollapse.ufm.solvers import METHODS
+from neuralcollapse.ufm.targets import TargetGeometry, target_geometry
+from neuralcollapse.ufm.thresholds import CollapseThresholds, collapse_thresholds
 
 __all__ = [
     "LOSSES",
@@ -21,6 +24,7 @@ __all__ = [
     "UFM",
     "BinaryCrossEntropy",
     "Certificate",
+    "CollapseThresholds",
     "CriticalPoint",
     "CrossEntropy",
     "Direction",
@@ -29,7 +33,12 @@ __all__ = [
     "Loss",
     "MeanSquaredError",
     "Point",
+    "SoftmaxCode",
     "Solution",
     "Stop",
+    "TargetGeometry",
     "Verdict",
+    "collapse_thresholds",
+    "softmax_code",
+    "target_geometry",
 ]
