@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy.linalg import sqrtm
 
 from neuralcollapse.ufm import LabelSmoothing, collapse_thresholds, target_geometry
 from tests.ufm.oracle import multi_start
@@ -46,7 +45,9 @@ def unit(matrix: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("counts", [[20, 5, 1], [12, 12, 3, 3], [7, 7, 7], [40, 1]])
-@pytest.mark.parametrize(("w", "h", "b"), [(5e-3, 1e-3, 1e-2), (2e-2, 3e-2, 0.1)])
+@pytest.mark.parametrize(
+    ("w", "h", "b"), [(5e-3, 1e-3, 1e-2), pytest.param(2e-2, 3e-2, 0.1, marks=pytest.mark.exhaustive)]
+)
 def test_geometry_against_many_starts(counts: list[int], loss: str, w: float, h: float, b: float) -> None:
     target = target_geometry(counts, w, h, b, loss=loss_of(loss))
     value, (weight, features, offset) = oracle(counts, w, h, b, loss)
@@ -62,7 +63,7 @@ def test_geometry_against_many_starts(counts: list[int], loss: str, w: float, h:
 
 THRESHOLDS = [
     (counts, loss, bias)
-    for counts in ([9, 9, 2, 2], [12, 3, 3, 3], [8, 8, 8], [6, 4, 4])
+    for counts in ([9, 9, 2, 2], [12, 3, 3, 3], [8, 8, 8])
     for loss, bias in (
         ("cross_entropy", True),
         ("label_smoothing:0.1", True),
@@ -107,23 +108,34 @@ def test_the_sizes_at_which_rare_classes_merge() -> None:
         assert found.keeps_all == 3
 
 
+def sqrtm(matrix: np.ndarray) -> np.ndarray:
+    values, vectors = np.linalg.eigh(matrix)
+    return (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
+
+
+@pytest.mark.parametrize("free", [True, False])
 @pytest.mark.parametrize("counts", [[7, 3, 3, 1], [500, 50, 5], [10, 10, 2, 2], [5, 5, 5]])
-def test_the_limit_of_no_decay(counts: list[int]) -> None:
+def test_the_limit_of_no_decay(counts: list[int], free: bool) -> None:
     k = len(counts)
-    target = target_geometry(counts, 0, 0)
-    centring, size = np.eye(k) - 1 / k, np.diag(counts)
-    root = np.sqrt(size)
-    inverse = np.diag(1 / np.sqrt(counts))
-    expected = np.real(sqrtm(centring @ size @ centring))
+    target = target_geometry(counts, 0, 0, bias=free)
+    size, root, inverse = np.diag(counts), np.diag(np.sqrt(counts)), np.diag(1 / np.sqrt(counts))
+    frequencies = np.array(counts) / sum(counts)
+    logits = np.eye(k) - (frequencies if free else np.full(k, 1 / k))[:, None]
+    expected = sqrtm(logits @ size @ logits.T)
     np.testing.assert_allclose(unit(target.weight_gram), unit(expected), atol=1e-7)
-    means = inverse @ np.real(sqrtm(root @ centring @ root)) @ inverse
+    means = inverse @ sqrtm(root @ logits.T @ logits @ root) @ inverse
     np.testing.assert_allclose(unit(target.class_means @ target.class_means.T), unit(means), atol=1e-6)
-    np.testing.assert_allclose(unit(target.weight @ target.class_means.T), unit(centring), atol=1e-10)
+    np.testing.assert_allclose(unit(target.weight @ target.class_means.T), unit(logits), atol=1e-10)
+    together = target.weight @ target.class_means.T + target.bias[:, None]
+    np.testing.assert_allclose(unit(together), unit(np.eye(k) - 1 / k), atol=1e-10)
     errors = [
-        np.linalg.norm(unit(target_geometry(counts, decay, decay).weight_gram) - unit(expected))
-        for decay in (1e-2, 1e-3, 1e-5)
+        np.linalg.norm(unit(target_geometry(counts, decay, decay, bias=free).weight_gram) - unit(expected))
+        for decay in (1e-3, 1e-5, 1e-7)
     ]
-    assert errors[0] > errors[1] > errors[2] or len(set(counts)) == 1
+    assert errors[0] > 1.3 * errors[1] > 1.5 * errors[2] or len(set(counts)) == 1
+    if not free:  # the free bias's other limit is SELI again, if the bias decays and logits grow without end
+        assert target.source == target_geometry(counts, 0, 0, 1e-2).source == "SELI"
+        np.testing.assert_allclose(target_geometry(counts, 0, 0, 1e-2).weight_gram, target.weight_gram)
 
 
 def test_words_and_numbers() -> None:

@@ -104,7 +104,7 @@ def judge(model: UFM, point: Point) -> LocalMinimum:
     least = float(beyond[0]) if len(beyond) else math.inf
     # Eigenvalues move by rounding of the entries (each a sum of K products), and, as the gradient is not exactly zero,
     # by the curvature's change over the distance gradient/least to the exact minimum.
-    rounding = 64 * len(values) * np.finfo(float).eps * size
+    rounding = 64 * len(values) * float(np.finfo(float).eps) * size
     margin = rounding + (10 * size * gradient / least if least > 0 else 0.0)
     zeros = int((np.abs(values) <= max(margin, 1e-12 * size)).sum())
     return LocalMinimum(point, model.objective(point), gradient, zeros, count, least, margin)

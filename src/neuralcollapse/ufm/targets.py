@@ -32,7 +32,7 @@ _MERGED = 1e-6
 class TargetGeometry:
     """Classifier and class means at the global optimum, up to a rotation of feature space.
 
-    In the SELI limit they have no scale: only shapes, ratios of norms and angles mean anything.
+    In the limit of no decay they have no scale: only shapes, ratios of norms and angles mean anything.
     """
 
     class_counts: tuple[int, ...]
@@ -46,7 +46,7 @@ class TargetGeometry:
     gap: float | None
     """How far the value can be from the optimum at most; 0 for a closed form, None where nothing proves it."""
     source: str
-    """``closed form``, ``certified solve`` or ``SELI``."""
+    """``closed form``, ``certified solve``, ``SELI`` or ``SELI with a free bias``."""
 
     @property
     def weight_gram(self) -> Float[np.ndarray, "K K"]:
@@ -148,7 +148,8 @@ def target_geometry(
 
     Args:
         class_counts: samples of each class.
-        lambda_w: weight decay of the classifier. With ``lambda_h`` both zero: the limit λ → 0, which is SELI.
+        lambda_w: weight decay of the classifier. With ``lambda_h`` both zero: the limit λ → 0, which is SELI
+            without a bias or with a decayed one. A free bias (``lambda_b=0``) has a limit of its own, near SELI.
         lambda_h: weight decay of the features, per sample, as in the unconstrained feature model.
         lambda_b: weight decay of the bias.
         loss: as :class:`UFM` takes it.
@@ -165,11 +166,11 @@ def target_geometry(
     >>> target = target_geometry([500, 50, 5], 5e-3, 5e-4)
     >>> target.source, (target.weight_norms / target.weight_norms.max()).round(3).tolist()
     ('certified solve', [1.0, 0.903, 0.535])
-    >>> target_geometry([500, 50, 5], 0, 0).weight_norms.round(3).tolist()
+    >>> target_geometry([500, 50, 5], 0, 0, bias=False).weight_norms.round(3).tolist()
     [1.0, 0.698, 0.66]
     """
     if lambda_w == 0 and lambda_h == 0:
-        return _limit(class_counts, loss, bias=bias, nonnegative=nonnegative)
+        return _limit(class_counts, lambda_b, loss, bias=bias, nonnegative=nonnegative)
     counts = _sizes(class_counts)
     k = len(counts)
     problem = UFM(
@@ -199,21 +200,31 @@ def _of(counts: list[int], point: Point, solution: Solution, source: str) -> Tar
     return TargetGeometry(tuple(counts), point.W, means.T, point.b, solution.value, gap, source)
 
 
-def _limit(class_counts: Sequence[int], loss: str | Loss, *, bias: bool, nonnegative: bool) -> TargetGeometry:
-    """SELI: with S D^½ = U Σ V', W = U Σ^½ and H = Σ^½ V' D^-½, whose logits are S; scaled to a largest row of one."""
-    if str(loss) != "cross_entropy" or nonnegative or not bias:
+def _limit(
+    class_counts: Sequence[int], lambda_b: float, loss: str | Loss, *, bias: bool, nonnegative: bool
+) -> TargetGeometry:
+    """With Z D^½ = U Σ V', W = U Σ^½ and H = Σ^½ V' D^-½; scaled to a largest row of W of norm one.
+
+    SELI has Z = S. A free bias takes over (π - 1/K) 1', π the class frequencies, and leaves Z = I - π 1': the bias that
+    makes the nuclear norm of (S - b 1') D^½ least, as then the features' mean over samples is zero.
+    """
+    if str(loss) != "cross_entropy" or nonnegative:
         raise ValueError(
-            "lambda_w=0 and lambda_h=0 ask for the limit of no decay, which is known for cross-entropy with a bias and "
-            "free features only: give small positive decays instead"
+            "lambda_w=0 and lambda_h=0 ask for the limit of no decay, known for cross-entropy and free features only: "
+            "give small positive decays instead"
         )
+    if not (lambda_b >= 0 and math.isfinite(lambda_b)):
+        raise ValueError(f"lambda_b={lambda_b} must be zero or positive, and finite (bias=False leaves it out)")
     counts = _sizes(class_counts)
     k = len(counts)
-    centring = np.eye(k) - 1 / k
-    left, singular, right = np.linalg.svd(centring * np.sqrt(counts))
+    free = bias and lambda_b == 0
+    taken = np.array(counts) / sum(counts) if free else np.full(k, 1 / k)
+    left, singular, right = np.linalg.svd((np.eye(k) - taken[:, None]) * np.sqrt(counts))
     weight = left[:, : k - 1] * np.sqrt(singular[: k - 1])
     means = (np.sqrt(singular[: k - 1])[:, None] * right[: k - 1] / np.sqrt(counts)).T
     scale = float(np.linalg.norm(weight, axis=1).max())
-    return TargetGeometry(tuple(counts), weight / scale, means / scale, np.zeros(k), None, None, "SELI")
+    source = "SELI with a free bias" if free else "SELI"
+    return TargetGeometry(tuple(counts), weight / scale, means / scale, (taken - 1 / k) / scale**2, None, None, source)
 
 
 def _sizes(class_counts: Sequence[int]) -> list[int]:
