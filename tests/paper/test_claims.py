@@ -9,9 +9,11 @@ import pytest
 
 from neuralcollapse.measurement.run_folder import write_metrics
 from neuralcollapse.paper.claims import judge
+from neuralcollapse.paper.cuts import cut, named
 from neuralcollapse.paper.experiments import Experiment
 from neuralcollapse.paper.judgement import Finding
 from neuralcollapse.paper.outcome import Outcome
+from neuralcollapse.paper.reproduce import plan
 from neuralcollapse.train.config import TrainConfig
 from tests.paper.runs import written
 
@@ -74,7 +76,7 @@ def test_a_measure_falls_only_with_every_seed(tmp_path: Path) -> None:
     nc1, nc2, *_ = judge("figure3", seeds)
     assert nc1.findings == [
         Finding(
-            "a-resnet18-sgd",
+            "a-resnet18-sgd (10 of 200 epochs)",
             "seed 0: 10 → 0.9 (fell 11.1-fold); seed 1: 10 → 0.5 (fell 20-fold); seed 2: 10 → 1.1 (fell 9.1-fold)",
             False,
         )
@@ -105,7 +107,10 @@ def test_test_accuracy_beside_the_reference(tmp_path: Path) -> None:
         for head, accuracy in accuracies.items()
     ]
     findings = judge("figure7", runs)[-1].findings
-    assert [(one.subject, one.agrees) for one in findings] == [("a-resnet18 fixed", True), ("a-resnet18 small", False)]
+    assert [(one.subject, one.agrees) for one in findings] == [
+        ("a-resnet18 fixed (10 of 200 epochs)", True),
+        ("a-resnet18 small (10 of 200 epochs)", False),
+    ]
     assert judge("figure7", runs[:1])[-1].findings == []
 
 
@@ -124,3 +129,20 @@ def test_savings_are_counted(row: int, saved: float) -> None:
     assert judged[row].findings[0].measured.startswith(f"{saved:.2%}")
     assert judged[2].verdict == "not reproduced"  # ShuffleNet: no variant gives the paper's figure
     assert math.isclose(sum(one.verdict == "reproduced" for one in judged), 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("mnist-resnet18-sgd-seed0", "width 16 of 64"),
+        ("cifar10-resnet18-lbfgs-seed0", "width 32 of 64, 50 of 200 epochs"),
+        ("cifar10-resnet50-sgd-fixed-seed0", "width 16 of 64, 500 images per class"),
+        ("cifar10-mlp-sgd-random-w40-seed0", ""),
+    ],
+)
+def test_each_number_says_what_its_run_leaves_out(name: str, said: str) -> None:
+    planned = plan(["figure3", "figure5", "figure7"], "narrow", output=Path("out"))
+    runs = {run.experiment.name: run for group in planned.values() for run in group}
+    assert cut(runs[name]) == said
+    assert named(runs[name]) == (f"{runs[name].experiment.variant} ({said})" if said else "cifar10-mlp-sgd-random-w40")
+    assert {cut(run) for group in plan(["figure7"], "full", output=Path("out")).values() for run in group} == {""}

@@ -15,7 +15,7 @@ from neuralcollapse.paper.decays import decays_of
 from neuralcollapse.paper.optimality import certify_run, certify_snapshot
 from neuralcollapse.paper.snapshot import Snapshot
 from neuralcollapse.train import TrainConfig, load_run, train
-from tests.paper.test_norms import best
+from tests.paper.test_decays import best
 
 REDUCED = Path(__file__).parents[2] / "results" / "reduced"
 

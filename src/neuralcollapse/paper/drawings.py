@@ -1,103 +1,155 @@
-"""What is drawn of each figure of the paper, and the theory's optimum beside it."""
+"""What is drawn of each figure of the paper: one panel per measure, one colour per variant, a band over its seeds."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
-from neuralcollapse.paper.norms import Comparison
-from neuralcollapse.paper.outcome import Outcome, groups
+from neuralcollapse.figures.curves import Columns, curves, measure_panel
+from neuralcollapse.figures.look import colour, label, laid_out, log_axis
+from neuralcollapse.paper.optimality import Optimality
+from neuralcollapse.paper.outcome import Outcome, groups, variants
 from neuralcollapse.paper.rules import NAMES
-from neuralcollapse.report.figures import COLOURS, accuracy_figure, curves_figure, laid_out
-from neuralcollapse.report.history import History
 
-SIZES = {
-    "weight": "‖W‖, classifier",
-    "features": "‖H̄‖, centred class means",
-    "loss": "cross-entropy",
+Runs = Mapping[str, Sequence[Columns]]
+"""Columns of the runs of each variant."""
+
+_HEIGHT = 300
+_COLLAPSE = ("nc1", "nc2", "nc3")
+_MEASURES = {
+    "figure3": (*_COLLAPSE, "nc4", "nc4_relative"),
+    "figure4": (),
+    "figure6": _COLLAPSE,
+    "figure7": ("nc1", "nc3"),
 }
+"""What each figure of the paper shows besides accuracy."""
 
 
-def draw(figure: str, runs: Sequence[Outcome], theory: Mapping[str, Comparison]) -> dict[str, go.Figure]:
-    """Drawings of a figure by title; runs without a measured epoch are left out.
+@dataclass(frozen=True)
+class Drawing:
+    """Panels that share their colours."""
+
+    title: str
+    legend: tuple[str, ...]
+    panels: dict[str, go.Figure]
+    """By what each shows."""
+
+
+def draw(figure: str, runs: Sequence[Outcome]) -> list[Drawing]:
+    """The drawings of a figure; runs without a measured epoch are left out.
 
     Args:
         figure: its name, such as ``figure3``.
         runs: all of its runs.
-        theory: comparisons of some of the runs with the theory, by name.
     """
     begun = [run for run in runs if run.rows]
-    drawings: dict[str, go.Figure] = {}
     if figure == "figure5":
-        if begun:
-            drawings["over widths, after the last epoch"] = widths_figure(begun)
-    else:
-        for key, group in groups(begun).items():
-            histories = [_history(run) for run in group]
-            if figure != "figure4":
-                drawings[f"{key}: collapse"] = curves_figure(histories)
-            if figure != "figure3":
-                drawings[f"{key}: accuracy"] = accuracy_figure(histories)
-    if figure == "figure4":
-        return drawings
-    for key, group in groups(begun).items():
-        compared = {run.experiment.name: theory[run.experiment.name] for run in group if run.experiment.name in theory}
-        if compared:
-            drawings[f"{key}: the network and the theory's optimum (dotted)"] = norms_figure(compared)
-    return drawings
+        return [_over_widths(begun)] if begun else []
+    return [_over_epochs(figure, key, group) for key, group in groups(begun).items()]
 
 
-def _history(run: Outcome) -> History:
-    names = dict.fromkeys(name for row in run.rows for name in row)
-    return History(run.experiment.name, {}, {name: [row.get(name) for row in run.rows] for name in names}, (), [])
+def _over_epochs(figure: str, title: str, group: Sequence[Outcome]) -> Drawing:
+    by_variant = {
+        name.removeprefix(f"{title}-"): [_columns(run) for run in seeds] for name, seeds in variants(group).items()
+    }
+    recorded = {name for seeds in by_variant.values() for columns in seeds for name in columns}
+    shown = [name for name in _MEASURES[figure] if name in recorded]
+    panels = {NAMES[name]: _plain(measure_panel(by_variant, name)) for name in shown}
+    if figure != "figure3":
+        for name in ("train_accuracy", "test_accuracy"):
+            panels[name.replace("train_", "Training ").replace("test_", "Test ")] = _accuracy(by_variant, name)
+    return Drawing(title, tuple(by_variant), panels)
 
 
-def widths_figure(runs: Sequence[Outcome]) -> go.Figure:
-    """NC1 to NC3 and training error at the last measured epoch against width, a line a model."""
-    figure = make_subplots(2, 2, subplot_titles=list(_PANELS.values()), vertical_spacing=0.16)
-    for index, (key, group) in enumerate(groups(runs).items()):
-        for place, name in enumerate(_PANELS):
-            last = [run.rows[-1] for run in group]
-            figure.add_scatter(
-                x=[run.experiment.width for run in group],
-                y=[1 - row["train_accuracy"] if name == "train_error" else row[name] for row in last],
-                name=key,
-                line={"color": COLOURS[index], "width": 2},
-                mode="lines+markers",
-                legendgroup=key,
-                showlegend=place == 0,
-                row=place // 2 + 1,
-                col=place % 2 + 1,
-            )
-    figure.update_xaxes(type="log", dtick=0.30103, title_text="width", tickformat="~r")
-    figure.update_yaxes(type="log", exponentformat="power", nticks=6)
-    figure.update_yaxes(type="linear", tickformat=".0%", row=2, col=2)
-    return laid_out(figure, 560)
+def _columns(run: Outcome) -> dict[str, list[float | None]]:
+    """Measured epochs without the untrained network: the paper's curves begin after training has begun."""
+    rows = [row for row in run.rows if row["epoch"] > 0] or run.rows
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: [row.get(name) for row in rows] for name in names}
 
 
-_PANELS = {name: NAMES[name] for name in ("nc1", "nc2", "nc3", "train_error")}
+def _accuracy(runs: Runs, name: str) -> go.Figure:
+    figure = curves(runs, name)
+    figure.update_yaxes(tickformat="~%", nticks=6)
+    return _plain(laid_out(figure, _HEIGHT))
 
 
-def norms_figure(compared: dict[str, Comparison]) -> go.Figure:
-    """Norms and loss over epochs (solid), and at the unconstrained model's optimum (dotted), a colour a run."""
-    figure = make_subplots(1, 3, subplot_titles=list(SIZES.values()), horizontal_spacing=0.08)
-    for index, (name, comparison) in enumerate(compared.items()):
-        line = {"color": COLOURS[index % len(COLOURS)], "width": 2}
-        for column, size in enumerate(SIZES, start=1):
-            figure.add_scatter(
-                x=comparison.epochs, y=[getattr(norms, size) for norms in comparison.measured],
-                mode="lines", name=name, legendgroup=name, showlegend=column == 1, line=line, row=1, col=column,
-            )  # fmt: skip
-            if comparison.last is not None:
-                figure.add_scatter(
-                    x=[comparison.epochs[0], comparison.epochs[-1]], y=[getattr(comparison.last.predicted, size)] * 2,
-                    mode="lines", line=line | {"dash": "dot"}, legendgroup=name, showlegend=False,
-                    name=f"{name}, theory", row=1, col=column,
-                )  # fmt: skip
-    figure.update_yaxes(type="log", exponentformat="power", nticks=5)
-    figure.update_xaxes(title_text="epoch")
-    figure = laid_out(figure, 380)
-    figure.update_layout(legend={"orientation": "h", "y": -0.25})
+_POWERS = [4**power for power in range(8)]
+"""Ticks of the axis of widths."""
+
+
+def _over_widths(runs: Sequence[Outcome]) -> Drawing:
+    """NC1 to NC3 and training error at the last measured epoch against width, one colour per model."""
+    by_model = {key: _by_width(group) for key, group in groups(runs).items()}
+    widths = [width for group in by_model.values() for columns in group for width in columns["width"]]
+    panels = {}
+    for name in (*_COLLAPSE, "train_error"):
+        if name == "train_error":
+            figure = laid_out(curves(by_model, name), _HEIGHT)
+            figure.update_yaxes(tickformat="~%", nticks=6, rangemode="tozero")
+        else:
+            figure = measure_panel(by_model, name)
+        figure.update_traces(mode="lines+markers")
+        figure.update_xaxes(title_text="width", **log_axis(widths), nticks=None)
+        figure.update_xaxes(tickvals=_POWERS, ticktext=[str(tick) for tick in _POWERS])
+        panels[NAMES[name]] = _plain(figure)
+    return Drawing("after the last epoch, over widths", tuple(by_model), panels)
+
+
+def _by_width(group: Sequence[Outcome]) -> list[dict[str, list[float | None]]]:
+    """One set of columns per seed, a row per width."""
+    found = []
+    for seeds in groups(group, lambda experiment: str(experiment.seed)).values():
+        ordered = sorted(seeds, key=lambda run: run.experiment.width or 0)
+        columns: dict[str, list[float | None]] = {"width": [run.experiment.width for run in ordered]}
+        for name in _COLLAPSE:
+            columns[name] = [run.rows[-1][name] for run in ordered]
+        columns["train_error"] = [1 - run.rows[-1]["train_accuracy"] for run in ordered]
+        found.append(columns)
+    return found
+
+
+def _plain(figure: go.Figure) -> go.Figure:
+    """Without a legend and a title of its own: one legend serves all panels of a drawing, and each has a heading."""
+    figure.update_traces(showlegend=False)
+    figure.update_yaxes(title_text=None)
+    figure.update_layout(margin={"l": 44, "t": 12})
     return figure
+
+
+def draw_theory(theory: Mapping[str, Optimality]) -> list[Drawing]:
+    """Norms of each network against those of the unconstrained model's optimum; on the line they agree."""
+    if not theory:
+        return []
+    by_data: dict[str, dict[str, Optimality]] = {}
+    for name, found in theory.items():
+        by_data.setdefault("-".join(name.split("-")[:2]), {})[name] = found
+    panels = {
+        "‖W‖, classifier": _norms(by_data, "weight"),
+        "‖H̄‖, centred class means": _norms(by_data, "features"),
+    }
+    return [Drawing("norms, measured and predicted", tuple(by_data), panels)]
+
+
+def _norms(by_data: Mapping[str, Mapping[str, Optimality]], name: str) -> go.Figure:
+    figure = go.Figure()
+    every: list[float] = []
+    for index, group in enumerate(by_data.values()):
+        pairs = [(getattr(one.predicted, name), getattr(one.measured, name)) for one in group.values()]
+        every += [value for pair in pairs for value in pair if value > 0]
+        figure.add_scatter(
+            x=[pair[0] for pair in pairs], y=[pair[1] for pair in pairs], mode="markers", text=list(map(label, group)),
+            marker={"size": 9, "color": colour(index)}, showlegend=False,
+            hovertemplate="%{text}: %{y:.3g}, theory %{x:.3g}<extra></extra>",
+        )  # fmt: skip
+    axis = log_axis(every)
+    ends = [10.0**end for end in axis["range"]]
+    figure.add_scatter(
+        x=ends, y=ends, mode="lines", line={"color": colour(7), "width": 1, "dash": "dot"}, showlegend=False,
+        hoverinfo="skip",
+    )  # fmt: skip
+    figure.update_xaxes(title_text="predicted", zeroline=False, **axis)
+    figure.update_yaxes(title_text="measured", zeroline=False, **axis)
+    return laid_out(figure, _HEIGHT)

@@ -141,7 +141,7 @@ SCALES = {
         judged=False,
     ),
     "reduced": Scale(
-        "the paper's networks and epochs (L-BFGS: 30) on 100 samples a class, for ResNet50 on 10 in batches of 25",
+        "the paper's networks and epochs (L-BFGS: 30) on 100 images per class, for ResNet50 on 10 in batches of 25",
         ("mnist", "cifar10"),
         _WIDTHS,
         (

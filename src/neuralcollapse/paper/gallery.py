@@ -1,30 +1,42 @@
-"""One HTML page, offline: each reproduced figure beside the paper's claims and what was measured."""
+"""One HTML page, offline: the paper's claims and verdicts, each reproduced figure, every run with its command."""
 
 from __future__ import annotations
 
 import contextlib
-import csv
-import html
-import io
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import plotly.graph_objects as go
-from plotly.offline import get_plotlyjs
 
+from neuralcollapse.figures.look import laid_out
+from neuralcollapse.files import write_text
 from neuralcollapse.paper.claims import judge
-from neuralcollapse.paper.drawings import SIZES, draw
+from neuralcollapse.paper.drawings import Drawing, draw, draw_theory
 from neuralcollapse.paper.experiments import FIGURES, SCALES
 from neuralcollapse.paper.judgement import Judgement
-from neuralcollapse.paper.norms import Comparison, compare
-from neuralcollapse.paper.outcome import Outcome
+from neuralcollapse.paper.optimality import Optimality, certify_snapshot
+from neuralcollapse.paper.outcome import DATA, Outcome
+from neuralcollapse.paper.snapshot import read_snapshots
+from neuralcollapse.paper.tables import (
+    CLAIMS,
+    NORMS,
+    RUNS,
+    SHOWN_NORMS,
+    SHOWN_RUNS,
+    claims_rows,
+    csv_text,
+    norms_rows,
+    run_row,
+    shown_norms,
+)
 from neuralcollapse.report.figures import image_writer
-from neuralcollapse.report.page import fill_page, write_whole
+from neuralcollapse.report.template import render
 
-_WIDTH = 1100
-"""Of static figures, in pixels."""
+_PANEL, _FILE = 460, 1000
+"""Widths of SVG figures in pixels: one panel on the page, all panels of a drawing in a file."""
 
 
 def write_gallery(
@@ -35,185 +47,124 @@ def write_gallery(
     Args:
         output: folder.
         scale: its name.
-        figures: runs of each figure by its name; those that are not finished are drawn as far as they are.
+        figures: runs of each figure by its name; those that are not finished are named, and drawn as far as they are.
         static: draw with SVG instead of scripts, and write figures/*.svg too: a small page.
 
     Raises:
         ImportError: if static figures are asked for and kaleido is not installed.
     """
+    output.mkdir(parents=True, exist_ok=True)
     small = not SCALES[scale].judged
     judged = {name: judge(name, runs, small=small) for name, runs in figures.items()}
     runs = {run.experiment.name: run for group in figures.values() for run in group}
-    theory = {name: compare(run) for name, run in runs.items() if run.experiment.optimizer == "sgd" and run.finished}
+    theory = certificates(runs.values())
+    drawings = {name: draw(name, group) for name, group in figures.items()} | {"theory": draw_theory(theory)}
     with image_writer() if static else contextlib.nullcontext():
-        folder = output / "figures" if static else None
-        sections = [_section(name, group, judged[name], theory, folder) for name, group in figures.items()]
-    page = fill_page(
-        resources.files(__package__).joinpath("gallery.html").read_text(),
+        pictures = _pictures(drawings, output / "figures") if static else {}
+    page = render(
+        "gallery.html",
+        package="neuralcollapse.paper",
+        title=f"The paper, repeated: scale {scale}",
+        figures={} if static else {panel: figure for _, _, panel, figure in _panels(drawings)},
+        scripts=[_own("gallery.js")],
+        styles=[_own("gallery.css")],
+        panel_id=panel_id,
+        headline=headline(judged),
         scale=scale,
-        summary=html.escape(SCALES[scale].summary),
-        contents="".join(f'<a href="#{name}">{FIGURES[name].title}</a>' for name in figures)
-        + '<a href="#theory">Theory</a>',
-        verdicts=_verdicts_table(judged),
-        figures="".join(sections),
-        theory=_table(_NORMS, _norms_rows(theory)),
-        plotly="" if static else f"<script>{get_plotlyjs()}</script>",
+        summary=SCALES[scale].summary,
+        placeholder=DATA,
+        judged=judged,
+        titles={name: FIGURES[name].title for name in figures},
+        drawings=drawings,
+        pictures=pictures,
+        missing={name: run.state for name, run in runs.items() if not run.finished},
+        count=len(runs),
+        runs=[(run_row(run)[: len(SHOWN_RUNS)], run.command) for run in runs.values()],
+        run_heads=SHOWN_RUNS,
+        norm_heads=SHOWN_NORMS,
+        norms=shown_norms(theory, runs),
     )
-    write_whole(output / "gallery.html", page)
-    write_whole(output / "claims.csv", _csv(_CLAIMS, _claims_rows(judged)))
-    write_whole(output / "runs.csv", _csv(_RUNS, [row for run in runs.values() if (row := _run_row(run))]))
-    write_whole(output / "norms.csv", _csv(_NORMS, _norms_rows(theory)))
+    write_text(output / "gallery.html", page)
+    write_text(output / "claims.csv", csv_text(CLAIMS, claims_rows(judged)))
+    write_text(output / "runs.csv", csv_text(RUNS, [run_row(run) for run in runs.values()]))
+    write_text(output / "norms.csv", csv_text(NORMS, norms_rows(theory, runs)))
     return judged
 
 
-def _section(
-    name: str,
-    runs: Sequence[Outcome],
-    judged: Iterable[Judgement],
-    theory: Mapping[str, Comparison],
-    folder: Path | None,
-) -> str:
-    pictures = "".join(
-        f'<h3>{html.escape(title)}</h3><div class="drawing">'
-        f"{_svg(folder, f'{name}-{title}', drawing) if folder else _interactive(drawing)}</div>"
-        for title, drawing in draw(name, runs, theory).items()
+def headline(judged: Mapping[str, Sequence[Judgement]]) -> str:
+    """One sentence that says what came out."""
+    kinds = [one.kind for group in judged.values() for one in group]
+    if all(kind == "not judged" for kind in kinds):
+        return "Everything runs; this scale is too small to judge the paper's claims"
+    words = (
+        ("reproduced", "reproduced"),
+        ("in part", "in part"),
+        ("not reproduced", "not reproduced"),
+        ("open", "open"),
     )
-    return (
-        f'<section id="{name}"><h2>{FIGURES[name].title}</h2>'
-        f'<div class="scroll">{_claims_table(judged)}</div>{pictures}'
-        f'<div class="scroll">{_runs_table(runs)}</div></section>'
-    )
+    counts = [f"{kinds.count(kind)} {said}" for kind, said in words if kinds.count(kind)]
+    return f"Of {len(kinds)} claims of the paper: {', '.join(counts)}"
 
 
-def _interactive(drawing: go.Figure) -> str:
-    options = {"responsive": True, "displaylogo": False, "displayModeBar": False}
-    return str(drawing.to_html(full_html=False, include_plotlyjs=False, config=options))
-
-
-def _svg(folder: Path, title: str, drawing: go.Figure) -> str:
-    drawing.update_layout(template="plotly_white", paper_bgcolor="white")  # a file is also seen on dark pages
-    picture = drawing.to_image("svg", width=_WIDTH, height=drawing.layout.height).decode()
-    picture = re.sub(r"\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}", picture)  # of a pixel: a smaller page
-    file_name = re.sub(r"\W+", "-", title.partition(" (")[0].lower())
-    write_whole(folder / f"{file_name}.svg", picture)
-    return str(picture)
-
-
-_AGREES = {True: "yes", False: "no", None: "undecided"}
-_MARKS = {True: "✓", False: "✗", None: "–"}
-_CLAIMS = ("figure", "claim", "rule", "subject", "measured", "agrees", "verdict")
-
-
-def _claims_rows(judged: Mapping[str, list[Judgement]]) -> list[tuple[str, ...]]:
-    return [
-        (
-            figure,
-            one.claim.text,
-            one.claim.rule,
-            finding.subject,
-            finding.measured,
-            _AGREES[finding.agrees],
-            one.verdict,
-        )
-        for figure, group in judged.items()
-        for one in group
-        for finding in one.findings
-    ]
-
-
-def _claims_table(judged: Iterable[Judgement]) -> str:
-    rows = []
-    for one in judged:
-        findings = "".join(
-            f"<li>{_MARKS[finding.agrees]} {html.escape(finding.subject)}: {html.escape(finding.measured)}</li>"
-            for finding in one.findings
-        )
-        rows.append(
-            f'<tr><td class="wrap">{html.escape(one.claim.text)}</td>'
-            f'<td class="wrap">{html.escape(one.claim.rule)}</td>'
-            f"<td><ul>{findings}</ul></td>{_verdict(one)}</tr>"
-        )
-    return _framed(("the paper's claim", "confirmed if", "measured", "verdict"), rows)
-
-
-def _verdicts_table(judged: Mapping[str, list[Judgement]]) -> str:
-    rows = [
-        f'<tr><td><a href="#{name}">{FIGURES[name].title.partition(":")[0]}</a></td>'
-        f'<td class="wrap">{html.escape(one.claim.text)}</td>{_verdict(one)}</tr>'
-        for name, group in judged.items()
-        for one in group
-    ]
-    return _framed(("figure", "the paper's claim", "verdict"), rows)
-
-
-def _verdict(judgement: Judgement) -> str:
-    kind = judgement.kind.replace(" ", "-")
-    return f'<td class="verdict {kind}">{judgement.verdict}</td>'
-
-
-_MEASURED = ("nc1", "nc2", "nc3", "nc4", "train_accuracy", "test_accuracy")
-_RUNS = (
-    "run", "data", "model", "seed", "samples a class", "epochs", "hours",
-    "NC1", "NC2", "NC3", "NC4", "train", "test", "command",
-)  # fmt: skip
-
-
-def _run_row(run: Outcome) -> tuple[str, ...]:
-    """Nothing for a run that has not begun."""
-    if not run.rows:
-        return ()
-    config, last = run.config, run.rows[-1]
-    numbers = [
-        f"{last[name]:.2%}" if "accuracy" in name else f"{last.get(name, float('nan')):.3g}" for name in _MEASURED
-    ]
-    return (
-        run.experiment.name, config.dataset, str(config.model), str(config.seed),
-        str(config.samples_per_class or "all"),
-        f"{last['epoch']:.0f}" + ("" if run.finished else f" of {config.epochs}"), f"{run.hours:.2g}",
-        *numbers, run.command,
-    )  # fmt: skip
-
-
-def _runs_table(runs: Sequence[Outcome]) -> str:
-    rows = []
+def certificates(runs: Any) -> dict[str, Optimality]:
+    """The certificate of each finished run, from the class means of its last snapshot; none where it has no λ's."""
+    found = {}
     for run in runs:
-        cells = _run_row(run) or (run.experiment.name, "not begun", *[""] * (len(_RUNS) - 3), run.command)
-        plain = "".join(f"<td>{html.escape(cell)}</td>" for cell in cells[:-1])
-        command = f'<td class="command" colspan="{len(cells) - 1}"><code>{html.escape(cells[-1])}</code></td>'
-        rows.append(f'<tr class="run">{plain}</tr><tr>{command}</tr>')
-    return _framed(_RUNS[:-1], rows) if rows else ""
+        if run.finished:
+            with contextlib.suppress(ValueError, FileNotFoundError):
+                found[run.experiment.name] = certify_snapshot(run.config, read_snapshots(run.folder)[-1])
+    return found
 
 
-_NORMS = (
-    "run",
-    *(f"{size.partition(',')[0]} {kind}" for size in SIZES.values() for kind in ("measured", "theory")),
-    "fitted",
-)
+def _panels(drawings: Mapping[str, Sequence[Drawing]]) -> list[tuple[str, Drawing, str, go.Figure]]:
+    """(figure, drawing, id of the panel, panel) of every panel."""
+    return [
+        (name, drawing, panel_id(name, drawing.title, title), panel)
+        for name, group in drawings.items()
+        for drawing in group
+        for title, panel in drawing.panels.items()
+    ]
 
 
-def _norms_rows(theory: Mapping[str, Comparison]) -> list[tuple[str, ...]]:
-    rows = []
-    for name, comparison in theory.items():
-        cells = [name]
-        for size in SIZES:
-            for norms in (comparison.measured[-1], comparison.last and comparison.last.predicted):
-                value = getattr(norms, size, None)
-                cells.append("none" if value is None else f"{value:.3g}")
-        rows.append((*cells, comparison.last.decays.fitted if comparison.last else "no λ's"))
-    return rows
+def panel_id(*words: str) -> str:
+    """An id that HTML and file systems take."""
+    return re.sub(r"[^a-z0-9]+", "-", "-".join(words).lower()).strip("-")
 
 
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    return _framed(heads, ["<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows])
+def _pictures(drawings: Mapping[str, Sequence[Drawing]], folder: Path) -> dict[str, str]:
+    """Sources of images by panel; each drawing also becomes a file."""
+    from neuralcollapse.paper.vector import data_uri, svg_text
+
+    folder.mkdir(exist_ok=True)
+    for name, group in drawings.items():
+        for drawing in group:
+            write_text(folder / f"{panel_id(name, drawing.title)}.svg", svg_text(_together(drawing), _FILE))
+    return {panel: data_uri(svg_text(figure, _PANEL)) for _, _, panel, figure in _panels(drawings)}
 
 
-def _framed(heads: Sequence[str], rows: Iterable[str]) -> str:
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in heads)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+def _together(drawing: Drawing) -> go.Figure:
+    """All panels of a drawing in one figure, with a legend."""
+    from plotly.subplots import make_subplots
+
+    columns = 2 if len(drawing.panels) in (2, 4) else min(3, len(drawing.panels))
+    rows = -(-len(drawing.panels) // columns)
+    titles = list(drawing.panels)
+    figure = make_subplots(
+        rows, columns, subplot_titles=titles, vertical_spacing=0.36 / rows, horizontal_spacing=0.08
+    )  # fmt: skip
+    for place, panel in enumerate(drawing.panels.values()):
+        at = {"row": place // columns + 1, "col": place % columns + 1}
+        for trace in panel.data:
+            named = place == 0 and trace.name in drawing.legend and trace.fill is None
+            figure.add_trace(trace, **at)
+            figure.data[-1].showlegend = named
+        figure.update_xaxes(panel.layout.xaxis.to_plotly_json(), **at)
+        figure.update_yaxes(panel.layout.yaxis.to_plotly_json(), **at)
+    laid_out(figure, 110 + 240 * rows)
+    legend = {"orientation": "h", "yref": "container", "y": 1, "yanchor": "top", "x": 0}
+    figure.update_layout(legend=legend, margin={"t": 70})
+    return figure
 
 
-def _csv(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([heads, *rows])
-    return text.getvalue()
+def _own(name: str) -> str:
+    return resources.files(__package__).joinpath("pages", name).read_text(encoding="utf-8")

@@ -62,8 +62,10 @@ class Judgement:
         missing = f"{len(self.missing)} run{'' if len(self.missing) == 1 else 's'} missing" if self.missing else ""
         if not decided:
             return f"open: {missing or 'the numbers cannot decide'}"
-        counted = f"{agreeing} of {decided}" if self.kind == "in part" or missing else ""
-        return self.kind + (": " if counted or missing else "") + ", ".join(filter(None, (counted, missing)))
+        undecided = f"{len(self.findings) - decided} undecided" if len(self.findings) > decided else ""
+        counted = f"{agreeing} of {decided}" if self.kind == "in part" or missing or undecided else ""
+        details = ", ".join(filter(None, (counted, undecided, missing)))
+        return f"{self.kind}: {details}" if details else self.kind
 
     @property
     def _count(self) -> tuple[int, int]:

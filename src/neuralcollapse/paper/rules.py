@@ -7,6 +7,7 @@ from statistics import median
 
 from scipy.stats import spearmanr
 
+from neuralcollapse.paper.cuts import cut, named
 from neuralcollapse.paper.judgement import Check, Claim, Finding
 from neuralcollapse.paper.outcome import Outcome, groups, variants
 
@@ -47,7 +48,7 @@ def falls(name: str) -> Claim:
 
     def check(runs: Sequence[Outcome]) -> list[Finding]:
         found = []
-        for variant, seeds in variants(runs).items():
+        for seeds in variants(runs).values():
             told = [_fall(run, name, share) for run in seeds]
             verdicts = [agrees for _, agrees in told]
             agrees = None if None in verdicts else all(verdicts)
@@ -55,7 +56,7 @@ def falls(name: str) -> Claim:
                 f"seed {run.config.seed}: {text}" if len(seeds) > 1 else text
                 for run, (text, _) in zip(seeds, told, strict=True)
             ]
-            found.append(Finding(variant, "; ".join(texts), agrees))
+            found.append(Finding(named(seeds[0]), "; ".join(texts), agrees))
         return found
 
     return Claim(
@@ -78,12 +79,14 @@ def _fall(run: Outcome, name: str, share: float) -> tuple[str, bool | None]:
 def folds(before: float, after: float) -> str:
     """How a measure moved.
 
-    >>> folds(6.0, 0.003), folds(1.0, 1.2)
-    ('fell 2,000-fold', 'rose 1.2-fold')
+    >>> folds(6.0, 0.003), folds(1.0, 1.2), folds(1.0, 0.95)
+    ('fell 2,000-fold', 'rose 1.2-fold', 'fell by 5.0%')
     """
     if before <= 0 or after <= 0:
         return "fell to zero" if before > after else "rose from zero" if after > before else "stayed at zero"
     ratio = max(before, after) / min(before, after)
+    if ratio < 1.1:
+        return f"{'fell' if after <= before else 'rose'} by {abs(after / before - 1):.1%}"
     said = f"{ratio:,.0f}" if ratio >= 100 else f"{ratio:.3g}" if ratio >= 10 else f"{ratio:.2g}"
     return f"{'fell' if after <= before else 'rose'} {said}-fold"
 
@@ -91,9 +94,11 @@ def folds(before: float, after: float) -> str:
 def reaches(share: float) -> Claim:
     def check(runs: Sequence[Outcome]) -> list[Finding]:
         found = []
-        for variant, seeds in variants(runs).items():
+        for seeds in variants(runs).values():
             accuracies = [_value(run, "train_accuracy") for run in seeds]
-            found.append(Finding(variant, ", ".join(f"{one:.2%}" for one in accuracies), min(accuracies) >= share))
+            found.append(
+                Finding(named(seeds[0]), ", ".join(f"{one:.2%}" for one in accuracies), min(accuracies) >= share)
+            )
         return found
 
     return Claim("Training error reaches zero", f"training accuracy of {share:.1%} or more, with every seed", check)
@@ -107,7 +112,7 @@ def optimizers_differ(runs: Sequence[Outcome]) -> list[Finding]:
         }
         measured = ", ".join(f"{optimizer} {accuracy:.2%}" for optimizer, accuracy in accuracies.items())
         differ = max(accuracies.values()) - min(accuracies.values()) > 0.005 if len(accuracies) > 1 else None
-        found.append(Finding(key, measured, differ))
+        found.append(Finding(_with_cuts(key, group), measured, differ))
     return found
 
 
@@ -130,19 +135,31 @@ def _rank_correlation(first: str, second: str, least: float) -> Check:
             rho = round(float(spearmanr(*zip(*pairs, strict=True)).statistic), 6)
             agrees = rho >= least if least > 0 else rho <= least
             numbers = ", ".join(f"({_short(one)}, {_short(two)})" for one, two in pairs)
-            found.append(Finding(f"{key}, {len(pairs)} widths", f"ρ = {rho:.2f} over {numbers}", agrees))
+            found.append(
+                Finding(_with_cuts(f"{key}, {len(pairs)} widths", group), f"ρ = {rho:.2f} over {numbers}", agrees)
+            )
         return found
 
     return check
+
+
+def _with_cuts(subject: str, runs: Sequence[Outcome]) -> str:
+    """What is compared, and each cut that one of the runs has."""
+    cuts = dict.fromkeys(said for run in runs if (said := cut(run)))
+    return f"{subject} ({'; '.join(cuts)})" if cuts else subject
 
 
 def _short(value: float) -> str:
     return f"{value:.0f}" if value == round(value) else f"{value:.3g}"
 
 
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
 def shrinks_with_width(name: str) -> Claim:
     return Claim(
-        f"{NAMES[name]} falls as the network widens",
+        f"{_capital(NAMES[name])} falls as the network widens",
         "Spearman correlation with width of -0.8 or below (medians over seeds)",
         _rank_correlation("width", name, -0.8),
     )
@@ -174,7 +191,11 @@ def as_accurate_as(attribute: str, reference: str, points: float) -> Check:
                 if other != reference:
                     accuracy = _middle(seeds, "test_accuracy")
                     agrees = None if excuse else accuracy >= first - points / 100
-                    found.append(Finding(f"{key} {other}", f"{accuracy:.2%} against {first:.2%}{excuse}", agrees))
+                    found.append(
+                        Finding(
+                            _with_cuts(f"{key} {other}", seeds), f"{accuracy:.2%} against {first:.2%}{excuse}", agrees
+                        )
+                    )
         return found
 
     return check

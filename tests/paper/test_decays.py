@@ -9,7 +9,8 @@ import pytest
 from scipy.optimize import minimize
 
 from neuralcollapse.paper.experiments import Experiment
-from neuralcollapse.paper.norms import compare
+from neuralcollapse.paper.gallery import certificates
+from neuralcollapse.paper.optimality import Optimality
 from neuralcollapse.paper.outcome import Outcome
 from neuralcollapse.train.config import TrainConfig
 from tests.paper.runs import with_snapshot, written
@@ -47,41 +48,41 @@ def network(folder: Path, weight: np.ndarray, means: np.ndarray, **options: obje
     return with_snapshot(run, weight @ turn.T, means @ turn.T, np.zeros(K))
 
 
+def certified(run: Outcome) -> Optimality | None:
+    return certificates([run]).get(run.experiment.name)
+
+
 def test_decay_on_features_is_predicted_without_a_fit(tmp_path: Path) -> None:
     weight, means = best(0.01, SAMPLES * 1e-5 / (K * SAMPLES))
-    run = network(tmp_path, 3 * weight, means / 7, feature_decay=1e-5, weight_decay=0.01)
-    comparison = compare(run)
-    assert comparison.last is not None
-    assert comparison.last.decays.fitted == "nothing"
-    assert comparison.last.predicted.weight == pytest.approx(np.linalg.norm(weight), rel=1e-4)
-    assert comparison.last.predicted.features == pytest.approx(np.linalg.norm(means), rel=1e-4)
-    assert comparison.last.predicted.loss == pytest.approx(cross_entropy(weight, means), rel=1e-3)
-    assert comparison.measured[-1].weight == pytest.approx(3 * np.linalg.norm(weight), rel=1e-5)
-    assert comparison.measured[-1].loss == 0.5
-    assert comparison.epochs == [10]
+    found = certified(network(tmp_path, 3 * weight, means / 7, feature_decay=1e-5, weight_decay=0.01))
+    assert found is not None
+    assert found.decays.fitted == "nothing"
+    assert found.predicted.weight == pytest.approx(np.linalg.norm(weight), rel=1e-4)
+    assert found.predicted.features == pytest.approx(np.linalg.norm(means), rel=1e-4)
+    assert found.predicted.loss == pytest.approx(cross_entropy(weight, means), rel=1e-3)
+    assert found.measured.weight == pytest.approx(3 * np.linalg.norm(weight), rel=1e-5)
+    assert found.measured.loss == pytest.approx(cross_entropy(3 * weight, means / 7), rel=1e-4)
 
 
 @pytest.mark.parametrize("size", [1.0, 2.5])
 def test_decay_on_parameters_fits_the_ratio_and_predicts_the_size(tmp_path: Path, size: float) -> None:
     weight, means = best(5e-4, 3e-6)
-    comparison = compare(network(tmp_path, size * weight, size * means, weight_decay=5e-4))
-    assert comparison.last is not None
-    assert comparison.last.predicted.weight == pytest.approx(np.linalg.norm(weight), rel=1e-4)
-    assert comparison.last.predicted.features == pytest.approx(np.linalg.norm(means), rel=1e-4)
-    assert comparison.last.predicted.loss == pytest.approx(cross_entropy(weight, means), rel=1e-3)
+    found = certified(network(tmp_path, size * weight, size * means, weight_decay=5e-4))
+    assert found is not None
+    assert found.predicted.weight == pytest.approx(np.linalg.norm(weight), rel=1e-4)
+    assert found.predicted.features == pytest.approx(np.linalg.norm(means), rel=1e-4)
+    assert found.predicted.loss == pytest.approx(cross_entropy(weight, means), rel=1e-3)
 
 
 def test_fixed_classifier(tmp_path: Path) -> None:
     weight, means = best(0.0, 1e-4, weight_scale=1.0)
-    comparison = compare(network(tmp_path, weight, means, head="etf"))
-    assert comparison.last is not None
-    assert comparison.last.predicted.features == pytest.approx(np.linalg.norm(means), rel=1e-4)
-    assert comparison.last.predicted.loss == pytest.approx(cross_entropy(weight, means), rel=1e-3)
-    untrained = network(tmp_path / "untrained", weight, -means, head="etf")
-    assert compare(untrained).last is None
+    found = certified(network(tmp_path, weight, means, head="etf"))
+    assert found is not None
+    assert found.predicted.weight == pytest.approx(np.linalg.norm(weight), rel=1e-6)
+    assert found.predicted.features == pytest.approx(np.linalg.norm(means), rel=1e-4)
+    assert found.predicted.loss == pytest.approx(cross_entropy(weight, means), rel=1e-3)
+    assert certified(network(tmp_path / "untrained", weight, -means, head="etf")) is None
 
 
-def test_no_snapshot_is_said(tmp_path: Path) -> None:
-    run = written(tmp_path, Experiment("mnist"), TrainConfig(epochs=10))
-    with pytest.raises(FileNotFoundError, match="has no snapshots"):
-        compare(run)
+def test_runs_without_a_snapshot_have_no_certificate(tmp_path: Path) -> None:
+    assert certified(written(tmp_path, Experiment("mnist"), TrainConfig(epochs=10))) is None
