@@ -45,10 +45,10 @@ def train(
     writable(resolved.output, "--output", folder=True)
     from neuralcollapse.measurement.run_folder import read_metrics
     from neuralcollapse.train import train as train_run
-    from neuralcollapse.train.run import is_first
+    from neuralcollapse.measurement.ranks import first_process
 
     folder = train_run(choices)
-    if not is_first():
+    if not first_process():
         return
     _print_run(folder, read_metrics(folder))
     from neuralcollapse.report import write_report

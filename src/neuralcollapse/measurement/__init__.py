@@ -4,6 +4,7 @@
 """
 
 from neuralcollapse.measurement.embeddings import load_embeddings
-from neuralcollapse.measurement.model import CollapseReport, measure
+from neuralcollapse.measurement.model import ExtractedFeatures, extract_features, measure
+from neuralcollapse.measurement.report import CollapseReport
 
-__all__ = ["CollapseReport", "load_embeddings", "measure"]
+__all__ = ["CollapseReport", "ExtractedFeatures", "extract_features", "load_embeddings", "measure"]

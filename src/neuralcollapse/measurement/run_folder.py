@@ -146,22 +146,26 @@ def _line(fields: Sequence[str], row: Mapping[str, Any]) -> str:
 # ---- snapshots -------------------------------------------------------------------------------------
 
 
-def snapshot_of(report: CollapseReport, weight: Tensor, bias: Tensor) -> dict[str, Tensor]:
+def snapshot_of(report: CollapseReport) -> dict[str, Tensor]:
     """Classifier and class means of a measured model, and where a few samples lie among the means (kilobytes).
 
     Args:
-        report: what :func:`neuralcollapse.measure` returned.
-        weight: of the classifier, (K, d).
-        bias: of the classifier, (K,).
+        report: what :func:`neuralcollapse.measure` returned, of a model with a classifier.
+
+    Raises:
+        ValueError: if the report has no classifier.
     """
-    statistics = report.statistics
-    centre = statistics.balanced_mean
-    tensors = {"weight": weight, "bias": bias, "class_means": statistics.means, "global_mean": centre}
+    if report.weight is None:
+        raise ValueError("the report has no classifier, whose geometry a snapshot keeps")
+    moments = report.moments
+    means = moments.means.cpu() * moments.scale
+    centre = means[moments.present.cpu()].mean(0)
+    bias = torch.zeros(len(means)) if report.bias is None else report.bias
+    tensors = {"weight": report.weight, "bias": bias, "class_means": means, "global_mean": centre}
     if report.features is not None and report.labels is not None:
-        shown = min(_SHOWN_CLASSES, statistics.num_classes)
+        shown = min(_SHOWN_CLASSES, moments.num_classes)
         rows = torch.cat([(report.labels == label).nonzero().flatten()[:_SHOWN_SAMPLES] for label in range(shown)])
-        centred_means = statistics.means[:shown].cpu() - centre.cpu()
-        tensors["sample_products"] = (report.features[rows].double() - centre.cpu()) @ centred_means.T
+        tensors["sample_products"] = (report.features[rows].double() - centre) @ (means[:shown] - centre).T
         tensors["sample_labels"] = report.labels[rows]
     return tensors
 

@@ -93,15 +93,15 @@ def certify_snapshot(config: TrainConfig, last: Snapshot) -> Optimality:
 
 def _certify_checkpoint(config: TrainConfig, folder: Path, data_root: str | None) -> Optimality:
     from neuralcollapse.measurement import measure
-    from neuralcollapse.measurement.model import affine
     from neuralcollapse.train import load_run
     from neuralcollapse.train.datasets import eval_loader
 
     run = load_run(folder, data_root=data_root)
     report = measure(run.network, eval_loader(run.data.train), progress=False)
-    if report.features is None or report.labels is None:
+    if report.features is None or report.labels is None or report.weight is None:
         raise ValueError(f"{folder}: its features do not fit in memory; certify its class means instead")
-    weight, bias = (part.detach().cpu().numpy() for part in affine(run.network.get_submodule(report.classifier)))
+    weight = report.weight.numpy()
+    bias = np.zeros(len(weight)) if report.bias is None else report.bias.numpy()
     labels = report.labels.cpu().numpy()
     order = np.argsort(labels, kind="stable")
     features = report.features.cpu().double().numpy()[order]

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import contextlib
+import copy
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import lightning as L
+import torch
+from torch.utils.data import DataLoader
 
 from neuralcollapse.measurement import CollapseReport, measure
+from neuralcollapse.measurement.batches import arguments
+from neuralcollapse.measurement.pooling import Pooling
 
 SHOWN = ("nc1", "nc2", "nc3", "nc4")
 
@@ -15,18 +21,23 @@ SHOWN = ("nc1", "nc2", "nc3", "nc4")
 class NeuralCollapseCallback(L.Callback):
     """Logs the measures of neural collapse of a LightningModule at the end of epochs.
 
-    The module must return logits from ``forward``. Its own transfer hooks run on the batches; under
-    DDP each rank measures its share of the loader and all log the merged answer.
+    Batches pass through the module's own transfer hooks and the trainer's precision, and ``forward`` runs the
+    network; mixed precision is measured without autocast. Under DDP each rank measures its share of the loader and all
+    log the merged answer. Training is bit for bit what it would be without the callback: random numbers, the order of
+    the data and the state of its workers stay as they were.
 
     Args:
         loader: the data to measure; by default the module's own training loader, shuffled as it is.
         every: epochs between measurements.
         classifier: dotted name of the classifier layer, where it cannot be found.
         layers: names of inner layers to measure as well.
+        pooling: as in :func:`neuralcollapse.measure`.
+        allow_missing: as in :func:`neuralcollapse.measure`.
         prefix: of the logged names, as in ``nc/nc1``.
 
     Attributes:
         report: the last :class:`neuralcollapse.CollapseReport`, None before the first.
+        history: one dictionary per measurement, with ``epoch``, ``step`` and every measure by name.
 
     Raises:
         ValueError: if ``every`` is less than 1.
@@ -41,6 +52,8 @@ class NeuralCollapseCallback(L.Callback):
         every: int = 1,
         classifier: str | None = None,
         layers: Sequence[str] | None = None,
+        pooling: Pooling | Mapping[str, Pooling] | None = None,
+        allow_missing: bool = False,
         prefix: str = "nc/",
     ) -> None:
         if every < 1:
@@ -49,8 +62,11 @@ class NeuralCollapseCallback(L.Callback):
         self.every = every
         self.classifier = classifier
         self.layers = layers
+        self.pooling = pooling
+        self.allow_missing = allow_missing
         self.prefix = prefix
         self.report: CollapseReport | None = None
+        self.history: list[dict[str, float | None]] = []
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Measure, where it is due, and log."""
@@ -59,32 +75,74 @@ class NeuralCollapseCallback(L.Callback):
             self.measure(trainer, pl_module)
 
     def measure(self, trainer: L.Trainer, pl_module: L.LightningModule) -> CollapseReport:
-        """Measure now, log to the module's loggers and show NC1 to NC4 in the progress bar."""
+        """Measure now, log to the module's loggers and show NC1 to NC4 in the progress bar.
+
+        Raises:
+            ValueError: if there is no data, or as :func:`neuralcollapse.measure`.
+        """
         loader = self.loader if self.loader is not None else trainer.train_dataloader
-        if loader is None:
-            raise ValueError("NeuralCollapseCallback has no data: pass loader=")
+        if not isinstance(loader, Iterable) or isinstance(loader, Mapping | list | tuple):
+            raise ValueError(
+                "NeuralCollapseCallback has no data: the trainer has no single training loader, so pass loader="
+            )
         self.report = measure(
             pl_module,
             _Transferred(loader, trainer),
             classifier=self.classifier,
             layers=self.layers,
+            pooling=self.pooling,
+            allow_missing=self.allow_missing,
+            forward=_in_precision_of(trainer),
             progress=False,
         )
-        found = {name: value for name, value in self.report.to_dict().items() if value is not None}
+        found = self.report.to_dict()
+        self.history.append({"epoch": trainer.current_epoch + 1, "step": trainer.global_step, **found})
         for name, value in found.items():
-            if name in SHOWN:
-                pl_module.log(name.upper(), value, prog_bar=True, logger=False)
-            pl_module.log(self.prefix + name, value)
+            if value is not None:
+                pl_module.log(self.prefix + name, value, prog_bar=name in SHOWN)
         return self.report
+
+    def to_frame(self) -> Any:
+        """The history as a pandas DataFrame, one row per measurement."""
+        import pandas as pd
+
+        return pd.DataFrame(self.history)
+
+
+def _in_precision_of(trainer: L.Trainer) -> Any:
+    """Runs a module in the precision of its training ("64-true", "bf16-true"), without autocast."""
+
+    def forward(module: torch.nn.Module, inputs: Any) -> Any:
+        positional, keywords = arguments(module, inputs)
+        kind = trainer.strategy.root_device.type
+        with contextlib.ExitStack() as modes:
+            modes.enter_context(trainer.precision_plugin.forward_context())
+            if torch.amp.autocast_mode.is_autocast_available(kind):
+                modes.enter_context(torch.autocast(kind, enabled=False))
+            return module(*positional, **keywords)
+
+    return forward
 
 
 class _Transferred:
-    """Batches as the module's own transfer hooks leave them on the device."""
+    """Batches as the trainer's precision and the module's transfer hooks leave them on the device."""
 
     def __init__(self, loader: Iterable[Any], trainer: L.Trainer) -> None:
-        self._loader = loader
+        self.loader = _with_own_workers(loader)
         self._trainer = trainer
 
     def __iter__(self) -> Iterator[Any]:
-        for batch in self._loader:
-            yield self._trainer.strategy.batch_to_device(batch, dataloader_idx=0)
+        trainer = self._trainer
+        for batch in self.loader:
+            converted = trainer.precision_plugin.convert_input(batch)
+            ready = trainer.lightning_module._on_before_batch_transfer(converted, dataloader_idx=0)
+            yield trainer.strategy.batch_to_device(ready, dataloader_idx=0)
+
+
+def _with_own_workers(loader: Iterable[Any]) -> Iterable[Any]:
+    """A loader of the same data that leaves the state of persistent workers to training."""
+    if not isinstance(loader, DataLoader) or not loader.persistent_workers:
+        return loader
+    copied = copy.copy(loader)
+    vars(copied).update(_iterator=None, persistent_workers=False)
+    return copied

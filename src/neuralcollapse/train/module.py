@@ -11,7 +11,7 @@ from jaxtyping import UInt8
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, pad
 
-from neuralcollapse.measurement.model import logits_of
+from neuralcollapse.measurement.outputs import logits_of
 from neuralcollapse.nn import build_backbone, find_classifier, fix_classifier, multiply_small_maps, set_feature_dim
 from neuralcollapse.train.config import TrainConfig
 from neuralcollapse.train.datasets import ImageData, Split

@@ -13,7 +13,7 @@ from rich.console import Console
 from torchmetrics.classification import MulticlassAccuracy
 
 from neuralcollapse.measurement import CollapseReport
-from neuralcollapse.measurement.model import affine, broadcast_buffers
+from neuralcollapse.measurement.ranks import Ranks
 from neuralcollapse.measurement.run_folder import (
     append_metrics,
     read_metrics,
@@ -84,22 +84,22 @@ class RunRecorder(NeuralCollapseCallback):
             "test_accuracy": accuracy,
         }
         if report is not None:
-            weight, bias = affine(pl_module.get_submodule(report.classifier))
-            write_snapshot(self.folder, epoch, snapshot_of(report, weight, bias))
-            row |= report.to_dict()
+            write_snapshot(self.folder, epoch, snapshot_of(report))
+            found = report.to_dict()
+            row |= {"train_accuracy": found.pop("accuracy"), **found}
         append_metrics(self.folder, row)
         if not self.quiet and report is not None:
             measures = "  ".join(f"{name.upper()} {row[name]:.3g}" for name in SHOWN)
             Console(stderr=True, highlight=False, soft_wrap=True).print(
-                f"epoch {epoch:>4}  train {report.train_accuracy:.2%}  test {accuracy:.2%}  {measures}"
+                f"epoch {epoch:>4}  train {report.accuracy:.2%}  test {accuracy:.2%}  {measures}"
             )
 
     @torch.no_grad()
     def _test_accuracy(self, trainer: L.Trainer, pl_module: L.LightningModule) -> float:
         report = self.report
         assert report is not None
-        counted = MulticlassAccuracy(report.statistics.num_classes, average="micro").to(pl_module.device)
-        broadcast_buffers(pl_module)
+        counted = MulticlassAccuracy(report.moments.num_classes, average="micro").to(pl_module.device)
+        Ranks().share_buffers(pl_module)
         training = pl_module.training
         pl_module.eval()
         for batch in self.test_loader:

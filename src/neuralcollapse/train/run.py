@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import itertools
 import logging
-import os
 import pickle
 import shutil
 import sys
@@ -23,6 +22,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressB
 from lightning.pytorch.loggers import Logger
 
 from neuralcollapse.extras import missing
+from neuralcollapse.measurement.ranks import first_process
 from neuralcollapse.train.config import TrainConfig
 from neuralcollapse.train.datasets import ImageData, eval_loader, load_images, train_loader
 from neuralcollapse.train.module import ClassifierModule, ImageNetwork, build_network
@@ -50,7 +50,7 @@ def train(config: TrainConfig, *, progress: bool | None = None) -> Path:
     """
     config = config.resolved()
     folder = Path(str(config.output))
-    child = not is_first()
+    child = not first_process()
     if not child:
         check_folder(folder, config)
     data = _load_data(config)
@@ -91,13 +91,6 @@ def _fit(config: TrainConfig, data: ImageData, network: ImageNetwork, progress: 
             )
         except SystemExit as stop:  # Lightning's answer to Ctrl-C
             raise KeyboardInterrupt from stop
-
-
-def is_first() -> bool:
-    """Whether this process is the one of a distributed run that writes its folder."""
-    under_slurm = "SLURM_PROCID" in os.environ and "SLURM_NTASKS" in os.environ
-    names = ("SLURM_PROCID",) if under_slurm else ("LOCAL_RANK", "NODE_RANK")
-    return all(int(os.environ.get(name, "0")) == 0 for name in names)
 
 
 @dataclass(frozen=True)

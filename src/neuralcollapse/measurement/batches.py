@@ -1,0 +1,235 @@
+"""What a batch is: which part of it are labels, which are inputs, and how the model takes them."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+LABEL_NAMES = ("labels", "label", "targets", "target", "y")
+"""Names under which mappings and named tuples hold their labels."""
+
+_INPUT_NAMES = (
+    "pixel_values", "input_ids", "inputs_embeds", "input_values", "input_features", "inputs", "input", "x", "image",
+    "images", "img", "pixels", "features", "data",
+)  # fmt: skip
+"""Names of the one input of a model, in mappings whose keys are not those of the model's arguments."""
+
+_ADVICE = "pass batch=, a function that takes a batch and returns (inputs, labels)"
+
+
+def split_batch(batch: Any, model: nn.Module | None = None) -> tuple[Any, Any]:
+    """Inputs and labels of a batch.
+
+    A mapping or named tuple holds its labels by name. In a tuple or list the labels come after as many inputs as
+    the model requires, and what follows them (an index, a file name) is left out.
+
+    Args:
+        batch: what a loader gave.
+        model: whose ``forward`` says how many inputs it takes.
+
+    Raises:
+        ValueError: if the labels cannot be told from the inputs.
+    """
+    fields = _fields(batch)
+    if fields is not None:
+        name = next((name for name in LABEL_NAMES if name in fields), None)
+        if name is None:
+            raise ValueError(
+                f"the batch has keys {', '.join(map(str, fields)) or '(none)'}: none of them is labels or label; {_ADVICE}"
+            )
+        inputs = {key: value for key, value in fields.items() if key != name}
+        if not inputs:
+            raise ValueError(f"the batch holds {name} and nothing else: it has no inputs")
+        return inputs, fields[name]
+    if not isinstance(batch, tuple | list):
+        raise ValueError(
+            f"the loader gave a {type(batch).__name__}: expected (inputs, labels) pairs or mappings with labels; {_ADVICE}"
+        )
+    if len(batch) < 2:
+        raise ValueError(f"the loader gave a {type(batch).__name__} of {len(batch)}: there are no labels in it; {_ADVICE}")
+    if len(batch) == 2:
+        return batch[0], batch[1]
+    place = _label_place(batch, model)
+    return (batch[0] if place == 1 else tuple(batch[:place])), batch[place]
+
+
+def _fields(batch: Any) -> Mapping[Any, Any] | None:
+    if isinstance(batch, Mapping):
+        return batch
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):  # a named tuple, where its names say which is which
+        fields = dict(zip(batch._fields, batch, strict=True))
+        return fields if any(name in fields for name in LABEL_NAMES) else None
+    if dataclasses.is_dataclass(batch) and not isinstance(batch, type):
+        return {field.name: getattr(batch, field.name) for field in dataclasses.fields(batch)}
+    return None
+
+
+def _label_place(batch: Sequence[Any], model: nn.Module | None) -> int:
+    """Index of the labels among three or more parts."""
+    required = max(1, 1 if model is None else len(_required(model.forward)))
+    if required < len(batch) and _looks_like_labels(batch[required]):
+        return required
+    places = [place for place in range(1, len(batch)) if _looks_like_labels(batch[place])]
+    if len(places) != 1:
+        found = ", ".join(_described(part) for part in batch)
+        raise ValueError(f"the batch has {len(batch)} parts ({found}), and the labels could be any of them: {_ADVICE}")
+    return places[0]
+
+
+def _looks_like_labels(part: Any) -> bool:
+    if isinstance(part, Tensor):
+        return part.ndim == 1 and not part.is_floating_point()
+    if isinstance(part, np.ndarray):
+        return part.ndim == 1 and part.dtype.kind in "iu"
+    return isinstance(part, list | tuple) and len(part) > 0 and all(isinstance(item, int) for item in part)
+
+
+def _described(part: Any) -> str:
+    shape = getattr(part, "shape", None)
+    return type(part).__name__ if shape is None else f"{type(part).__name__} {tuple(shape)}"
+
+
+def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    try:
+        return list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):  # compiled code without a signature
+        return []
+
+
+def _positional(parameters: list[inspect.Parameter]) -> list[inspect.Parameter]:
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return [parameter for parameter in parameters if parameter.kind in kinds]
+
+
+def _required(function: Callable[..., Any]) -> list[str]:
+    places = _positional(_parameters(function))
+    return [parameter.name for parameter in places if parameter.default is parameter.empty]
+
+
+def as_labels(labels: Any, device: torch.device) -> Tensor:
+    """Labels as int64 on a device.
+
+    Raises:
+        ValueError: if they are none, or not one integer per sample.
+        TypeError: if they are not integers.
+    """
+    if labels is None:
+        raise ValueError(f"the labels of a batch are None: {_ADVICE}")
+    if isinstance(labels, list | tuple) and labels and all(isinstance(item, Tensor) for item in labels):
+        labels = torch.stack([item.reshape(()) if item.numel() == 1 else item for item in labels])
+    try:
+        found = torch.as_tensor(labels)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"labels are a {type(labels).__name__} that holds no integers: {_ADVICE}") from error
+    if found.is_floating_point() or found.is_complex() or found.dtype == torch.bool:
+        raise TypeError(f"labels have dtype {found.dtype}: expected integers, one class index per sample")
+    if found.ndim != 1:
+        ways = {0: "wrap a data set in a DataLoader", 2: "a column is flattened by labels[:, 0], one-hot rows by labels.argmax(1)"}
+        raise ValueError(
+            f"labels have shape {tuple(found.shape)}: expected (B,), one integer per sample; "
+            + ways.get(found.ndim, _ADVICE)
+        )
+    return found.to(device, torch.int64)
+
+
+def moved(value: Any, device: torch.device | None, dtype: torch.dtype) -> Any:
+    """A batch's inputs with every tensor on a device, however they are nested; arrays become tensors.
+
+    Args:
+        value: tensors, arrays, lists of numbers, and mappings, sequences and dataclasses of these.
+        device: where to; None leaves each where it is.
+        dtype: of arrays and lists of floating point numbers, which have no precision chosen for a model.
+    """
+    if isinstance(value, Tensor):
+        return value if device is None else value.to(device, non_blocking=True)
+    if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
+        native = torch.from_numpy(np.array(value, dtype=value.dtype.newbyteorder("=")))
+        return moved(native.to(dtype) if native.is_floating_point() else native, device, dtype)
+    if isinstance(value, list) and _numbers(value):
+        return moved(np.asarray(value), device, dtype)
+    if isinstance(value, Mapping):
+        return {key: moved(part, device, dtype) for key, part in value.items()}
+    if not isinstance(value, type) and callable(getattr(value, "to", None)):  # packed sequences, graphs
+        return value if device is None else value.to(device)
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(moved(part, device, dtype) for part in value))
+    if isinstance(value, tuple | list):
+        return type(value)(moved(part, device, dtype) for part in value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        parts = {field.name: moved(getattr(value, field.name), device, dtype) for field in dataclasses.fields(value)}
+        return dataclasses.replace(value, **parts)
+    return value
+
+
+def _numbers(value: list[Any]) -> bool:
+    """Whether nested lists are a rectangle of numbers."""
+    first: Any = value
+    while isinstance(first, list) and first:
+        first = first[0]
+    if isinstance(first, bool) or not isinstance(first, int | float | np.number | np.ndarray):
+        return False
+    try:
+        return np.asarray(value).dtype.kind in "fiu"
+    except ValueError:
+        return False
+
+
+def arguments(model: nn.Module, inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """How ``forward`` takes the inputs: positional and keyword arguments.
+
+    Raises:
+        ValueError: if a mapping's keys are not the names of the model's arguments and no single input stands out.
+    """
+    parameters = _parameters(model.forward)
+    kinds = {parameter.kind for parameter in parameters}
+    required = _required(model.forward)
+    if isinstance(inputs, Mapping):
+        named = {str(key): value for key, value in inputs.items()}
+        known = named
+        if inspect.Parameter.VAR_KEYWORD not in kinds:
+            taken = {parameter.name for parameter in parameters}
+            known = {key: value for key, value in named.items() if key in taken}  # the rest is an index or a name
+        if known and set(required) <= set(known):
+            return (), known
+        return (_only_input(named, required),), {}
+    if isinstance(inputs, tuple | list) and len(inputs) > 1 and not hasattr(inputs, "batch_sizes"):
+        places = _positional(parameters)[len(required) : len(inputs)]
+        fits = len(_positional(parameters)) >= len(inputs) and all(place.default is None for place in places)
+        if inspect.Parameter.VAR_POSITIONAL in kinds or len(required) >= 2 or fits:
+            return tuple(inputs), {}
+    return (inputs,), {}
+
+
+def _only_input(named: dict[str, Any], required: Sequence[str]) -> Any:
+    if len(named) == 1:
+        return next(iter(named.values()))
+    if len(required) == 1:
+        for name in _INPUT_NAMES:
+            if name in named:
+                return named[name]
+        if required[0] in ("batch", "inputs", "data", "sample"):  # it takes the mapping itself
+            return named
+    raise ValueError(
+        f"the batch has inputs {', '.join(named)}, and the model takes {', '.join(required) or 'none of them'}: "
+        f"{_ADVICE}, or forward=, a function of (model, inputs)"
+    )
+
+
+def names_of(model: nn.Module, inputs: Any) -> dict[str, Any]:
+    """The inputs by the names of the arguments of ``forward``, as far as these are known."""
+    try:
+        positional, keywords = arguments(model, inputs)
+        return dict(inspect.signature(model.forward).bind(*positional, **keywords).arguments)
+    except (TypeError, ValueError):
+        return dict(inputs) if isinstance(inputs, Mapping) else {"inputs": inputs}
+
+
+def takes_model(forward: Callable[..., Any]) -> bool:
+    """Whether a user's ``forward`` is a function of (model, inputs), and not of the inputs alone."""
+    return len(_required(forward)) >= 2

@@ -1,0 +1,224 @@
+"""What the chosen head takes and gives: features, logits, and the weight that stands between them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+
+from neuralcollapse.measurement.axes import as_rows, batch_axis
+from neuralcollapse.measurement.outputs import logits_in
+from neuralcollapse.measurement.pooling import Batch, Pooling, last_kept, mean_over_positions
+from neuralcollapse.nn import ETFClassifier, PrototypeClassifier
+from neuralcollapse.nn.adapters import base_of
+from neuralcollapse.nn.surgery import is_pointwise, layer_shape
+
+_ROWS = 256
+"""Unit vectors put through a head at a time, where its weight has to be found by asking it."""
+
+
+class Head:
+    """Watches a classifier layer through a forward pass.
+
+    Args:
+        name: its dotted name, for messages.
+        module: the layer.
+    """
+
+    def __init__(self, name: str, module: nn.Module) -> None:
+        self.name = name
+        self.module = module
+        self.feature_dim, self.num_classes = layer_shape(module)
+        self._seen: tuple[Tensor, Tensor] | None = None
+
+    def start(self) -> None:
+        """Forget the batch before."""
+        self._seen = None
+
+    def watch(self, module: nn.Module, inputs: tuple[Any, ...], keywords: Mapping[str, Any], output: Any) -> None:
+        """A forward hook."""
+        given = inputs[0] if inputs else next(iter(keywords.values()), None)
+        if self._seen is not None:
+            raise ValueError(
+                f"classifier {self.name!r} runs more than once per batch, so its features are ambiguous: pass forward=, a "
+                "function of (model, inputs) that runs it once"
+            )
+        if not isinstance(given, Tensor) or not isinstance(output, Tensor):
+            raise ValueError(f"classifier {self.name!r} takes or gives a {type(given).__name__}, not a tensor")
+        # Copies: a later layer may change either in place, or the next batch overwrite its memory.
+        self._seen = given.detach().clone(), output.detach().clone()
+
+    def makes(self, returned: Any, batch: Batch) -> bool:
+        """Whether the model returned what this layer gave."""
+        if self._seen is None:
+            return False
+        output = self._seen[1]
+        found = logits_in(returned, batch.samples, self.num_classes)
+        return output.ndim > 2 or any(other.shape == output.shape and _close(output, other) for other in found)
+
+    def read(self, returned: Any, batch: Batch, pooling: Pooling | None) -> tuple[Tensor, Tensor]:
+        """Features (B, d) and logits (B, K) of the batch.
+
+        A head that runs at many positions (GPT's ``score``, a 1x1 convolution) is followed by a choice of position or
+        a mean over them; both act on features as they act on logits, and the logits that the model returned show which.
+
+        Args:
+            returned: what the model returned.
+            batch: samples and padding.
+            pooling: the user's choice of position, which decides where nothing else does.
+
+        Raises:
+            ValueError: if the head did not run, or its features are not one vector per sample.
+        """
+        if self._seen is None:
+            raise ValueError(
+                f"layer {self.name!r} did not run in the forward pass: name the right one with classifier=, or pass "
+                "forward=, a function of (model, inputs)"
+            )
+        given, output = self._seen
+        shape = tuple(given.shape)
+        samples_axis = self._samples_axis(given, batch)
+        if given.ndim == 2:
+            logits = output
+            features = given
+        else:
+            channels = 1 if is_pointwise(self.module) else given.ndim - 1
+            rows, scores = (as_rows(tensor, samples_axis, channels) for tensor in (given, output))
+            features, logits = self._reduced(rows, scores, logits_in(returned, batch.samples, self.num_classes), batch, pooling, shape)
+        if features.shape[1] != self.feature_dim or logits.shape != (batch.samples, self.num_classes):
+            raise ValueError(
+                f"classifier {self.name!r} gave logits of shape {tuple(logits.shape)} for features of shape {shape}, "
+                f"{batch.samples} samples and {self.num_classes} classes"
+            )
+        self._refuse_nan(logits, returned)
+        return features, logits
+
+    def _samples_axis(self, given: Tensor, batch: Batch) -> int:
+        try:
+            if given.ndim < 2:
+                raise ValueError(f"its shape is {tuple(given.shape)}")
+            return batch_axis(self.module, given, batch.samples, batch.sequences_first)
+        except ValueError:
+            raise ValueError(
+                f"the input of classifier {self.name!r} has shape {tuple(given.shape)} for {batch.samples} labels: expected "
+                f"({batch.samples}, {self.feature_dim}), one feature vector per sample. Name the right layer with "
+                "classifier=, or say with batch= which part of a batch are its labels"
+            ) from None
+
+    def _reduced(
+        self, rows: Tensor, scores: Tensor, returned: list[Tensor], batch: Batch, pooling: Pooling | None, shape: tuple[int, ...]
+    ) -> tuple[Tensor, Tensor]:
+        if rows.shape[1] == 1:
+            return rows[:, 0], scores[:, 0]
+        for choose in self._ways(rows, scores, returned, batch):
+            logits = choose(scores)
+            if any(_close(logits, other) for other in returned):
+                return choose(rows), logits
+        if pooling in ("first", "last"):
+            places = 0 if pooling == "first" else last_kept(batch.kept)
+            index = torch.arange(len(rows), device=rows.device)
+            return rows[index, places], scores[index, places]
+        if is_pointwise(self.module):  # SqueezeNet: a ReLU comes between the convolution and the mean
+            features = mean_over_positions(rows)
+            return features, returned[0] if len(returned) == 1 else mean_over_positions(scores)
+        raise ValueError(
+            f"the input of classifier {self.name!r} has shape {shape}, and the model's logits are neither its output at "
+            'one position nor the mean over them: pass pooling="first" or "last", or forward=, a function of '
+            "(model, inputs) that runs it once per sample"
+        )
+
+    def _ways(self, rows: Tensor, scores: Tensor, returned: list[Tensor], batch: Batch) -> Iterator[Any]:
+        index = torch.arange(len(rows), device=rows.device)
+        kept = batch.kept if batch.kept is not None and batch.kept.shape == rows.shape[:2] else None
+        for places in (last_kept(kept), 0, -1):
+            yield lambda tensor, places=places: tensor[index, places]
+        yield lambda tensor: mean_over_positions(tensor)
+        if kept is not None:
+            yield lambda tensor: mean_over_positions(tensor, kept)
+        for other in returned:  # one position per sample, wherever the model found it
+            same = (scores == other[:, None]).all(-1)
+            if bool(same.any(1).all()):
+                yield lambda tensor, places=same.int().argmax(1): tensor[index, places]
+
+    def _refuse_nan(self, logits: Tensor, returned: Any) -> None:
+        single = returned if isinstance(returned, Tensor) else getattr(returned, "logits", None)
+        for found in (logits, single):
+            if isinstance(found, Tensor) and found.is_floating_point() and bool(found.isnan().any()):
+                raise ValueError(
+                    f"the logits hold NaN in {int(found.isnan().flatten(1).any(1).sum()) if found.ndim > 1 else 1} of "
+                    f"{len(logits)} samples: there is no decision to measure"
+                )
+
+
+def _close(one: Tensor, other: Tensor) -> bool:
+    tolerance = 16 * max(torch.finfo(one.dtype).eps, torch.finfo(other.dtype).eps)
+    exact = one.double() if one.device.type != "mps" else one.float()
+    return torch.allclose(exact, other.to(exact.dtype), rtol=tolerance, atol=tolerance * max(float(exact.abs().max()), 1e-30))
+
+
+@torch.no_grad()
+def affine(classifier: nn.Module) -> tuple[Float[Tensor, "K d"], Float[Tensor, "K"] | None]:
+    """W and b of a classifier layer, without gradient; b is None where it has none.
+
+    Read after a forward pass: weight normalisation, spectral normalisation and pruning compute the weight there. A
+    layer that is more than its weight (LoRA, a scaled or quantised Linear) is asked for its answers to the unit vectors.
+
+    Raises:
+        ValueError: if the layer is not affine, so that it has no weight.
+    """
+    if isinstance(classifier, PrototypeClassifier):
+        return _whole(classifier.class_means), None
+    if not (isinstance(classifier, ETFClassifier) or _is_its_weight(classifier)):
+        return _asked(classifier)
+    weight, bias = classifier.weight, getattr(classifier, "bias", None)
+    assert isinstance(weight, Tensor)
+    return _whole(weight).flatten(1), None if bias is None else _whole(bias)
+
+
+def _is_its_weight(classifier: nn.Module) -> bool:
+    """Whether a layer does what torch's own linear layers and convolutions do, whatever computes its weight."""
+    of_torch = isinstance(classifier, _ConvNd) and type(classifier).__module__.startswith("torch.nn.")
+    return of_torch or type(classifier).forward is nn.Linear.forward
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    """A tensor without gradient, gathered if it is sharded (on every rank alike)."""
+    full = getattr(tensor, "full_tensor", None)
+    return (tensor if full is None else full()).detach()
+
+
+def _asked(classifier: nn.Module) -> tuple[Tensor, Tensor | None]:
+    """W and b from the answers f(0) = b and f(e_i) = W e_i + b, in float64 where the layer can be copied."""
+    feature_dim, num_classes = layer_shape(classifier)
+    layer = _in_float64(classifier)
+    like = next((p for p in layer.parameters() if p.is_floating_point()), torch.zeros(1))
+    plain = base_of(layer) or layer
+    positions = (1,) * len(plain.kernel_size) if isinstance(plain, _ConvNd) else ()
+
+    def answers(points: Tensor) -> Tensor:
+        return layer(points.reshape(*points.shape, *positions)).reshape(len(points), num_classes)
+
+    bias = answers(like.new_zeros(1, feature_dim))[0]
+    eye = torch.eye(feature_dim, dtype=like.dtype, device=like.device)
+    weight = torch.cat([(answers(rows) - bias).T for rows in eye.split(_ROWS)], 1)
+    point = torch.linspace(-1, 2, feature_dim, dtype=like.dtype, device=like.device)[None]
+    found, expected = answers(point)[0], weight @ point[0] + bias
+    size = weight.norm() * point.norm() + bias.norm()
+    if not bool((found - expected).norm() <= 1e3 * torch.finfo(like.dtype).eps * size):
+        raise ValueError(
+            f"the classifier, a {type(classifier).__name__}, is not an affine map of its input, so it has no weight W to "
+            "measure: name a linear layer with classifier=, or measure its features with features_only=True"
+        )
+    return weight, bias if bool((bias != 0).any()) else None
+
+
+def _in_float64(classifier: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(classifier).double().eval()
+    except (RuntimeError, TypeError):  # sharded, quantised, or on a device without float64
+        return classifier

@@ -1,0 +1,130 @@
+"""The pass of all processes over their shares of the data, and what they know together afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from neuralcollapse.measurement.capture import Capture, Captured, Options
+from neuralcollapse.measurement.gather import Budget, Gathered, classes_of
+from neuralcollapse.measurement.ranks import Ranks
+
+
+@dataclass
+class Seen:
+    """What one process has gathered and, after the exchange, what all know."""
+
+    main: Gathered
+    """features that enter the classifier"""
+    inner: Budget
+    """for the layers, all together"""
+    layers: dict[str, Gathered] = field(default_factory=dict)
+    decisions: list[Tensor] = field(default_factory=list)
+    """of the samples held"""
+    right: int | None = None
+    """samples classified rightly, over all ranks; None without a classifier"""
+    weight: Tensor | None = None
+    bias: Tensor | None = None
+    classifier: str = ""
+    held: tuple[Tensor, Tensor] | None = None
+    """features and labels of this process"""
+    held_everywhere: bool = False
+    num_classes: int = 0
+    widths: dict[str, int] = field(default_factory=dict)
+    """of the features by layer; the classifier's under the empty name"""
+
+    def add(self, batch: Captured, num_classes: int | None) -> None:
+        """Take a batch."""
+        self.main.num_classes = num_classes
+        self.main.add(batch.features, batch.labels)
+        for name, features in batch.layers.items():
+            if name not in self.layers or self.layers[name].num_classes != num_classes:
+                self.layers[name] = Gathered(self.inner, num_classes)
+            self.layers[name].add(features, batch.labels)
+        if batch.logits is None:
+            return
+        decisions = batch.logits.argmax(1)
+        self.right = (self.right or 0) + int((decisions == batch.labels).sum())
+        if self.main.held:
+            self.decisions.append(decisions.cpu())
+        else:
+            self.decisions.clear()
+
+
+def over_data(
+    model: nn.Module, loader: Iterable[Any], options: Options, ranks: Ranks, *, hold_bytes: int
+) -> Seen:
+    """Run the model over the loader; every rank takes the same steps, and hears of an error on any other.
+
+    Raises:
+        BaseException: what went wrong here, or an error that names the rank where it did.
+        ValueError: if no rank saw a sample.
+    """
+    seen = Seen(Gathered(Budget(hold_bytes)), Budget(hold_bytes))
+    with contextlib.ExitStack() as leaving:
+        capture = _entered(model, loader, options, ranks, leaving)
+        for name in capture.layer_names:
+            seen.layers[name] = Gathered(seen.inner, capture.num_classes)
+        ranks.share_buffers(capture.model)
+        error: BaseException | None = None
+        try:
+            for batch in capture:
+                seen.add(batch, capture.num_classes)
+        except BaseException as failure:  # Ctrl-C as well: the others are waiting
+            error = failure
+        _exchange(seen, ranks, error)
+        error = None
+        try:
+            capture.finish()
+        except Exception as failure:
+            error = failure
+        ranks.agree(error)
+    seen.weight, seen.bias = capture.weight, capture.bias
+    seen.classifier = "" if capture.head is None else capture.head.name
+    return seen
+
+
+def _entered(
+    model: nn.Module, loader: Iterable[Any], options: Options, ranks: Ranks, leaving: contextlib.ExitStack
+) -> Capture:
+    capture: Capture | None = None
+    error: BaseException | None = None
+    try:
+        capture = Capture(model, loader, options, ranks)
+        leaving.enter_context(capture)
+    except BaseException as failure:
+        error = failure
+    ranks.agree(error)
+    assert capture is not None
+    return capture
+
+
+def _exchange(seen: Seen, ranks: Ranks, error: BaseException | None) -> None:
+    widths = {"": seen.main.width, **{name: layer.width for name, layer in seen.layers.items()}}
+    records = ranks.agree(
+        error,
+        widths=widths,
+        samples=seen.main.samples,
+        held=seen.main.held,
+        right=seen.right,
+        classes=seen.main.num_classes,
+        largest=seen.main.largest_label,
+    )
+    samples = sum(record["samples"] for record in records)
+    if not samples:
+        raise ValueError("no samples were seen: the loader is empty")
+    seen.held_everywhere = all(record["held"] for record in records)
+    seen.held = seen.main.tensors() if seen.main.held else None
+    answers = [record["right"] for record in records if record["right"] is not None]
+    seen.right = sum(answers) if answers else None
+    chosen = [record["classes"] for record in records if record["classes"] is not None]
+    seen.num_classes = chosen[0] if chosen else classes_of(max(record["largest"] for record in records), samples)
+    for name in widths:
+        found = {record["widths"][name] for record in records} - {None}
+        if len(found) != 1:
+            raise ValueError(f"the ranks measure features of different widths: {', '.join(map(str, sorted(found)))}")
+        seen.widths[name] = found.pop()
