@@ -15,7 +15,7 @@ _HOMES = {
         "ClassStatistics", "CollapseMetrics", "CollapseWarning", "Moments", "collapse_metrics", "etf_distance",
         "measure_features", "nearest_etf", "simplex_etf",
     ),
-    "measurement": ("CollapseReport", "measure"),
+    "measurement": ("CollapseReport", "extract_features", "measure"),
     "measurement.metric": ("NeuralCollapse",),
     "geometry.many_classes": ("gnc1", "gnc3", "hyperspherical_uniformity", "one_vs_rest_margin", "unc3"),
     "geometry.multilabel": ("multilabel_metrics",),
@@ -46,6 +46,7 @@ __all__ = [
     "collapse_metrics",
     "effective_rank",
     "etf_distance",
+    "extract_features",
     "find_classifier",
     "fix_classifier",
     "gnc1",
@@ -90,7 +91,7 @@ if TYPE_CHECKING:
     from neuralcollapse.geometry.ood import NCI, NECO
     from neuralcollapse.geometry.regression import regression_metrics
     from neuralcollapse.geometry.spectra import effective_rank, numerical_rank, separation_law, stable_rank
-    from neuralcollapse.measurement import CollapseReport, measure
+    from neuralcollapse.measurement import CollapseReport, extract_features, measure
     from neuralcollapse.measurement.metric import NeuralCollapse
     from neuralcollapse.nn import (
         ETFClassifier,

@@ -46,7 +46,7 @@ def test_measures_are_those_of_the_classifiers_input() -> None:
     expected = oracle(features, labels, model[-1].weight.detach(), model[-1].bias.detach())
     for name, value in expected.items():
         assert report.to_dict()[name] == pytest.approx(value, rel=1e-5), name
-    assert report.train_accuracy == pytest.approx(float((logits.argmax(1) == labels).float().mean()))
+    assert report.accuracy == pytest.approx(float((logits.argmax(1) == labels).float().mean()))
     means = torch.stack([features[labels == k].mean(0) for k in range(3)])
     nearest = torch.cdist(features, means).argmin(1)
     assert report.ncc_mismatch == pytest.approx(float((nearest != logits.argmax(1)).float().mean()))
@@ -178,13 +178,15 @@ def test_missing_class() -> None:
     assert isinstance(report, CollapseReport)
 
 
-class Sequence2D(nn.Module):
+class Highest(nn.Module):
+    """Its logits are the largest over positions: no linear function of one feature vector."""
+
     def __init__(self) -> None:
         super().__init__()
         self.fc = nn.Linear(8, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc(x[:, 0]).mean(1)
+        return self.fc(x[:, 0]).max(1).values
 
 
 @pytest.mark.parametrize(
@@ -195,8 +197,8 @@ class Sequence2D(nn.Module):
         (network, [{"x": images()[0]}], {}, "none of them is labels"),
         (network, [images()], {"classifier": "7"}, "classifier='7' is not a layer"),
         (network, [images()], {"layers": ["9"]}, "has no layer '9'"),
-        (Sequence2D, [images()], {}, r"input of classifier 'fc' has shape \(40, 8, 8\)"),
-        (lambda: nn.Sequential(network(), nn.Unflatten(1, (3, 1))), [images()], {}, "logits of shape"),
+        (Highest, [images()], {}, r"input of classifier 'fc' has shape \(40, 8, 8\)"),
+        (lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 1)), [images()], {}, "has a single output"),
     ],
 )
 def test_bad_input(model, batches: list, options: dict, message: str) -> None:

@@ -164,7 +164,7 @@ def test_snapshots_of_a_measured_model(tmp_path: Path) -> None:
     model = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.ReLU(), torch.nn.Linear(6, 3))
     x, y = torch.randn(60, 4), torch.arange(60) % 3
     head = model[2]
-    write_snapshot(tmp_path, 12, snapshot_of(measure(model, [(x, y)]), head.weight, head.bias))
+    write_snapshot(tmp_path, 12, snapshot_of(measure(model, [(x, y)])))
     ((epoch, path),) = snapshots(tmp_path)
     found = read_snapshot(path)
     features = model[1](model[0](x)).detach()

@@ -51,7 +51,7 @@ def test_measures_any_module_and_logs(tmp_path) -> None:
     assert module.training
     assert callback.report.metrics.nc1 == pytest.approx(expected.metrics.nc1, rel=1e-5)
     assert float(trainer.callback_metrics["nc/nc1"]) == pytest.approx(expected.metrics.nc1, rel=1e-5)
-    assert float(trainer.callback_metrics["NC3"]) == pytest.approx(expected.metrics.nc3, rel=1e-5)
+    assert float(trainer.callback_metrics["nc/nc3"]) == pytest.approx(expected.metrics.nc3, rel=1e-5)
 
 
 def test_every_must_be_positive() -> None:

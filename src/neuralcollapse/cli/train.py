@@ -43,9 +43,9 @@ def train(
         _print_config(choices, resolved)
         return
     writable(resolved.output, "--output", folder=True)
+    from neuralcollapse.measurement.ranks import first_process
     from neuralcollapse.measurement.run_folder import read_metrics
     from neuralcollapse.train import train as train_run
-    from neuralcollapse.measurement.ranks import first_process
 
     folder = train_run(choices)
     if not first_process():

@@ -1,4 +1,4 @@
-"""Which axis of a layer's output counts samples, and which one is the feature axis: known, or an error; never a guess."""
+"""Which axis of a layer's output counts samples, and which holds features: known, or an error; never a guess."""
 
 from __future__ import annotations
 

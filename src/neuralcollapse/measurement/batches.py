@@ -41,7 +41,8 @@ def split_batch(batch: Any, model: nn.Module | None = None) -> tuple[Any, Any]:
         name = next((name for name in LABEL_NAMES if name in fields), None)
         if name is None:
             raise ValueError(
-                f"the batch has keys {', '.join(map(str, fields)) or '(none)'}: none of them is labels or label; {_ADVICE}"
+                f"the batch has keys {', '.join(map(str, fields)) or '(none)'}: none of them is labels or label; "
+                f"{_ADVICE}"
             )
         inputs = {key: value for key, value in fields.items() if key != name}
         if not inputs:
@@ -49,10 +50,13 @@ def split_batch(batch: Any, model: nn.Module | None = None) -> tuple[Any, Any]:
         return inputs, fields[name]
     if not isinstance(batch, tuple | list):
         raise ValueError(
-            f"the loader gave a {type(batch).__name__}: expected (inputs, labels) pairs or mappings with labels; {_ADVICE}"
+            f"the loader gave a {type(batch).__name__}: expected (inputs, labels) pairs or mappings with labels; "
+            f"{_ADVICE}"
         )
     if len(batch) < 2:
-        raise ValueError(f"the loader gave a {type(batch).__name__} of {len(batch)}: there are no labels in it; {_ADVICE}")
+        raise ValueError(
+            f"the loader gave a {type(batch).__name__} of {len(batch)}: there are no labels in it; {_ADVICE}"
+        )
     if len(batch) == 2:
         return batch[0], batch[1]
     place = _label_place(batch, model)
@@ -130,7 +134,10 @@ def as_labels(labels: Any, device: torch.device) -> Tensor:
     if found.is_floating_point() or found.is_complex() or found.dtype == torch.bool:
         raise TypeError(f"labels have dtype {found.dtype}: expected integers, one class index per sample")
     if found.ndim != 1:
-        ways = {0: "wrap a data set in a DataLoader", 2: "a column is flattened by labels[:, 0], one-hot rows by labels.argmax(1)"}
+        ways = {
+            0: "wrap a data set in a DataLoader",
+            2: "a column is flattened by labels[:, 0], one-hot rows by labels.argmax(1)",
+        }
         raise ValueError(
             f"labels have shape {tuple(found.shape)}: expected (B,), one integer per sample; "
             + ways.get(found.ndim, _ADVICE)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from neuralcollapse.measurement.axes import FeatureAxes, decides, has_sequences_first
+from neuralcollapse.measurement.axes import FeatureAxes, has_sequences_first
 from neuralcollapse.measurement.batches import arguments, as_labels, moved, names_of, split_batch, takes_model
 from neuralcollapse.measurement.heads import Head, affine
 from neuralcollapse.measurement.layers import chosen_layers, inner_model, own_name
@@ -66,7 +66,9 @@ class Capture:
         if not isinstance(model, nn.Module):
             raise TypeError(f"model is a {type(model).__name__}, not a torch.nn.Module")
         if not isinstance(loader, Iterable) and not hasattr(loader, "__getitem__"):
-            raise TypeError(f"loader is a {type(loader).__name__}: expected an iterable of batches, such as a DataLoader")
+            raise TypeError(
+                f"loader is a {type(loader).__name__}: expected an iterable of batches, such as a DataLoader"
+            )
         self.model = inner_model(model)
         self._loader = loader
         self._options = options
@@ -78,7 +80,9 @@ class Capture:
         if isinstance(options.pooling, Mapping):
             unknown = set(options.pooling) - {*self._layers, *([self.head.name] if self.head else [])}
             if unknown:
-                raise ValueError(f"pooling names {', '.join(map(repr, unknown))}, which is not measured: name it in layers=")
+                raise ValueError(
+                    f"pooling names {', '.join(map(repr, unknown))}, which is not measured: name it in layers="
+                )
         for layer in self._layers.values():
             layer.pooling = pooling_of(options.pooling, layer.name)
         self._head_pooling = pooling_of(options.pooling, self.head.name) if self.head else None
@@ -110,7 +114,7 @@ class Capture:
         head = Head(name, module)
         if head.num_classes < 2:
             raise ValueError(
-                f"classifier {name!r} has a single output: collapse is defined for at least 2 classes, each with a logit"
+                f"classifier {name!r} has a single output: collapse is defined for 2 or more classes, one logit each"
             )
         return head
 

@@ -45,8 +45,8 @@ class Head:
         given = inputs[0] if inputs else next(iter(keywords.values()), None)
         if self._seen is not None:
             raise ValueError(
-                f"classifier {self.name!r} runs more than once per batch, so its features are ambiguous: pass forward=, a "
-                "function of (model, inputs) that runs it once"
+                f"classifier {self.name!r} runs more than once per batch, so its features are ambiguous: pass "
+                "forward=, a function of (model, inputs) that runs it once"
             )
         if not isinstance(given, Tensor) or not isinstance(output, Tensor):
             raise ValueError(f"classifier {self.name!r} takes or gives a {type(given).__name__}, not a tensor")
@@ -89,7 +89,9 @@ class Head:
         else:
             channels = 1 if is_pointwise(self.module) else given.ndim - 1
             rows, scores = (as_rows(tensor, samples_axis, channels) for tensor in (given, output))
-            features, logits = self._reduced(rows, scores, logits_in(returned, batch.samples, self.num_classes), batch, pooling, shape)
+            features, logits = self._reduced(
+                rows, scores, logits_in(returned, batch.samples, self.num_classes), batch, pooling, shape
+            )
         if features.shape[1] != self.feature_dim or logits.shape != (batch.samples, self.num_classes):
             raise ValueError(
                 f"classifier {self.name!r} gave logits of shape {tuple(logits.shape)} for features of shape {shape}, "
@@ -105,13 +107,19 @@ class Head:
             return batch_axis(self.module, given, batch.samples, batch.sequences_first)
         except ValueError:
             raise ValueError(
-                f"the input of classifier {self.name!r} has shape {tuple(given.shape)} for {batch.samples} labels: expected "
-                f"({batch.samples}, {self.feature_dim}), one feature vector per sample. Name the right layer with "
-                "classifier=, or say with batch= which part of a batch are its labels"
+                f"the input of classifier {self.name!r} has shape {tuple(given.shape)} for {batch.samples} labels: "
+                f"expected ({batch.samples}, {self.feature_dim}), one feature vector per sample. Name the right layer "
+                "with classifier=, or say with batch= which part of a batch are its labels"
             ) from None
 
     def _reduced(
-        self, rows: Tensor, scores: Tensor, returned: list[Tensor], batch: Batch, pooling: Pooling | None, shape: tuple[int, ...]
+        self,
+        rows: Tensor,
+        scores: Tensor,
+        returned: list[Tensor],
+        batch: Batch,
+        pooling: Pooling | None,
+        shape: tuple[int, ...],
     ) -> tuple[Tensor, Tensor]:
         if rows.shape[1] == 1:
             return rows[:, 0], scores[:, 0]
@@ -127,8 +135,8 @@ class Head:
             features = mean_over_positions(rows)
             return features, returned[0] if len(returned) == 1 else mean_over_positions(scores)
         raise ValueError(
-            f"the input of classifier {self.name!r} has shape {shape}, and the model's logits are neither its output at "
-            'one position nor the mean over them: pass pooling="first" or "last", or forward=, a function of '
+            f"the input of classifier {self.name!r} has shape {shape}, and the model's logits are neither its output "
+            'at one position nor the mean over them: pass pooling="first" or "last", or forward=, a function of '
             "(model, inputs) that runs it once per sample"
         )
 
@@ -143,7 +151,8 @@ class Head:
         for other in returned:  # one position per sample, wherever the model found it
             same = (scores == other[:, None]).all(-1)
             if bool(same.any(1).all()):
-                yield lambda tensor, places=same.int().argmax(1): tensor[index, places]
+                chosen = same.int().argmax(1)
+                yield lambda tensor, places=chosen: tensor[index, places]
 
     def _refuse_nan(self, logits: Tensor, returned: Any) -> None:
         single = returned if isinstance(returned, Tensor) else getattr(returned, "logits", None)
@@ -158,7 +167,9 @@ class Head:
 def _close(one: Tensor, other: Tensor) -> bool:
     tolerance = 16 * max(torch.finfo(one.dtype).eps, torch.finfo(other.dtype).eps)
     exact = one.double() if one.device.type != "mps" else one.float()
-    return torch.allclose(exact, other.to(exact.dtype), rtol=tolerance, atol=tolerance * max(float(exact.abs().max()), 1e-30))
+    return torch.allclose(
+        exact, other.to(exact.dtype), rtol=tolerance, atol=tolerance * max(float(exact.abs().max()), 1e-30)
+    )
 
 
 @torch.no_grad()
@@ -166,7 +177,7 @@ def affine(classifier: nn.Module) -> tuple[Float[Tensor, "K d"], Float[Tensor, "
     """W and b of a classifier layer, without gradient; b is None where it has none.
 
     Read after a forward pass: weight normalisation, spectral normalisation and pruning compute the weight there. A
-    layer that is more than its weight (LoRA, a scaled or quantised Linear) is asked for its answers to the unit vectors.
+    layer that is more than its weight (LoRA, a scaled or quantised Linear) is asked for its answers to unit vectors.
 
     Raises:
         ValueError: if the layer is not affine, so that it has no weight.
@@ -211,8 +222,8 @@ def _asked(classifier: nn.Module) -> tuple[Tensor, Tensor | None]:
     size = weight.norm() * point.norm() + bias.norm()
     if not bool((found - expected).norm() <= 1e3 * torch.finfo(like.dtype).eps * size):
         raise ValueError(
-            f"the classifier, a {type(classifier).__name__}, is not an affine map of its input, so it has no weight W to "
-            "measure: name a linear layer with classifier=, or measure its features with features_only=True"
+            f"the classifier, a {type(classifier).__name__}, is not an affine map of its input, so it has no weight W "
+            "to measure: name a linear layer with classifier=, or measure its features with features_only=True"
         )
     return weight, bias if bool((bias != 0).any()) else None
 

@@ -46,8 +46,8 @@ class Layer:
         """A forward hook: pools at once, so that no map outlives its layer."""
         if self._found is not None:
             raise ValueError(
-                f"layer {self.name!r} runs more than once per batch: its features are ambiguous. Name a layer around or "
-                "inside it"
+                f"layer {self.name!r} runs more than once per batch: its features are ambiguous. Name a layer around "
+                "or inside it"
             )
         assert self._batch is not None
         known = self._axis if self._axes is None else self._axes
@@ -113,7 +113,9 @@ def chosen_layers(model: nn.Module, names: Sequence[str] | None) -> dict[str, La
     for name in names or ():
         own = own_name(model, name)
         if own not in modules or not own:
-            raise ValueError(f"layers: the model has no layer {name!r}{_suggestion(name, [key for key in modules if key])}")
+            raise ValueError(
+                f"layers: the model has no layer {name!r}{_suggestion(name, [key for key in modules if key])}"
+            )
         found[name] = Layer(name, modules[own])
     return found
 

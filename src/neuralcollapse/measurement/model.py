@@ -20,7 +20,7 @@ from neuralcollapse.measurement.ranks import Ranks
 from neuralcollapse.measurement.report import CollapseReport
 
 _RETAINED_BYTES = 2 << 30
-"""Features held for exact moments and the nearest-class-centre mismatch; as many again for all inner layers together."""
+"""Features held for exact moments and the nearest-class-centre mismatch; as many again for all inner layers."""
 
 
 class ExtractedFeatures(NamedTuple):
@@ -110,8 +110,8 @@ def measure(
     all compute with the buffers of rank 0, and every rank gets the answer for all; an error on one is raised on all.
 
     Args:
-        model: any torch classifier; the classifier layer is found by :func:`neuralcollapse.find_classifier`. Models that
-            are compiled, or wrapped for several devices, are measured inside.
+        model: any torch classifier; the classifier layer is found by :func:`neuralcollapse.find_classifier`.
+            Models that are compiled, or wrapped for several devices, are measured inside.
         loader: batches: tuples or lists that begin (inputs, labels), or mappings and named tuples with ``labels``.
         classifier: dotted name of the classifier layer, where it cannot be found.
         layers: names of inner layers to measure as well; maps and token sequences are averaged over positions, padding
@@ -130,7 +130,8 @@ def measure(
 
     Raises:
         ValueError: if the classifier is ambiguous, the loader empty, a batch or a layer's output not understood, or the
-            features, labels or logits are such that no measure is defined (see :func:`neuralcollapse.collapse_metrics`).
+            features, labels or logits are such that no measure is defined, as in
+            :func:`neuralcollapse.collapse_metrics`.
         TypeError: if labels are not integers, or the model is none whose layers can be watched.
 
     Warns:

@@ -55,9 +55,7 @@ class Seen:
             self.decisions.clear()
 
 
-def over_data(
-    model: nn.Module, loader: Iterable[Any], options: Options, ranks: Ranks, *, hold_bytes: int
-) -> Seen:
+def over_data(model: nn.Module, loader: Iterable[Any], options: Options, ranks: Ranks, *, hold_bytes: int) -> Seen:
     """Run the model over the loader; every rank takes the same steps, and hears of an error on any other.
 
     Raises:

@@ -39,8 +39,8 @@ def pooling_of(pooling: Pooling | Mapping[str, Pooling] | None, layer: str) -> P
     known = chosen is None or callable(chosen) or chosen in _RULES
     if not known and (not isinstance(chosen, int) or isinstance(chosen, bool)):
         raise ValueError(
-            f"pooling={chosen!r} is unknown: give the number of the feature axis, one of {', '.join(_RULES)}, a function "
-            "of the layer's output, or a dictionary of these by layer"
+            f"pooling={chosen!r} is unknown: give the number of the feature axis, one of {', '.join(_RULES)}, a "
+            "function of the layer's output, or a dictionary of these by layer"
         )
     return chosen
 
@@ -101,8 +101,8 @@ def _tensor_of(name: str, output: Any, batch: Batch) -> tuple[Tensor, Batch]:
         return found.to(found.dtype, copy=True), batch
     if not isinstance(found, Tensor) or found.ndim < 2 or not found.is_floating_point():
         raise ValueError(
-            f"layer {name!r} gives a {type(output).__name__}, no features to measure: pass pooling=, a function of that "
-            "output which gives (samples, features)"
+            f"layer {name!r} gives a {type(output).__name__}, no features to measure: pass pooling=, a function of "
+            "that output which gives (samples, features)"
         )
     return found, batch
 
@@ -122,8 +122,8 @@ def _feature_axis(
         return 2  # whoever chooses a token knows that features come last
     if found is None:
         raise ValueError(
-            f"layer {name!r} ({type(module).__name__}) gives shape {tuple(tensor.shape)}, and its class does not say which "
-            f"axis holds the features: pass pooling=1 or pooling=-1 (the axis; the others are averaged), or "
+            f"layer {name!r} ({type(module).__name__}) gives shape {tuple(tensor.shape)}, and its class does not say "
+            f"which axis holds the features: pass pooling=1 or pooling=-1 (the axis; the others are averaged), or "
             f"pooling={{{name!r}: ...}} for this layer alone"
         )
     return found

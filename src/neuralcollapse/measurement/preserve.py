@@ -53,7 +53,12 @@ def untouched(model: nn.Module) -> Iterator[None]:
     flags = [module.training for module in modules]
     attributes = [{name: value for name, value in vars(module).items() if name not in _INTERNAL} for module in modules]
     buffers = [dict(module._buffers) for module in modules]
-    copies = {id(buffer): (buffer, buffer.detach().clone()) for table in buffers for buffer in table.values() if buffer is not None}
+    copies = {
+        id(buffer): (buffer, buffer.detach().clone())
+        for table in buffers
+        for buffer in table.values()
+        if buffer is not None
+    }
     try:
         for module in modules:
             module.training = False

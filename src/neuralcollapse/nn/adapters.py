@@ -42,7 +42,7 @@ def read_through(module: nn.Module, *, whole: bool = False) -> Iterator[tuple[st
         prefix = f"{name}." if name else ""
         kept = _saved_copy(part)
         if kept is not None:  # peft's trained copy of a module; the original beside it is not run
-            others = [key for key, _ in part.modules_to_save.named_children() if key != kept]  # type: ignore[union-attr]
+            others = [key for key, _ in part.modules_to_save.named_children() if key != kept]
             inside += (f"{prefix}original_module", *(f"{prefix}modules_to_save.{key}" for key in others))
         base = _named_base(part)
         if base is None and not (whole and part is module):
@@ -60,8 +60,8 @@ def _saved_copy(module: nn.Module) -> str | None:
         return None
     active = getattr(module, "active_adapter", None)
     active = active[0] if isinstance(active, list) and active else active
-    keys = list(children["modules_to_save"].keys())  # type: ignore[operator]
-    return active if active in keys else keys[-1] if keys else None
+    keys = [key for key, _ in children["modules_to_save"].named_children()]
+    return str(active) if active in keys else keys[-1] if keys else None
 
 
 def _named_base(module: nn.Module) -> nn.Module | None:
@@ -97,5 +97,5 @@ def _base_beside_chain(module: nn.Module) -> nn.Module | None:
 
 
 def layer_sides(layer: nn.Linear) -> tuple[int, int]:
-    """d and K."""
+    """Features and classes, d and K."""
     return layer.in_features, layer.out_features
