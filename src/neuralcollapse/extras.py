@@ -8,6 +8,7 @@ EXTRAS = {
     "tensorboard": ("tensorboard",),
     "wandb": ("wandb",),
     "figures": ("kaleido",),
+    "frames": ("pandas",),
 }
 """Extra -> the distributions it brings, as pyproject.toml has them."""
 

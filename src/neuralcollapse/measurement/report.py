@@ -1,18 +1,24 @@
-"""What a measurement found, as a table, a dictionary, a frame, a page and a sentence."""
+"""What a measurement found, as a table, a dictionary, a frame, a page and in words."""
 
 from __future__ import annotations
 
+import html
 import io
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from neuralcollapse.geometry import ClassStatistics, CollapseMetrics
-from neuralcollapse.geometry.moments import Moments
+from neuralcollapse.extras import missing
+from neuralcollapse.geometry import ClassStatistics, CollapseMetrics, Moments
+from neuralcollapse.geometry.measures import GROUPS, HEADLINE, MEASURES, Measure
+
+_COLLAPSED, _OPEN = 0.1, 0.5
+"""Distances to the ideal below and above which :meth:`CollapseReport.explain` calls a measure near and far."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +28,7 @@ class CollapseReport:
     metrics: CollapseMetrics
     """Measures of the features that enter the classifier."""
     accuracy: float | None
-    """Share of the samples measured that the classifier decides rightly. None where there is no classifier."""
+    """Share of the samples measured that the classifier decides correctly. None where there is no classifier."""
     ncc_mismatch: float | None
     """Share of decisions that differ from the nearest class centre. None where features were too many to hold."""
     layers: dict[str, CollapseMetrics]
@@ -44,15 +50,15 @@ class CollapseReport:
 
     @property
     def statistics(self) -> ClassStatistics:
-        """Statistics of the features that enter the classifier, to be saved, merged, or given to NECO."""
-        if self.streamed is not None:
-            return self.streamed
-        assert self.features is not None
-        assert self.labels is not None
-        gathered = ClassStatistics(self.moments.num_classes, self.moments.feature_dim)
-        gathered.update(self.features, self.labels)
-        object.__setattr__(self, "streamed", gathered)
-        return gathered
+        """Statistics of the features that enter the classifier: to be saved, merged, or given to NECO."""
+        if self.streamed is None:
+            assert self.features is not None
+            assert self.labels is not None
+            gathered = ClassStatistics(self.moments.num_classes, self.moments.feature_dim)
+            gathered.update(self.features, self.labels)
+            object.__setattr__(self, "streamed", gathered)
+        assert self.streamed is not None
+        return self.streamed
 
     def to_dict(self) -> dict[str, float | None]:
         """Every measure of the classifier's features by name, accuracy and mismatch included."""
@@ -79,12 +85,33 @@ class CollapseReport:
         return json.dumps(_plain(found), indent=indent, allow_nan=False)
 
     def to_frame(self) -> Any:
-        """The measures as a pandas DataFrame: one row per measure, one column per layer."""
-        import pandas as pd
+        """The measures as a pandas DataFrame: one row per measure, one column per layer.
 
-        columns = {self.classifier or "features": self.to_dict()}
-        columns |= {name: metrics.to_dict() for name, metrics in self.layers.items()}
-        return pd.DataFrame(columns, dtype=float).rename_axis("measure")
+        Raises:
+            ImportError: if pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ModuleNotFoundError as error:
+            raise missing("data frames", "frames") from error
+        return pd.DataFrame(self._columns(), dtype=float).rename_axis("measure")
+
+    def table(self) -> Any:
+        """The measures as a rich table: group by group, one column per layer, with the value at collapse."""
+        from rich.table import Table
+
+        columns = self._columns()
+        table = Table(title=self._title())
+        table.add_column("measure", no_wrap=True)
+        for name in columns:
+            table.add_column(name, justify="right")
+        table.add_column("at collapse", justify="right")
+        for group, rows in self._groups():
+            table.add_row(f"[bold]{group}[/]")
+            for measure in rows:
+                cells = (_cell(column.get(measure.name)) for column in columns.values())
+                table.add_row(f"  {measure.name}", *cells, f"{_arrow(measure)} {measure.ideal:g}")
+        return table
 
     def __str__(self) -> str:
         from rich.console import Console
@@ -93,21 +120,69 @@ class CollapseReport:
         Console(file=stream, width=100).print(self.table())
         return stream.getvalue().rstrip()
 
-    def table(self) -> Any:
-        """The measures as a rich table, one column per layer."""
-        from rich.table import Table
+    def _repr_html_(self) -> str:
+        """The table for notebooks; each name shows its meaning under the pointer."""
+        columns = self._columns()
+        heads = "".join(f"<th>{html.escape(name)}</th>" for name in columns)
+        lines = [f"<table><caption>{html.escape(self._title())}</caption>"]
+        lines.append(f"<thead><tr><th>measure</th>{heads}<th>at collapse</th></tr></thead><tbody>")
+        for group, rows in self._groups():
+            lines.append(f'<tr><th colspan="{len(columns) + 2}" style="text-align:left">{html.escape(group)}</th></tr>')
+            for measure in rows:
+                tip = html.escape(f"{measure.meaning} {measure.source}.", quote=True)
+                cells = "".join(f"<td>{_cell(column.get(measure.name))}</td>" for column in columns.values())
+                goal = f"<td>{_arrow(measure)} {measure.ideal:g}</td>"
+                lines.append(f'<tr><td title="{tip}">{html.escape(measure.title)}</td>{cells}{goal}</tr>')
+        return "\n".join([*lines, "</tbody></table>"])
 
-        samples = f"{self.moments.total:,} samples, {self.moments.num_classes} classes"
-        table = Table(title=f"Neural collapse of {self.classifier or 'the features'}: {samples}")
-        table.add_column("measure")
-        table.add_column(self.classifier or "features", justify="right")
-        for name in self.layers:
-            table.add_column(name, justify="right")
-        inner = [metrics.to_dict() for metrics in self.layers.values()]
-        for name, value in self.to_dict().items():
+    def explain(self) -> str:
+        """What was found, in words: how far each of the four effects has come, and what the numbers rest on."""
+        found = self.to_dict()
+        lines = [f"{self._title()}, {self.moments.feature_dim} features per sample."]
+        for name in (*HEADLINE[:-1], "nc4_relative"):
+            value = found.get(name)
             if value is not None:
-                table.add_row(name, f"{value:.4g}", *(_cell(layer.get(name)) for layer in inner))
-        return table
+                lines.append(f"{MEASURES[name].title} is {value:.3g}, {_judged(value)}. {MEASURES[name].meaning}")
+        if self.accuracy is not None:
+            lines.append(f"The classifier decides {self.accuracy:.2%} of the samples correctly.")
+        if self.ncc_mismatch is not None:
+            lines.append(f"The nearest class mean disagrees with it on {self.ncc_mismatch:.2%} of them.")
+        if self.moments.rank < self.moments.possible_rank:
+            lines.append(
+                f"The class means span only {self.moments.rank} of {self.moments.possible_rank} directions, so NC1 is "
+                "measured in these alone."
+            )
+        falling = [(name, metrics.nc1) for name, metrics in self.layers.items() if metrics.nc1 is not None]
+        if falling:
+            lines.append("NC1 by layer: " + ", ".join(f"{name} {value:.3g}" for name, value in falling) + ".")
+        return "\n".join(lines)
+
+    def _title(self) -> str:
+        samples = f"{self.moments.total:,} samples, {self.moments.num_classes} classes"
+        return f"Neural collapse of {self.classifier or 'the features'}: {samples}"
+
+    def _columns(self) -> dict[str, dict[str, float | None]]:
+        columns = {self.classifier or "features": self.to_dict()}
+        return columns | {name: metrics.to_dict() for name, metrics in self.layers.items()}
+
+    def _groups(self) -> Iterator[tuple[str, list[Measure]]]:
+        """Measures that have a value, group by group."""
+        columns = self._columns().values()
+        for group in GROUPS:
+            rows = [measure for measure in MEASURES.values() if measure.group == group]
+            rows = [measure for measure in rows if any(column.get(measure.name) is not None for column in columns)]
+            if rows:
+                yield group, rows
+
+
+def _judged(value: float) -> str:
+    if math.isnan(value):
+        return "which means that it is undefined here"
+    return "near collapse" if value < _COLLAPSED else "far from collapse" if value > _OPEN else "part of the way"
+
+
+def _arrow(measure: Measure) -> str:
+    return "↓" if measure.direction == "lower" else "↑"
 
 
 def _cell(value: float | None) -> str:

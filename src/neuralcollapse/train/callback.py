@@ -11,6 +11,7 @@ import lightning as L
 import torch
 from torch.utils.data import DataLoader
 
+from neuralcollapse.extras import missing
 from neuralcollapse.measurement import CollapseReport, measure
 from neuralcollapse.measurement.batches import arguments
 from neuralcollapse.measurement.pooling import Pooling
@@ -103,8 +104,15 @@ class NeuralCollapseCallback(L.Callback):
         return self.report
 
     def to_frame(self) -> Any:
-        """The history as a pandas DataFrame, one row per measurement."""
-        import pandas as pd
+        """The history as a pandas DataFrame, one row per measurement.
+
+        Raises:
+            ImportError: if pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ModuleNotFoundError as error:
+            raise missing("data frames", "frames") from error
 
         return pd.DataFrame(self.history)
 
