@@ -65,7 +65,7 @@ class CollapseReport:
         return {**self.metrics.to_dict(), "ncc_mismatch": self.ncc_mismatch, "accuracy": self.accuracy}
 
     def to_json(self, *, indent: int | None = 1) -> str:
-        """:meth:`to_dict`, with what was measured, as valid JSON: infinite and undefined values are strings.
+        """:meth:`to_dict`, with what was measured, as valid JSON: a number that is not finite is null.
 
         >>> import json, torch, neuralcollapse
         >>> batch = torch.randn(8, 2), torch.arange(8) % 2
@@ -82,7 +82,7 @@ class CollapseReport:
         }
         if self.layers:
             found["layers"] = {name: metrics.to_dict() for name, metrics in self.layers.items()}
-        return json.dumps(_plain(found), indent=indent, allow_nan=False)
+        return json.dumps(_finite(found), indent=indent, allow_nan=False)
 
     def to_frame(self) -> Any:
         """The measures as a pandas DataFrame: one row per measure, one column per layer.
@@ -189,9 +189,7 @@ def _cell(value: float | None) -> str:
     return "" if value is None else f"{value:.4g}"
 
 
-def _plain(value: Any) -> Any:
+def _finite(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _plain(part) for key, part in value.items()}
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    return value
+        return {key: _finite(part) for key, part in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
