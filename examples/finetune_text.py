@@ -16,9 +16,19 @@ from collections import Counter
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertForSequenceClassification
 
 from neuralcollapse import fix_classifier, measure
+from neuralcollapse.extras import missing
+
+try:
+    from transformers import (
+        AutoModelForSequenceClassification,
+        AutoTokenizer,
+        BertConfig,
+        BertForSequenceClassification,
+    )
+except ImportError:
+    raise SystemExit(str(missing("text models", "hf"))) from None
 
 PACKAGES = ("asyncio", "email", "importlib", "unittest")
 LENGTH = 32

@@ -6,13 +6,18 @@ python examples/finetune_timm.py --dataset imagefolder:PATH --model mobilenetv3_
 
 import argparse
 
-import timm
 import torch
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 
 from neuralcollapse import fix_classifier, measure, parameter_savings, set_feature_dim
+from neuralcollapse.extras import missing
 from neuralcollapse.train.datasets import eval_loader, load_images, train_loader
+
+try:
+    import timm
+except ImportError:
+    raise SystemExit(str(missing("timm's models", "hf"))) from None
 
 
 def main() -> None:

@@ -30,3 +30,12 @@ def test_text() -> None:
     accuracy = re.search(r"test accuracy (\d+\.\d+)%", printed)
     assert accuracy is not None
     assert float(accuracy[1]) > 60  # the largest class has less than half
+
+
+@pytest.mark.parametrize(("script", "module"), [("finetune_timm.py", "timm"), ("finetune_text.py", "transformers")])
+def test_an_example_without_its_extra_says_what_to_install(script: str, module: str) -> None:
+    code = f"import runpy, sys; sys.modules[{module!r}] = None; runpy.run_path({str(EXAMPLES / script)!r})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "pip install '.[hf]'" in done.stderr
+    assert "Traceback" not in done.stderr

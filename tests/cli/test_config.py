@@ -19,6 +19,7 @@ LINES = [
     "--loggers [tensorboard,wandb]",
     "--loggers tensorboard --loggers wandb",
     "--resume=true --no-augment --seed 9223372036854775807",
+    "--resume true --random_labels false --augment True --seed 1",
     "--resume=false --dataset hf:../some-folder --momentum 0",
 ]
 

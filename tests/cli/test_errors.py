@@ -6,7 +6,7 @@ import pytest
 
 USAGE = [
     ("trian", "unknown command 'trian' (did you mean train?)"),
-    ("xyzzy", "unknown command 'xyzzy' (choose train, measure, report, "),
+    ("xyzzy", "unknown command 'xyzzy' (choose train, measure, "),
     ("ufm solv", "unknown command 'solv' (did you mean solve?)"),
     ("ufm xyzzy", "unknown command 'xyzzy' (choose solve, certify, "),
     ("train --epoch 3", "unknown option --epoch (did you mean --epochs?)"),
@@ -135,3 +135,22 @@ def test_messages_of_the_library_name_the_flag(call) -> None:
     assert ended.code == 1
     assert "--allow-missing" in ended.err
     assert "allow_missing" not in ended.err
+
+
+@pytest.mark.parametrize(
+    ("message", "typed"),
+    [
+        ("feature_dim=5 is too small", "--feature-dim=5 is too small"),
+        ("pass random_labels=True or learning_rate=0.1", "pass --random-labels or --learning-rate=0.1"),
+        ("augment=False", "--no-augment"),
+        ("samples_per_class is larger than the data", "--samples-per-class is larger than the data"),
+        ("test_samples_per_class=3", "--test-samples-per-class=3"),
+        ("config.momentum=3, my_momentum=3, momentum is lost", "config.momentum=3, my_momentum=3, momentum is lost"),
+        ("column 'learning_rate' of run/learning_rate.csv", "column 'learning_rate' of run/learning_rate.csv"),
+    ],
+)
+def test_words_of_the_library_become_options(message: str, typed: str) -> None:
+    from neuralcollapse.cli.app import build_app
+    from neuralcollapse.cli.errors import as_typed
+
+    assert as_typed(message, build_app()["train"]) == typed

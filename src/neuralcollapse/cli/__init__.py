@@ -46,13 +46,13 @@ def _run(words: list[str]) -> int:
     """Parse and do; the exit code."""
     from cyclopts import CycloptsError
 
-    from neuralcollapse.cli.app import build_app, chosen
+    from neuralcollapse.cli.app import build_app, chosen, joined
     from neuralcollapse.cli.errors import failure, one_sentence
 
     app = build_app()
     try:
         leaf, row = chosen(app, words)
-        function, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
+        function, bound, _ = app.parse_args(joined(words, leaf), exit_on_error=False, print_error=False)
     except CycloptsError as error:
         return _fail(f"error: {one_sentence(error)}", 2)
     if row is None and not {"-h", "--help", "--version"} & set(words):

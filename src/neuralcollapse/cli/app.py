@@ -69,3 +69,20 @@ def chosen(app: App, tokens: Sequence[str]) -> tuple[App, Command | None]:
         leaf.help = (inspect.getdoc(leaf.default_command) or "").partition("\nArgs:")[0]
         leaf.help_epilogue = "Each flag --x has an opposite, --no-x."
     return leaf, row
+
+
+def joined(words: Sequence[str], command: App) -> list[str]:
+    """``--resume true`` as ``--resume=true``: a flag may be given its value in the next word too."""
+    flags: set[str] = set()
+    if command.default_command is not None:
+        for argument in command.assemble_argument_collection():
+            if argument.hint is bool:
+                flags.update(argument.names)
+    found: list[str] = []
+    for word in words:
+        flag = found[-1].replace("_", "-") if found else ""
+        if flag in flags and not flag.startswith("--no-") and word.lower() in ("true", "false"):
+            found[-1] = f"{found[-1]}={word.lower()}"
+        else:
+            found.append(word)
+    return found

@@ -117,4 +117,6 @@ def as_typed(message: str, command: App) -> str:
         message = re.sub(rf"(?<![\w.-]){field}=True\b", option, message)
         message = re.sub(rf"(?<![\w.-]){field}=False\b", f"--no-{option[2:]}", message)
         message = re.sub(rf"(?<![\w.-]){field}=(?=\S)", f"{option}=", message)
+        if "_" in field:  # a word of the library, not of the language
+            message = re.sub(rf"(?<![\w./'\"-]){field}(?![\w./'\"-]|=)", option, message)
     return message

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 from cyclopts.help.formatters import PlainFormatter
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions
 
 _WIDEST_NAME = 30
+_WIDEST_PAGE = 110
 _PLACES = {"STR": "TEXT", "INT": "N", "FLOAT": "X"}
 _TELLS_NOTHING = (None, "None", "False", "True", "[]", "()", "", '""')
 
@@ -20,27 +22,24 @@ class HelpPage(PlainFormatter):
 
     def __call__(self, console: Console, options: ConsoleOptions, panel: HelpPanel) -> None:
         """Print a group of options or commands."""
-        from rich.padding import Padding
-        from rich.table import Table
         from rich.text import Text
 
         if not panel.entries:
             return
-        console.print(f"{panel.title}:", highlight=False, markup=False)
-        table = Table.grid(padding=(0, 2, 0, 0))
-        table.add_column(no_wrap=True)
-        table.add_column(ratio=1)
+        lines = [Text(f"{panel.title}:")]
         names = [_name(entry) for entry in panel.entries]
+        left = max((len(name) for name in names if len(name) <= _WIDEST_NAME), default=0) + 4
+        width = max(min(console.width, _WIDEST_PAGE) - left, 20)
         for name, entry in zip(names, panel.entries, strict=True):
-            said = Text(
-                " ".join(f"{getattr(entry.description, 'primary_renderable', entry.description) or ''}".split())
-            )
-            said.append(_facts(entry), "dim")
-            if len(name) > _WIDEST_NAME:
-                table.add_row(Text(name, overflow="fold"), "")
-                name = ""
-            table.add_row(Text(name, "cyan"), said)
-        console.print(Padding(table, (0, 0, 1, 2)))
+            said = textwrap.wrap(_sentence(entry), width, break_long_words=False, break_on_hyphens=False) or [""]
+            if len(name) + 4 > left:
+                said.insert(0, "")
+            for place, line in enumerate(said):
+                lines.append(Text.assemble("  ", (name if place == 0 else "", "cyan")))
+                if line:
+                    lines[-1].append(" " * (left - len(lines[-1])) + line)
+        console.print(Text("\n").join(lines), soft_wrap=True)
+        console.print()
 
     def render_description(self, console: Console, options: ConsoleOptions, description: Any) -> None:
         """Print what the command does and its examples, line by line as written."""
@@ -57,8 +56,9 @@ def _name(entry: HelpEntry) -> str:
     return f"{names} {_PLACES.get(entry.metavar, entry.metavar)}" if entry.metavar and not entry.choices else names
 
 
-def _facts(entry: HelpEntry) -> str:
-    """Choices, default and whether it must be given."""
+def _sentence(entry: HelpEntry) -> str:
+    """What an option is; then its choices, its default and whether it must be given."""
+    said = f"{getattr(entry.description, 'primary_renderable', entry.description) or ''}"
     facts = []
     if entry.choices:
         facts.append("one of " + ", ".join(dict.fromkeys(entry.choices)))
@@ -66,4 +66,4 @@ def _facts(entry: HelpEntry) -> str:
         facts.append(f"default: {entry.default}")
     if entry.required:
         facts.append("required")
-    return f" [{'; '.join(facts)}]" if facts else ""
+    return " ".join([*said.split(), f"[{'; '.join(facts)}]" if facts else ""])

@@ -45,6 +45,8 @@ class NeuralCollapse(Metric):
     is_differentiable = False
     higher_is_better = False
     plot_lower_bound = 0.0
+    counts: Tensor
+    means: Tensor
 
     def __init__(
         self,
