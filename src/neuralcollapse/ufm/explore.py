@@ -135,10 +135,11 @@ def catalogue(
         for k in num_classes:
             for lambda_w in lambdas:
                 problem = UFM(k, samples_per_class, d, lambda_w=lambda_w, lambda_h=ratio * lambda_w, lambda_b=lambda_b)
-                yield from _rows(explore(problem, starts=starts, seed=seed))
+                yield from rows(explore(problem, starts=starts, seed=seed))
 
 
-def _rows(found: Exploration) -> Iterator[dict[str, int | float | str | bool]]:
+def rows(found: Exploration) -> Iterator[dict[str, int | float | str | bool]]:
+    """One row per minimum of an exploration: what was found, and how much was searched."""
     problem = found.problem
     for rank, minimum in enumerate(found.minima, start=1):
         yield {

@@ -13,18 +13,18 @@ if TYPE_CHECKING:
     from neuralcollapse.ufm import UFM
 
 _PROBLEM = Parameter(group=Group("Problem", sort_key=1))
-_DECAYS = Parameter(group=Group("Weight decay", sort_key=2))
+DECAYS = Parameter(group=Group("Weight decay", sort_key=2))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Decays:
     """The weight decays of the objective."""
 
-    lambda_w: Annotated[float, _DECAYS] = 5e-3
+    lambda_w: Annotated[float, DECAYS] = 5e-3
     """Weight decay of the classifier."""
-    lambda_h: Annotated[float, _DECAYS] = 1e-3
+    lambda_h: Annotated[float, DECAYS] = 1e-3
     """Weight decay of the features."""
-    lambda_b: Annotated[float, _DECAYS] = 1e-2
+    lambda_b: Annotated[float, DECAYS] = 1e-2
     """Weight decay of the bias."""
 
     def lambdas(self) -> dict[str, Any]:

@@ -1,0 +1,41 @@
+"""The options that state class sizes, decays and a loss."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from neuralcollapse.cli.options import numbers
+from neuralcollapse.cli.ufm.problem import DECAYS, Decays  # noqa: F401  (inherited annotations are read here)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classes(Decays):
+    """Class sizes, decays and the loss."""
+
+    counts: str = ""
+    """Samples of each class: 500,50,5."""
+    loss: str = "cross_entropy"
+    """The loss: cross_entropy, label_smoothing:0.1, mse, binary_cross_entropy."""
+    bias: bool = True
+    """Whether the classifier has a bias."""
+    nonnegative: bool = False
+    """Whether features are nonnegative, as after a ReLU."""
+
+    def sizes(self) -> list[int]:
+        """Samples of each class.
+
+        Raises:
+            ValueError: naming the option and an example.
+        """
+        return numbers(self.counts, "--counts", "500,50,5", int)
+
+    def model(self) -> dict[str, Any]:
+        """Everything but the sizes, by name."""
+        return {**self.lambdas(), "loss": self.loss, "bias": self.bias, "nonnegative": self.nonnegative}
+
+
+ClassOptions = Annotated[Classes, Parameter(name="*")]
+"""The type of a command's parameter that takes all of these options."""

@@ -1,0 +1,31 @@
+"""``neuralcollapse ufm target``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from neuralcollapse.cli.options import writable, write_json
+from neuralcollapse.cli.ufm.classes import Classes, ClassOptions
+
+
+def target(*, choices: ClassOptions = Classes(), json: Path | None = None) -> None:  # noqa: B008  (it is frozen)
+    """Show the classifier and class means that these class sizes and decays imply.
+
+    Prints, for each class, the norm of its row of W and of its centred class mean, relative to the largest, and the
+    class that is hardest to tell from it. With both --lambda-w 0 and --lambda-h 0: the limit of no decay (SELI).
+
+    For example:
+      neuralcollapse ufm target --counts 500,50,5
+      neuralcollapse ufm target --counts 500,50,5 --lambda-w 0 --lambda-h 0
+      neuralcollapse ufm target --counts 30,30,2,2 --loss mse --no-bias --json target.json
+
+    Args:
+        json: Write everything, Gram matrices too, to this file as well.
+    """
+    path = writable(json, "--json")
+    sizes = choices.sizes()
+    from neuralcollapse.ufm import target_geometry
+
+    found = target_geometry(sizes, **choices.model())
+    print(found)
+    write_json(path, found.to_dict())
