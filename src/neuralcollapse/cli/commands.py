@@ -37,6 +37,7 @@ COMMANDS = (
         "Repeat the paper's figures and tables, and judge each claim.",
         "Finished runs and epochs are kept: the same command continues",
     ),
+    Command("archive", "archive:archive", "Copy what a reader needs of finished runs, some kilobytes each."),
     Command("ufm solve", "ufm.solve:solve", "Minimise the objective, with a certificate of optimality."),
     Command("ufm certify", "ufm.certify:certify", "Judge a point of your own: how far is it from optimal?"),
     Command("ufm landscape", "ufm.landscape:landscape", "Draw the way down from a saddle to the optimum."),

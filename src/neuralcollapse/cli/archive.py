@@ -1,0 +1,31 @@
+"""``neuralcollapse archive``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from neuralcollapse.cli.options import writable
+
+
+def archive(runs: Annotated[list[Path], Parameter(negative=())], /, *, into: Path) -> None:
+    """Copy what a reader needs of runs: configuration, measured epochs and the last snapshot, some kilobytes each.
+
+    Such a folder can be committed; report, certify and reproduce --draw read it. Rows of older versions get the
+    measures that can be computed from their snapshots.
+
+    For example:
+      neuralcollapse archive runs/paper-narrow/*-seed0 --into results/narrow
+      neuralcollapse reproduce all --scale narrow --output results/narrow --draw --static
+
+    Args:
+        runs: Run folders made by neuralcollapse train.
+        into: Folder of the archived runs.
+    """
+    writable(into, "--into", folder=True)
+    from neuralcollapse.paper.archive import archive as keep
+
+    for run in runs:
+        print(keep(run, into))

@@ -1,0 +1,67 @@
+"""What of a run is worth keeping in a repository: its configuration, its measured rows and its last snapshot."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from neuralcollapse.measurement.run_folder import CONFIG, SNAPSHOTS, read_metrics, snapshots, write_metrics
+from neuralcollapse.paper.snapshot import Snapshot
+from neuralcollapse.train.config import TrainConfig
+
+
+def archive(run: str | Path, into: str | Path) -> Path:
+    """Copy what a reader needs of a run, some kilobytes; returns the new folder.
+
+    Rows from before ``nc4_relative`` was measured get it from their snapshots. The configuration names the new folder,
+    not the one on this machine. A run may be archived into the folder where it is: then the rest of it stays too.
+
+    Args:
+        run: folder of a run.
+        into: folder of the archived runs; the copy keeps the run's name.
+
+    Raises:
+        FileNotFoundError: if the folder holds no run, or nothing in it is measured yet.
+        ValueError: if a file of it is damaged.
+    """
+    run, target = Path(run), Path(into) / Path(run).name
+    config = TrainConfig.load(run / CONFIG)
+    rows = [row for row in read_metrics(run) if row["nc1"]]
+    kept = list(snapshots(run))
+    if not rows or not kept:
+        raise FileNotFoundError(f"{run} has no measured epoch yet: there is nothing to keep")
+    rows = [_completed(row, dict(kept).get(int(row["epoch"]))) for row in rows]
+    (target / SNAPSHOTS).mkdir(parents=True, exist_ok=True)
+    if target.resolve() != run.resolve():
+        shutil.copyfile(kept[-1][1], target / SNAPSHOTS / kept[-1][1].name)
+        dataclasses.replace(config, output=str(target), resume=False).save(target / CONFIG)
+    write_metrics(target, rows)
+    return target
+
+
+def _completed(row: dict[str, str], path: Path | None) -> dict[str, str]:
+    """The row with nc4_relative after nc4; empty where no snapshot says it."""
+    if row.get("nc4_relative"):
+        return row
+    value = "" if path is None else repr(relative_bias(Snapshot.read(path)))
+    completed: dict[str, str] = {}
+    for name, cell in row.items():
+        if name != "nc4_relative":
+            completed[name] = cell
+        if name == "nc4":
+            completed["nc4_relative"] = value
+    return completed
+
+
+def relative_bias(last: Snapshot) -> float:
+    """``nc4_relative``: ||b + W h_G|| over ||W H̄||_F/√K.
+
+    >>> relative_bias(Snapshot(0, 2 * np.eye(2), np.eye(2), np.array([3.0, 4.0]), np.zeros(2)))
+    2.5
+    """
+    logits = np.linalg.norm(last.weight @ last.means.T) / math.sqrt(len(last.weight))
+    return float(np.linalg.norm(last.bias) / logits)
