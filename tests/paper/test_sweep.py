@@ -76,7 +76,7 @@ def test_a_killed_process_is_tried_again(tmp_path: Path) -> None:
 
     def kill_once(jobs: Sequence[Job]) -> None:
         if not killed and jobs[0].outcome.epoch >= 1:
-            killed.extend(children(os.getpid(), "spawn_main"))
+            killed.extend(workers(os.getpid()))
             for pid in killed:
                 os.kill(pid, signal.SIGKILL)
 
@@ -119,6 +119,11 @@ def children(pid: int, word: str) -> list[int]:
     return found
 
 
+def workers(pid: int) -> list[int]:
+    """The processes of a sweep's runs: children of the server that forks them."""
+    return [worker for server in children(pid, "forkserver") for worker in children(server, "forkserver")]
+
+
 def soon(condition: Callable[[], object], seconds: float = 300) -> None:
     end = time.monotonic() + seconds
     while not condition():
@@ -132,11 +137,11 @@ def test_a_sweep_killed_in_the_middle_repeats_only_what_is_unfinished(tmp_path: 
     first, second = tmp_path / "digits-resnet18-sgd", tmp_path / "digits-resnet18-sgd-features"
     process = subprocess.Popen(arguments, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     soon(lambda: (second / "metrics.csv").is_file())
-    workers = children(process.pid, "spawn_main")
+    working = workers(process.pid)
     process.kill()
     process.wait()
-    assert workers
-    soon(lambda: not any(Path(f"/proc/{pid}/cmdline").exists() for pid in workers))
+    assert working
+    soon(lambda: not any(Path(f"/proc/{pid}/cmdline").exists() for pid in working))
     finished = (first / "metrics.csv").stat().st_mtime_ns
     again = subprocess.run(arguments, capture_output=True, text=True, check=True)
     assert "digits-resnet18-sgd running" not in again.stderr
@@ -153,13 +158,14 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(tmp_path: Path) -> 
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # CI may have started us deaf to it
     )  # fmt: skip
     soon(lambda: (tmp_path / "digits-resnet18-sgd-features" / "config.yaml").is_file())
-    workers = children(process.pid, "spawn_main")
+    working = workers(process.pid)
     os.killpg(process.pid, signal.SIGINT)
     said = process.communicate(timeout=60)[1]
     assert process.returncode == 130
     assert said.endswith("stopped. Finished runs and epochs are kept: the same command continues\n")
     assert "Traceback" not in said
-    assert not any(Path(f"/proc/{pid}/cmdline").exists() for pid in workers)
+    assert working
+    assert not any(Path(f"/proc/{pid}/cmdline").exists() for pid in working)
     assert (tmp_path / "digits-resnet18-sgd" / "metrics.csv").read_text().count("\n") == 4
 
 

@@ -197,7 +197,7 @@ class InProcesses:
 
     def __init__(self, workers: int) -> None:
         self.capacity = workers
-        self._context = multiprocessing.get_context("spawn")
+        self._context = _context()
         self._running: dict[str, tuple[Any, Connection]] = {}
 
     def start(self, name: str, config: TrainConfig) -> None:
@@ -233,6 +233,15 @@ class InProcesses:
             process.join()
             receiver.close()
         self._running.clear()
+
+
+def _context() -> Any:
+    """A server that has loaded the libraries forks each process, so that many small runs do not load them each."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["neuralcollapse.train.run", "torchvision"])
+    return context
 
 
 def _child(config: TrainConfig, threads: int, sender: Connection) -> None:
