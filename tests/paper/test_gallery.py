@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
+from neuralcollapse.cli import main
 from neuralcollapse.paper.claims import CLAIMS
 from neuralcollapse.paper.experiments import FIGURES, SCALES
 from neuralcollapse.paper.gallery import write_gallery
@@ -163,3 +164,18 @@ def test_static_gallery_is_small_and_its_figures_follow_dark_mode(smoke: Path, b
     loaded = "[...document.querySelectorAll('#figure5 img')].map(one => one.complete && one.naturalWidth > 0)"
     assert opened.evaluate(loaded) == [True] * 4
     opened.close()
+
+
+def test_a_run_is_drawn_wherever_its_data_came_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = plan(["figure6"], "full", output=tmp_path)["figure6"][0]
+    for source, accepted in (("hf:elsewhere/mnist", True), ("fashion-mnist", False), ("hf:mnist/other", False)):
+        run.folder.mkdir(exist_ok=True)
+        dataclasses.replace(run.config, dataset=source).save(run.folder / "config.yaml")
+        words = ["reproduce", "figure6", "--scale", "full", "--draw", "--output", str(tmp_path)]
+        if accepted:
+            main(words)
+            assert "--dataset hf:elsewhere/mnist" in (tmp_path / "runs.csv").read_text()
+        else:
+            with pytest.raises(SystemExit):
+                main(words)
+            assert f"dataset was '{source}'" in capsys.readouterr().err

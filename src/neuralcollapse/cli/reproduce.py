@@ -85,6 +85,7 @@ def reproduce(
     if not choices.list:
         writable(output, "--output", folder=True)
     from neuralcollapse.paper.experiments import FIGURES
+    from neuralcollapse.paper.outcome import as_trained
     from neuralcollapse.paper.reproduce import plan
     from neuralcollapse.paper.sweep import check_folders
 
@@ -97,6 +98,8 @@ def reproduce(
         seeds=numbers(choices.seeds, "--seeds", "0,1,2", int) if choices.seeds else (),
         sources={"mnist": choices.mnist, "cifar10": choices.cifar10},
     )
+    if choices.draw:
+        planned = {name: [as_trained(run) for run in group] for name, group in planned.items()}
     runs = [*{run.experiment.name: run for group in planned.values() for run in group}.values()]
     check_folders(runs)
     if choices.list:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from neuralcollapse.measurement.run_folder import read_metrics
+from neuralcollapse.measurement.run_folder import CONFIG, read_metrics
 from neuralcollapse.paper.experiments import Experiment
 from neuralcollapse.train.config import TrainConfig
 
@@ -84,6 +84,19 @@ class Outcome:
                 words.append(f"--{name.replace('_', '-')}")
                 words += [] if value is True else [str(value)]
         return shlex.join(words)
+
+
+def as_trained(run: Outcome) -> Outcome:
+    """The run with its data set from where its folder says it came: to judge and draw it, that is no difference.
+
+    A data set of another name stays a difference.
+    """
+    file = run.folder / CONFIG
+    if not file.is_file():
+        return run
+    source = TrainConfig.load(file).dataset
+    same = Path(source.rpartition(":")[2]).name == run.experiment.dataset
+    return dataclasses.replace(run, config=dataclasses.replace(run.config, dataset=source)) if same else run
 
 
 _WITHOUT_FOLDER = ("digits",)
