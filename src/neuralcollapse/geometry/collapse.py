@@ -21,6 +21,7 @@ from neuralcollapse.geometry.inputs import Rows, as_real, check_classifier
 from neuralcollapse.geometry.moments import Moments
 from neuralcollapse.geometry.pairs import cosines, distance_normalised_variance, product_norm
 from neuralcollapse.geometry.statistics import ClassStatistics
+from neuralcollapse.geometry.target import Target, geometry_distances
 
 _RESOLVED = 0.01
 """Share of NC1 that rounding of the streamed scatter may reach before a warning says so."""
@@ -71,10 +72,19 @@ class CollapseMetrics:
     """Squared distance of the normalised classifier and class means. Papyan et al., Figure 5."""
     bias_spread: float | None
     """Standard deviation of the bias's entries: equal at the optimum. Zhu et al., Theorem 3.1. None without bias."""
+    geometry_weights: float | None = None
+    """NC2 against a target geometry in place of the simplex ETF. None without a target."""
+    geometry_means: float | None = None
+    """NC2 of the class means against a target geometry. None without a target."""
+    geometry_duality: float | None = None
+    """NC3 against a target geometry. None without a target."""
 
     def to_dict(self) -> dict[str, float | None]:
-        """All measures by name, in the order of definition."""
-        return dataclasses.asdict(self)
+        """All measures by name, in the order of definition; those against a target only where there was one."""
+        measures = dataclasses.asdict(self)
+        if self.geometry_means is None:
+            return {name: value for name, value in measures.items() if not name.startswith("geometry_")}
+        return measures
 
     def __str__(self) -> str:
         lines = [f"{name:<27}{value:.6g}" for name, value in self.to_dict().items() if value is not None]
@@ -87,6 +97,7 @@ def collapse_metrics(
     bias: Float[Tensor, "K"] | Rows | None = None,
     *,
     allow_missing: bool = False,
+    target: Target | None = None,
 ) -> CollapseMetrics:
     """Measures of neural collapse from class moments and, where given, the last layer (W, b).
 
@@ -98,6 +109,8 @@ def collapse_metrics(
         weight: classifier W, K x d.
         bias: classifier bias b, K; NC4 takes it as zero if a weight is given without it.
         allow_missing: measure the classes that have samples, with a warning, instead of raising.
+        target: what these class sizes should collapse to, such as ``ufm.target_geometry(...)``: adds
+            ``geometry_weights``, ``geometry_means`` and ``geometry_duality``.
 
     Raises:
         ValueError: if a class has no samples (unless allowed), fewer than two classes have any,
@@ -116,7 +129,8 @@ def collapse_metrics(
     weight, bias = check_classifier(weight, bias, moments.num_classes, moments.feature_dim)
     with full_precision(moments.means.device):
         _check_present(moments.counts, allow_missing)
-        return _measured(moments, weight, bias)
+        found = _measured(moments, weight, bias)
+        return found if target is None else dataclasses.replace(found, **geometry_distances(moments, weight, target))
 
 
 def measure_features(
@@ -127,6 +141,7 @@ def measure_features(
     *,
     num_classes: int | None = None,
     allow_missing: bool = False,
+    target: Target | None = None,
 ) -> CollapseMetrics:
     """Measures of neural collapse of features in memory: O(NdK) time, never a d x d matrix.
 
@@ -137,6 +152,8 @@ def measure_features(
         bias: classifier bias, K.
         num_classes: K; by default the classifier's, or else the largest label plus one.
         allow_missing: measure the classes that have samples, with a warning, instead of raising.
+        target: what these class sizes should collapse to, such as ``ufm.target_geometry(...)``: adds
+            ``geometry_weights``, ``geometry_means`` and ``geometry_duality``.
 
     Raises:
         ValueError: as :func:`collapse_metrics`, and for labels or features no measure is defined for.
@@ -154,7 +171,7 @@ def measure_features(
         weight, bias = check_classifier(weight, bias, num_classes, features.shape[1])
         num_classes = len(weight) if weight is not None else num_classes
     moments = Moments.from_features(features, labels, num_classes=num_classes)
-    return collapse_metrics(moments, weight, bias, allow_missing=allow_missing)
+    return collapse_metrics(moments, weight, bias, allow_missing=allow_missing, target=target)
 
 
 def _check_present(counts: Int[Tensor, "K"], allow_missing: bool) -> None:

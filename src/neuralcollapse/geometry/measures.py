@@ -103,6 +103,17 @@ _ALL = (
         cost="O(Kd²), or O(K²d) near collapse",
     ),
     Measure(
+        name="geometry_means",
+        title="Class means to the target",
+        group="means",
+        formula=r"\Bigl\lVert \frac{\bar H^\top \bar H}{\lVert \bar H^\top \bar H \rVert_F}"
+        r" - \frac{\bar H_*^\top \bar H_*}{\lVert \bar H_*^\top \bar H_* \rVert_F} \Bigr\rVert_F",
+        source=f"{_ZHU}, equation (8), against the optimum for the given class sizes",
+        meaning="How far the centred class means are from the geometry that these class sizes imply.",
+        range=(0.0, 2.0),
+        cost="O(K²d); only with a target",
+    ),
+    Measure(
         name="equinorm_means",
         title="Equal norms of the class means",
         group="means",
@@ -142,6 +153,17 @@ _ALL = (
         cost="O(Kd²), or O(K²d) near collapse",
     ),
     Measure(
+        name="geometry_weights",
+        title="Classifier to the target",
+        group="classifier",
+        formula=r"\Bigl\lVert \frac{W W^\top}{\lVert W W^\top \rVert_F}"
+        r" - \frac{W_* W_*^\top}{\lVert W_* W_*^\top \rVert_F} \Bigr\rVert_F",
+        source=f"{_ZHU}, equation (8), against the optimum for the given class sizes",
+        meaning="How far the classifier's weight vectors are from the geometry that these class sizes imply.",
+        range=(0.0, 2.0),
+        cost="O(K²d); only with a target",
+    ),
+    Measure(
         name="equinorm_weights",
         title="Equal norms of the classifier",
         group="classifier",
@@ -179,6 +201,17 @@ _ALL = (
         meaning="How far the products of weight vectors and class means are from those of one simplex ETF.",
         range=(0.0, 2.0),
         cost="O(Kd²), or O(K²d) near collapse",
+    ),
+    Measure(
+        name="geometry_duality",
+        title="Products of classifier and class means to the target",
+        group="alignment",
+        formula=r"\Bigl\lVert \frac{W \bar H}{\lVert W \bar H \rVert_F}"
+        r" - \frac{W_* \bar H_*}{\lVert W_* \bar H_* \rVert_F} \Bigr\rVert_F",
+        source=f"{_ZHU}, equation (9), against the optimum for the given class sizes",
+        meaning="How far the products of weight vectors and class means are from those that these class sizes imply.",
+        range=(0.0, 2.0),
+        cost="O(K²d); only with a target",
     ),
     Measure(
         name="self_duality",

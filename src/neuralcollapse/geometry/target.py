@@ -1,0 +1,58 @@
+"""NC2 and NC3 against the geometry that class sizes imply, in place of the simplex ETF."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from neuralcollapse.geometry.moments import Moments
+
+
+@runtime_checkable
+class Target(Protocol):
+    """What a network should collapse to, such as ``ufm.target_geometry(...)``."""
+
+    @property
+    def weight(self) -> Any:
+        """W, K x d for any d."""
+
+    @property
+    def class_means(self) -> Any:
+        """One mean per class, K x d."""
+
+
+def geometry_distances(
+    moments: Moments, weight: Float[Tensor, "K d"] | None, target: Target
+) -> dict[str, float | None]:
+    """Distances ||A/||A|| - B/||B|||| of WW', of the centred means' Gram matrix and of W H̄ to those of a target.
+
+    They ignore rotations of feature space and the scales of W and of the means. Zero where the network has reached the
+    target; NC2, NC2 of the means and NC3 are the same distances to a simplex ETF.
+
+    Raises:
+        ValueError: if the target has another number of classes.
+    """
+    present = moments.present
+    centred = moments.centred_means
+    wanted = torch.as_tensor(target.weight, dtype=centred.dtype, device=centred.device)
+    means = torch.as_tensor(target.class_means, dtype=centred.dtype, device=centred.device)
+    if len(wanted) != moments.num_classes or len(means) != moments.num_classes:
+        raise ValueError(f"target has {len(wanted)} classes, and the features {moments.num_classes}")
+    wanted, means = wanted[present], means[present] - means[present].mean(0)
+    found: dict[str, float | None] = {"geometry_weights": None, "geometry_duality": None}
+    if weight is not None:
+        rows = weight.to(centred)[present]
+        found = {
+            "geometry_weights": _distance(rows @ rows.T, wanted @ wanted.T),
+            "geometry_duality": _distance(rows @ centred.T, wanted @ means.T),
+        }
+    return {**found, "geometry_means": _distance(centred @ centred.T, means @ means.T)}
+
+
+def _distance(ours: Float[Tensor, "P P"], theirs: Float[Tensor, "P P"]) -> float:
+    """Between the two scaled to norm one; NaN where one is zero."""
+    ours, theirs = ours / ours.abs().max(), theirs / theirs.abs().max()  # so that no square overflows
+    return float((ours / ours.norm() - theirs / theirs.norm()).norm())
