@@ -42,7 +42,7 @@ def geometry_distances(
     if len(wanted) != moments.num_classes or len(means) != moments.num_classes:
         raise ValueError(f"target has {len(wanted)} classes, and the features {moments.num_classes}")
     wanted, means = wanted[present], means[present] - means[present].mean(0)
-    found: dict[str, float | None] = {"geometry_weights": None, "geometry_duality": None}
+    found: dict[str, Any] = {"geometry_weights": None, "geometry_duality": None}
     if weight is not None:
         rows = weight.to(centred)[present]
         found = {
