@@ -104,3 +104,33 @@ def test_stored_features(call, tmp_path: Path) -> None:
     assert "classes have no samples: 1" in call("measure", "--features", "f.npz").err
     found = call("measure", "--features", "f.npz", "--allow-missing")
     assert "warning" in found.err
+
+
+def test_all_images_of_a_folder_are_measured_unless_a_split_is_chosen(call, tmp_path: Path) -> None:
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for place in range(24):
+        for root in ("plain", "split/train", "split/test"):
+            folder = tmp_path / root / f"class{place % 2}"
+            folder.mkdir(parents=True, exist_ok=True)
+            if root != "split/test" or place < 6:
+                Image.fromarray(rng.integers(0, 255, (8, 8, 3), dtype=np.uint8)).save(folder / f"{place}.png")
+
+    def samples(*words: str) -> int:
+        ended = call("measure", "--model", "mlp", *words, "--json", "found.json")
+        assert ended.code == 0, ended.err
+        return json.loads((tmp_path / "found.json").read_text())["samples"]
+
+    plain, split = ("--data", "imagefolder:plain"), ("--data", "imagefolder:split")
+    assert samples(*plain) == samples(*plain, "--split", "all") == 24
+    assert samples(*plain, "--split", "train") == 19
+    assert samples(*plain, "--split", "test") == 5
+    assert samples(*plain, "--samples-per-class", "5") == 10
+    assert samples(*split) == samples(*split, "--split", "train") == 24
+    assert samples(*split, "--split", "test") == 6
+    assert samples(*split, "--split", "all") == 30
+    assert samples(*split, "--split", "test", "--samples-per-class", "2") == 4
+    few = call("measure", "--model", "mlp", *plain, "--samples-per-class", "13")
+    assert few.code == 1
+    assert "--samples-per-class=13, but class 'class0' has only 12 samples" in few.err

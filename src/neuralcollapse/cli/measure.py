@@ -5,19 +5,21 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
 from neuralcollapse.cli.models import check_file, file_and_function, user_model
-from neuralcollapse.cli.options import numbers, words, writable, write_json
+from neuralcollapse.cli.options import numbers, words, writable
+from neuralcollapse.files import write_text
 from neuralcollapse.names import check_dataset, check_model
+from neuralcollapse.valid_json import dumps
 
 if TYPE_CHECKING:
     from torch import nn
 
     from neuralcollapse.measurement import CollapseReport
-    from neuralcollapse.train.datasets import ImageData
+    from neuralcollapse.train.datasets import Split
     from neuralcollapse.train.module import ImageNetwork
 
 _WHAT = Parameter(group=Group("What to measure (choose one)", sort_key=1))
@@ -42,7 +44,7 @@ class Choices:
     data: Annotated[str | None, _MODEL] = None
     """Data set, as train --dataset names it."""
     samples_per_class: Annotated[int | None, _MODEL] = None
-    """Measure on the first n samples of each class."""
+    """Measure on n samples of each class."""
     image_size: Annotated[int | None, _MODEL] = None
     """Side to which images are resized."""
     mean: Annotated[str, _MODEL] = ""
@@ -50,6 +52,8 @@ class Choices:
     the checkpoint of a run, otherwise those of the images."""
     std: Annotated[str, _MODEL] = ""
     """Channel standard deviations, likewise: 0.229,0.224,0.225."""
+    split: Annotated[Literal["train", "test", "all"] | None, _HOW] = None
+    """Which images to measure. By default the training images; all of a folder that has no train/ and test/."""
     data_root: Annotated[str | None, _HOW] = None
     """Folder of torchvision's data sets."""
     classifier: Annotated[str | None, _HOW] = None
@@ -65,7 +69,7 @@ class Choices:
 _OF_A_MODEL = ("checkpoint", "data", "samples_per_class", "image_size", "mean", "std")
 _IGNORED_BY = {
     "run": _OF_A_MODEL,
-    "features": (*_OF_A_MODEL, "data_root", "classifier", "layers"),
+    "features": (*_OF_A_MODEL, "split", "data_root", "classifier", "layers"),
     "model": (),
 }
 
@@ -94,11 +98,13 @@ def measure(*, choices: Annotated[Choices, Parameter(name="*")] = Choices()) -> 
 
     if choices.features:
         found, table = _measure_features(choices)
+        text = dumps(found)
     else:
         report = _measure_network(choices)
-        found, table = report.to_dict(), report.table()
+        text, table = report.to_json(), report.table()
     Console().print(table)
-    write_json(json, found)
+    if json:
+        write_text(json, text + "\n")
 
 
 def _check_names(choices: Choices) -> None:
@@ -140,16 +146,18 @@ def _measure_network(choices: Choices) -> CollapseReport:
     from neuralcollapse import measure
     from neuralcollapse.train import load_run
     from neuralcollapse.train.datasets import eval_loader
+    from neuralcollapse.train.splits import joined
 
     if choices.run:
         run = load_run(choices.run, data_root=choices.data_root)
-        network, data = run.network, run.data
+        network = run.network
+        split = joined(run.data) if choices.split == "all" else getattr(run.data, choices.split or "train")
     else:
-        network, data = _build(choices)
+        network, split = _build(choices)
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     return measure(
         network,
-        eval_loader(data.train),
+        eval_loader(split),
         classifier=choices.classifier and _inside(choices.classifier),
         layers=[_inside(name) for name in words(choices.layers)],
         device=accelerator,
@@ -162,16 +170,17 @@ def _inside(name: str) -> str:
     return name if name.startswith("backbone.") else f"backbone.{name}"
 
 
-def _build(choices: Choices) -> tuple[ImageNetwork, ImageData]:
+def _build(choices: Choices) -> tuple[ImageNetwork, Split]:
     from neuralcollapse.train.config import TrainConfig
-    from neuralcollapse.train.datasets import load_images
     from neuralcollapse.train.module import ImageNetwork, build_network, check_fit
     from neuralcollapse.train.run import load_weights
+    from neuralcollapse.train.splits import has_splits, load_split
 
     model, dataset = str(choices.model), str(choices.data)
-    data = load_images(
+    data, split = load_split(
         dataset,
         choices.data_root or "data",
+        choice=choices.split or ("train" if has_splits(dataset) else "all"),
         samples_per_class=choices.samples_per_class,
         image_size=choices.image_size,
     )
@@ -193,7 +202,7 @@ def _build(choices: Choices) -> tuple[ImageNetwork, ImageData]:
                 for name in ("mean", "std")
             )
         )
-    return network, data
+    return network, split
 
 
 def _channels(backbone: nn.Module, of_images: int) -> int:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import math
 import tempfile
 from pathlib import Path
 from typing import Any, TypeVar
 
 from neuralcollapse.files import write_text
+from neuralcollapse.valid_json import dumps
 
 Number = TypeVar("Number", int, float)
 
@@ -60,19 +59,6 @@ def writable(path: str | Path | None, option: str, *, folder: bool = False) -> P
 
 
 def write_json(path: Path | None, numbers: Any) -> None:
-    """Write numbers as JSON that every reader accepts: a number that is not finite becomes null."""
+    """Write numbers as JSON that every reader accepts; nothing where no path is given."""
     if path is not None:
-        write_text(path, json.dumps(finite(numbers), indent=1, allow_nan=False) + "\n")
-
-
-def finite(value: Any) -> Any:
-    """The value, with null for each number that JSON cannot hold.
-
-    >>> finite({"nc1": float("nan"), "nc2": [1.0, float("inf")]})
-    {'nc1': None, 'nc2': [1.0, None]}
-    """
-    if isinstance(value, dict):
-        return {key: finite(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+        write_text(path, dumps(numbers) + "\n")

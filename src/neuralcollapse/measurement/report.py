@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import io
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from typing import Any
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from neuralcollapse import valid_json
 from neuralcollapse.extras import missing
 from neuralcollapse.geometry import ClassStatistics, CollapseMetrics, Moments
 from neuralcollapse.geometry.measures import GROUPS, HEADLINE, MEASURES, Measure
@@ -82,7 +82,7 @@ class CollapseReport:
         }
         if self.layers:
             found["layers"] = {name: metrics.to_dict() for name, metrics in self.layers.items()}
-        return json.dumps(_finite(found), indent=indent, allow_nan=False)
+        return valid_json.dumps(found, indent=indent)
 
     def to_frame(self) -> Any:
         """The measures as a pandas DataFrame: one row per measure, one column per layer.
@@ -187,9 +187,3 @@ def _arrow(measure: Measure) -> str:
 
 def _cell(value: float | None) -> str:
     return "" if value is None else f"{value:.4g}"
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(part) for key, part in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
