@@ -64,6 +64,8 @@ def _sentence(entry: HelpEntry) -> str:
         facts.append("one of " + ", ".join(dict.fromkeys(entry.choices)))
     if entry.default not in _TELLS_NOTHING:
         facts.append(f"default: {entry.default}")
+    if entry.default == "True" and entry.negative_names:
+        facts.append(f"on by default; {entry.negative_names[0]} turns it off")
     if entry.required:
         facts.append("required")
     return " ".join([*said.split(), f"[{'; '.join(facts)}]" if facts else ""])
