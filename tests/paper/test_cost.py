@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from neuralcollapse.measurement.run_folder import write_metrics
 from neuralcollapse.paper.cost import Cost, Forecast, estimate, pace, total
 from neuralcollapse.paper.experiments import Experiment
 from neuralcollapse.paper.outcome import Outcome
 from neuralcollapse.paper.sweep import Job, State
 from neuralcollapse.train.config import TrainConfig
-from neuralcollapse.train.record import write_metrics
 
 
 def run(folder: Path, name: str, seconds: dict[int, float], **options: object) -> Outcome:

@@ -29,6 +29,7 @@ COMMANDS = (
     ),
     Command("measure", "measure:measure", "Measure a model, a run, or stored features."),
     Command("certify", "certify:certify", "Judge how near a trained network is to a proven optimum."),
+    Command("verify", "verify:verify", "Check that a run's numbers still follow from its checkpoint and data."),
     Command("report", "report:report", "Draw one or more runs as one offline HTML page."),
     Command("savings", "savings:savings", "Show what a fixed head and smaller features save."),
     Command(

@@ -171,9 +171,9 @@ def _inside(name: str) -> str:
 
 
 def _build(choices: Choices) -> tuple[ImageNetwork, Split]:
+    from neuralcollapse.train.checkpoint import load_weights
     from neuralcollapse.train.config import TrainConfig
     from neuralcollapse.train.module import ImageNetwork, build_network, check_fit
-    from neuralcollapse.train.run import load_weights
     from neuralcollapse.train.splits import has_splits, load_split
 
     model, dataset = str(choices.model), str(choices.data)

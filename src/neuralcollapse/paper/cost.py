@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from neuralcollapse.measurement.run_folder import read_metrics
 from neuralcollapse.paper.outcome import Outcome
 from neuralcollapse.train.config import TrainConfig
-from neuralcollapse.train.record import read_metrics
 
 if TYPE_CHECKING:
     from neuralcollapse.paper.sweep import Job

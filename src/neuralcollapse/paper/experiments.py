@@ -145,7 +145,7 @@ SCALES = {
         ("mnist", "cifar10"),
         _WIDTHS,
         (
-            ({}, {"samples_per_class": 100, "epochs": 200, "measure_every": 20}),
+            ({}, {"samples_per_class": 100, "test_samples_per_class": "all", "epochs": 200, "measure_every": 20}),
             ({"head": "learned", "decay": "all", "labels": "true"}, {"measure_every": 10}),
             ({"optimizer": "lbfgs"}, {"epochs": 30, "measure_every": 5}),
             ({"labels": "random"}, {"test_samples_per_class": 100, "measure_every": 20}),

@@ -125,7 +125,7 @@ def check_folders(runs: Sequence[Outcome]) -> None:
         ValueError: naming each folder and what differs.
     """
     # Late, as everything that loads torch: the command line's help must not wait for it.
-    from neuralcollapse.train.run import check_folder
+    from neuralcollapse.train.folder import check_folder
 
     wrong = []
     for run in runs:

@@ -11,7 +11,14 @@ if TYPE_CHECKING:
     from neuralcollapse.train.datasets import ImageData, load_images
     from neuralcollapse.train.run import load_run, train
 
-__all__ = ["ImageData", "NeuralCollapseCallback", "TrainConfig", "load_images", "load_run", "train"]
+__all__ = [
+    "ImageData",
+    "NeuralCollapseCallback",
+    "TrainConfig",
+    "load_images",
+    "load_run",
+    "train",
+]
 
 _HOME_OF = {
     "ImageData": "datasets",

@@ -62,8 +62,9 @@ class TrainConfig:
     """Passes over the training data. By default 120 for digits, and the paper's 200 for everything else."""
     samples_per_class: Annotated[int | None, _DATA] = None
     """Train on the first n samples of each class. By default on all."""
-    test_samples_per_class: Annotated[int | None, _DATA] = None
-    """Test on the first n samples of each class. By default on all."""
+    test_samples_per_class: Annotated[int | Literal["all", "auto"], _DATA] = "auto"
+    """Test on the first n samples of each class, or on all. By default on all; with --samples-per-class on as many as
+    that, at least 100, so that testing does not take longer than training."""
     random_labels: Annotated[bool, _DATA] = False
     """Train on labels drawn at random, balanced (the paper's Figure 5). --seed does not change them."""
     batch_size: Annotated[int | None, _TRAINING] = None
@@ -92,6 +93,8 @@ class TrainConfig:
     """Seed of the initial weights, the order of samples and the augmentation."""
     measure_every: Annotated[int, _RUN] = 1
     """Epochs between measurements."""
+    test_every: Annotated[int | None, _RUN] = None
+    """Epochs between tests. By default the test accuracy is taken with each measurement."""
     data_root: Annotated[str, _DATA] = "data"
     """Folder of torchvision's data sets, such as DATA_ROOT/MNIST/raw."""
     output: Annotated[str | None, _RUN] = None
@@ -105,6 +108,8 @@ class TrainConfig:
     under srun."""
     accelerator: Annotated[str, _MACHINES] = "auto"
     """Kind of device, as Lightning names it: auto, cpu, gpu, mps, ..."""
+    precision: Annotated[Literal["32-true", "bf16-mixed", "16-mixed"], _MACHINES] = "32-true"
+    """Arithmetic of the training steps, as Lightning names it. Measures are always taken in single precision."""
     loggers: Annotated[Logger | list[Logger], _RUN, Parameter(converter=_loggers, metavar="NAMES")] = dataclasses.field(
         default_factory=list
     )
@@ -127,8 +132,11 @@ class TrainConfig:
             "learning_rate": self.learning_rate
             if self.learning_rate is not None
             else {"sgd": 0.05, "adam": 1e-3, "lbfgs": 0.1}[self.optimizer],
+            "test_every": self.test_every if self.test_every is not None else self.measure_every,
             "loggers": [self.loggers] if isinstance(self.loggers, str) else self.loggers,
         }
+        if self.test_samples_per_class == "auto" and self.samples_per_class is None:
+            filled["test_samples_per_class"] = "all"
         config = dataclasses.replace(self, **filled)
         if config.output is None:
             words = (config.dataset, config.model, config.optimizer, f"seed{config.seed}")
@@ -140,9 +148,9 @@ class TrainConfig:
     def _check(self) -> None:
         for name in ("epochs", "samples_per_class", "test_samples_per_class", "batch_size", "feature_dim", "width",
                      "lr_decay_every", "lbfgs_memory",
-                     "lbfgs_iterations", "image_size", "measure_every", "devices", "nodes"):  # fmt: skip
+                     "lbfgs_iterations", "image_size", "measure_every", "test_every", "devices", "nodes"):  # fmt: skip
             value = getattr(self, name)
-            if value is not None and value < 1:
+            if isinstance(value, int) and value < 1:
                 raise ValueError(f"{name}={value} must be at least 1")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed={self.seed} must lie in [0, 2**63)")
@@ -158,6 +166,10 @@ class TrainConfig:
             raise ValueError(f"stem={self.stem!r} is for model resnet18 or resnet50, not {self.model}")
         if self.optimizer == "lbfgs" and self.devices * self.nodes > 1:
             raise ValueError("optimizer='lbfgs' runs on devices=1, nodes=1: its line search evaluates the whole batch")
+        if self.optimizer == "lbfgs" and self.precision == "16-mixed":
+            raise ValueError("optimizer='lbfgs' runs at precision='32-true' or 'bf16-mixed': it cannot scale its loss")
+        if not str(self.output).strip():
+            raise ValueError(f"output={self.output!r} names no folder: give one, such as runs/mine")
 
     def to_dict(self) -> dict[str, Any]:
         """Fields by name, plain values."""
@@ -179,6 +191,8 @@ class TrainConfig:
             raise FileNotFoundError(f"no configuration at {path}: is its folder a run?")
         try:
             fields = yaml.safe_load(Path(path).read_text())
+            if isinstance(fields, dict) and fields.get("test_samples_per_class") is None:
+                fields["test_samples_per_class"] = "all"  # what null, or no such line, meant in older versions
             source = Dict(fields, use_commands_as_keys=False, source=str(path))
             app = App(config=(source, whole_numbers), result_action="return_value", help_flags=(), version_flags=())
             app.default(_from_fields)
@@ -207,6 +221,7 @@ def whole_numbers(app: App, commands: tuple[str, ...], arguments: ArgumentCollec
     for argument in arguments:
         if argument.hint is not int and int not in get_args(argument.hint):
             continue
+        choices = {word for part in get_args(argument.hint) for word in get_args(part)}  # int | Literal["all"]
         for token in argument.tokens:
-            if token.value and not token.value.strip().lstrip("+-").isdecimal():
+            if token.value and token.value not in choices and not token.value.strip().lstrip("+-").isdecimal():
                 raise CoercionError(token=token, argument=argument, target_type=int)

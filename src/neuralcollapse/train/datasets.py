@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,6 +17,12 @@ from neuralcollapse.extras import missing
 from neuralcollapse.names import check_dataset
 from neuralcollapse.train.seeds import mix
 
+_RESIDENT_BYTES = 8 << 30
+"""Larger splits stay on the host and travel batch by batch."""
+
+FEWEST_TESTED = 100
+"""Test images per class that the default keeps, however few there are to train on."""
+
 
 class Split(Dataset[tuple[Tensor, Tensor]]):
     """Images and labels of a split, fetched a batch at a time."""
@@ -25,6 +31,15 @@ class Split(Dataset[tuple[Tensor, Tensor]]):
         self.pixels = pixels
         self.labels = labels
 
+    def on(self, device: torch.device) -> Split:
+        """The split in the memory of a device, where a batch is then one gather; as it is where it does not fit."""
+        if device == self.pixels.device or self.pixels.nbytes > _RESIDENT_BYTES:
+            return self
+        try:
+            return Split(self.pixels.to(device), self.labels.to(device))
+        except torch.OutOfMemoryError:
+            return self
+
     def __len__(self) -> int:
         return len(self.labels)
 
@@ -32,7 +47,7 @@ class Split(Dataset[tuple[Tensor, Tensor]]):
         return self.pixels[index], self.labels[index]
 
     def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
-        chosen = torch.tensor(indices)
+        chosen = torch.tensor(indices, device=self.pixels.device)
         return self.pixels[chosen], self.labels[chosen]
 
 
@@ -95,7 +110,7 @@ def load_images(
     data_root: str | Path = "data",
     *,
     samples_per_class: int | None = None,
-    test_samples_per_class: int | None = None,
+    test_samples_per_class: int | Literal["auto"] | None = None,
     image_size: int | None = None,
     random_labels: bool = False,
 ) -> ImageData:
@@ -107,7 +122,8 @@ def load_images(
             folders a fifth of PATH/CLASS/* is kept for testing) and ``hf:ID_OR_PATH``.
         data_root: folder of torchvision's data sets; what is not there is downloaded.
         samples_per_class: keep the first n training samples of each class.
-        test_samples_per_class: keep the first n test samples of each class.
+        test_samples_per_class: keep the first n test samples of each class; ``"auto"``: at most as many as training
+            samples, or 100 where those are fewer.
         image_size: side to resize to.
         random_labels: give the training images labels in random order; as many of each class as before.
 
@@ -121,7 +137,10 @@ def load_images(
         image_size = 32
     train, test = _read(dataset, data_root)
     chosen = _first_of_each_class(train, samples_per_class)
-    test_rows = _first_of_each_class(test, test_samples_per_class, "test_samples_per_class")
+    if test_samples_per_class == "auto":
+        test_rows = _at_most_of_each_class(test, samples_per_class and max(samples_per_class, FEWEST_TESTED))
+    else:
+        test_rows = _first_of_each_class(test, test_samples_per_class, "test_samples_per_class")
     if image_size is None and source in ("imagefolder", "hf"):
         first = train.decode(chosen[:1])
         image_size = 32 if first[0].shape[1:] == (32, 32) else 64
@@ -193,6 +212,11 @@ def _first_of_each_class(split: _Raw, samples: int | None, option: str = "sample
             )
         keep.append(members[:samples])
     return np.sort(np.concatenate(keep))
+
+
+def _at_most_of_each_class(split: _Raw, samples: int | None) -> np.ndarray:
+    kept = [np.flatnonzero(split.labels == index)[:samples] for index in range(len(split.classes))]
+    return np.sort(np.concatenate(kept))
 
 
 def _stack(images: Tensor | list[Tensor], size: int | None) -> Tensor:

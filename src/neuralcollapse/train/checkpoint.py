@@ -1,0 +1,193 @@
+"""Checkpoints that no kill, full disk or flipped bit can lose: digested, verified on load, the previous one kept."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import itertools
+import logging
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
+
+from neuralcollapse import files
+from neuralcollapse.train.module import ImageNetwork
+
+FOLDER = "checkpoints"
+LAST = "last.ckpt"
+PREVIOUS = "previous.ckpt"
+
+_log = logging.getLogger(__name__)
+
+
+class CheckpointFiles(CheckpointIO):
+    """Lightning's way to the disk: beside the target, synced and renamed, never through the temporary folder.
+
+    Args:
+        last_is_good: whether last.ckpt is one to keep as the previous; not after a fall back to previous.ckpt.
+    """
+
+    def __init__(self, last_is_good: bool = True) -> None:
+        self.last_is_good = last_is_good
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write a checkpoint and its digest; the one that was there becomes previous.ckpt."""
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        write_checkpoint(Path(path), content.getvalue(), keep=self.last_is_good)
+        self.last_is_good = True
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        """Read a checkpoint, verified; no code is executed."""
+        return read_checkpoint(path)
+
+    def remove_checkpoint(self, path: Any) -> None:
+        """Delete a checkpoint."""
+        Path(path).unlink(missing_ok=True)
+
+
+def write_checkpoint(path: Path, content: bytes, *, keep: bool) -> None:
+    """Replace a checkpoint; a kill at any moment leaves a verified one, under its own name or as previous.ckpt.
+
+    Raises:
+        WriteError: if it cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    previous = path.with_name(PREVIOUS)
+    with files.replacing(path) as partial:
+        partial.write_bytes(content)  # a disk that is full is full before anything moves
+        if keep and path.is_file():
+            # The digest of what previous.ckpt is about to be stands beside that of what it still is.
+            _write_digests(previous, [*_digests(path)[:1], *_digests(previous)[:1]])
+            os.replace(path, previous)
+        _write_digests(path, [hashlib.sha256(content).hexdigest()])
+
+
+def newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
+    """The last checkpoint of a run that is whole, read; None where there never was one.
+
+    Raises:
+        ValueError: if there are checkpoints and none is whole.
+    """
+    damage: list[ValueError] = []
+    for name in (LAST, PREVIOUS):
+        path = folder / FOLDER / name
+        if not path.is_file():
+            continue
+        try:
+            content = read_checkpoint(path)
+        except ValueError as error:
+            damage.append(error)
+            continue
+        if damage:
+            _log.warning("%s. The run continues from the checkpoint before it, %s", damage[0], path)
+        return path, content
+    if damage:
+        raise damage[0]
+    return None
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint (.ckpt, .pt, .pth or .safetensors) without executing code.
+
+    Where a digest lies beside it (NAME.sha256), it is verified.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if it is damaged, or holds more than tensors and plain values.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint at {path}")
+    unreadable = f"{path} is not a readable checkpoint of plain tensors"
+    known = _digests(path)
+    if known and digest_of(path) not in known:
+        raise ValueError(
+            f"{unreadable}: it differs from its digest in {_digest_file(path).name}, so it was cut, damaged or changed "
+            "after it was written"
+        )
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return dict(load_file(path))
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{unreadable}: it holds Python objects, and to load these could execute code. Save model.state_dict() "
+            "in their place"
+        ) from error
+    except Exception as error:  # torch raises a dozen kinds for a damaged archive
+        first_line = str(error).partition("\n")[0]
+        reason = first_line if " " in first_line else "it is no torch archive"  # a KeyError's text is one word
+        raise ValueError(f"{unreadable}: {reason}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds a {type(content).__name__}, not a dictionary of tensors")
+    return content
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _digest_file(path: Path) -> Path:
+    return path.with_name(path.name + ".sha256")
+
+
+def _digests(path: Path) -> list[str]:
+    """Digests that a checkpoint may have, as sha256sum writes them; none where none was written."""
+    try:
+        lines = _digest_file(path).read_text(errors="replace").splitlines()
+    except FileNotFoundError:
+        return []
+    return [line.split()[0] for line in lines if line.strip()] or ["an empty file"]
+
+
+def _write_digests(path: Path, digests: list[str]) -> None:
+    if digests:
+        files.write_text(_digest_file(path), "".join(f"{digest}  {path.name}\n" for digest in digests))
+
+
+def has_digest(path: Path) -> bool:
+    """Whether a digest lies beside a checkpoint."""
+    return bool(_digests(path))
+
+
+def load_weights(network: ImageNetwork, path: str | Path) -> None:
+    """Load a run's checkpoint, or a state dictionary of the backbone alone.
+
+    Wrappers such as ``state_dict``, ``model.`` and ``module.`` are seen through.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is damaged or belongs to another network.
+    """
+    content = read_checkpoint(path)
+    for key in ("state_dict", "model", "model_state_dict"):
+        if isinstance(content.get(key), dict):
+            content = content[key]
+            break
+    prefixes = ("", "network.", "network.backbone.", "module.", "model.", "_orig_mod.", "backbone.", "net.")
+    for owner, prefix in itertools.product((network, network.backbone), prefixes):
+        wanted = owner.state_dict().keys()
+        inner = {key.removeprefix(prefix): value for key, value in content.items() if key.startswith(prefix)}
+        if wanted <= inner.keys():
+            break
+    else:
+        wanted = network.backbone.state_dict().keys()
+        missing = sorted(wanted - content.keys())
+        raise ValueError(
+            f"{path} belongs to another network: it lacks {len(missing)} of {len(wanted)} tensors, among "
+            f"them {', '.join(missing[:3])}"
+        )
+    try:
+        owner.load_state_dict({key: inner[key] for key in wanted})
+    except RuntimeError as error:
+        mismatches = [line.strip() for line in str(error).splitlines() if "size mismatch" in line]
+        raise ValueError(f"{path} belongs to another network: {mismatches[0] if mismatches else error}") from error

@@ -1,0 +1,190 @@
+"""Do the last numbers of a run still follow from its checkpoint and data? What changed since, by name."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from neuralcollapse.measurement import measure
+from neuralcollapse.measurement.run_folder import CONFIG, METRICS, read_metrics
+from neuralcollapse.train import checkpoint as checkpoints
+from neuralcollapse.train.config import TrainConfig
+from neuralcollapse.train.datasets import Split, eval_loader
+from neuralcollapse.train.folder import RECORD
+from neuralcollapse.train.module import ImageNetwork
+from neuralcollapse.train.provenance import PROVENANCE, fingerprints, read_provenance
+from neuralcollapse.train.run import load_run
+
+_TOLERANCE = 1e-3
+"""Relative, for the same network measured on another device or with another number of threads."""
+
+_SHARES = ("train_accuracy", "test_accuracy", "ncc_mismatch")
+"""Counts of samples: one of them may fall on the other side by rounding."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at."""
+
+    name: str
+    holds: bool | None
+    """None where the run did not record what would be needed."""
+    found: str
+    """What it says, or what changed."""
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Whether a run still says what its checkpoint and data say."""
+
+    folder: Path
+    checks: tuple[Check, ...]
+
+    @property
+    def holds(self) -> bool:
+        """Nothing was found changed."""
+        return all(check.holds is not False for check in self.checks)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {"holds": self.holds, "checks": [dataclasses.asdict(check) for check in self.checks]}
+
+    def __str__(self) -> str:
+        marks = {True: "holds", False: "CHANGED", None: "unknown"}
+        lines = [f"{check.name:<12} {marks[check.holds]:<8} {check.found}" for check in self.checks]
+        return "\n".join([*lines, f"{self.folder}: {'verified' if self.holds else 'does not hold'}"])
+
+
+def verify(folder: str | Path, *, data_root: str | None = None) -> Verification:
+    """Recompute the last row of a run from its checkpoint and data, and compare all that it recorded.
+
+    Args:
+        folder: of the run.
+        data_root: where the data is now, if elsewhere.
+
+    Raises:
+        FileNotFoundError: if the folder holds no run or no checkpoint, or the data is gone.
+        ValueError: if a file is so damaged that nothing can be compared.
+    """
+    folder = Path(folder)
+    path = folder / checkpoints.FOLDER / checkpoints.LAST
+    try:
+        content = checkpoints.read_checkpoint(path)
+    except ValueError as error:
+        return Verification(folder, (Check("checkpoint", False, str(error)),))
+    record = content.get(RECORD)
+    checks = [_checkpoint(path, record), _config(folder, record), _rows(folder, record), _provenance(folder, record)]
+    if any(check.holds is False for check in checks if check.name == "config"):
+        return Verification(folder, tuple(checks))  # its network and data are not those of the checkpoint
+    run = load_run(folder, data_root=data_root)
+    now = fingerprints(run.data)
+    recorded = (record or {}).get("provenance", {}).get("data")
+    checks.append(_data(recorded, now))
+    epoch = int(record["epoch"] if record else content["epoch"] + 1)
+    row = next((row for row in read_metrics(folder) if int(row["epoch"]) == epoch), None)
+    checks.append(_numbers(row, epoch, run.network, run.data.train, run.data.test))
+    return Verification(folder, tuple(checks))
+
+
+def _checkpoint(path: Path, record: dict[str, Any] | None) -> Check:
+    if checkpoints.has_digest(path):
+        return Check("checkpoint", True, f"{path.name} has its digest")
+    if record is None:
+        return Check("checkpoint", None, f"{path.name} was written without a digest, by an older version")
+    return Check("checkpoint", False, f"the digest of {path.name} is gone")
+
+
+def _config(folder: Path, record: dict[str, Any] | None) -> Check:
+    if record is None:
+        return Check("config", None, "the checkpoint does not hold its configuration")
+    try:
+        now = TrainConfig.load(folder / CONFIG).to_dict()
+    except (FileNotFoundError, ValueError) as error:
+        return Check("config", False, str(error))
+    changed = [
+        f"{name} was {before!r} and is now {now.get(name)!r}"
+        for name, before in record["config"].items()
+        if now.get(name) != before
+    ]
+    return Check("config", not changed, "; ".join(changed) or f"{CONFIG} is the checkpoint's")
+
+
+def _rows(folder: Path, record: dict[str, Any] | None) -> Check:
+    if record is None:
+        return Check("rows", None, "the checkpoint does not hold the history")
+    try:
+        now = {row["epoch"]: row for row in read_metrics(folder)}
+    except ValueError as error:
+        return Check("rows", False, str(error))
+    changed = []
+    for row in record["history"]:
+        epoch, found = row["epoch"], now.pop(row["epoch"], None)
+        if found is None:
+            changed.append(f"epoch {epoch} is missing")
+        else:
+            names = [name for name in {**row, **found} if row.get(name, "") != found.get(name, "")]
+            changed += [f"epoch {epoch}: {name} was {row.get(name)} and is now {found.get(name)}" for name in names]
+    changed += [f"epoch {epoch} is not in the checkpoint's history" for epoch in now]
+    more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
+    return Check("rows", not changed, "; ".join(changed[:5]) + more or f"{METRICS} is the checkpoint's history")
+
+
+def _provenance(folder: Path, record: dict[str, Any] | None) -> Check:
+    if record is None:
+        return Check("provenance", None, "not recorded")
+    try:
+        now = read_provenance(folder)
+    except ValueError as error:
+        return Check("provenance", False, str(error))
+    if now is None:
+        return Check("provenance", False, f"{PROVENANCE} is gone")
+    before = record["provenance"]
+    changed = [name for name in {**before, **now} if name != "sessions" and before.get(name) != now.get(name)]
+    if now.get("sessions", [])[: len(before["sessions"])] != before["sessions"]:
+        changed.append("sessions")
+    last = before["sessions"][-1]
+    said = f"neuralcollapse {last['neuralcollapse']}, torch {last['torch']}, {last['device']}, {last['precision']}"
+    return Check("provenance", not changed, f"{PROVENANCE} changed: {', '.join(changed)}" if changed else said)
+
+
+def _data(recorded: dict[str, Any] | None, now: dict[str, Any]) -> Check:
+    if recorded is None:
+        return Check("data", None, "the fingerprint of the data was not recorded")
+    changed = [f"the {name} images or labels changed" for name in now if now[name] != recorded.get(name)]
+    return Check("data", not changed, "; ".join(changed) or "pixels and labels have their fingerprints")
+
+
+def _numbers(row: dict[str, str] | None, epoch: int, network: ImageNetwork, train: Split, test: Split) -> Check:
+    name = f"epoch {epoch}"
+    if row is None:
+        return Check(name, False, f"{METRICS} has no row of the checkpoint's epoch")
+    if not row["nc1"]:
+        return Check(name, None, "was not measured: nothing to compare")
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    report = measure(network, eval_loader(train), device=device, progress=False)
+    found = report.to_dict()
+    now = {"train_accuracy": found.pop("accuracy"), **found}
+    now |= {"test_accuracy": _accuracy(network, test)} if row.get("test_accuracy") else {}
+    changed = []
+    for measured, value in now.items():
+        text = row.get(measured)
+        if value is None or not text:
+            continue
+        room = 1.5 / len(test if measured == "test_accuracy" else train) if measured in _SHARES else 1e-6
+        if not math.isclose(float(text), value, rel_tol=_TOLERANCE, abs_tol=room):
+            changed.append(f"{measured} is {value:.6g} and was recorded as {float(text):.6g}")
+    return Check(name, not changed, "; ".join(changed) or f"{len(now)} numbers follow from checkpoint and data")
+
+
+@torch.no_grad()
+def _accuracy(network: ImageNetwork, split: Split) -> float:
+    training = network.training
+    network.eval()
+    right = sum(int((network(pixels).argmax(1) == labels).sum()) for pixels, labels in eval_loader(split))
+    network.train(training)
+    return right / len(split)

@@ -1,0 +1,305 @@
+"""No kill, full disk or flipped bit loses a run, and no folder is taken for one that it is not."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import itertools
+import os
+import resource
+import shutil
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from filelock import FileLock
+
+from neuralcollapse.measurement.run_folder import read_metrics
+from neuralcollapse.train import TrainConfig, train
+from neuralcollapse.train.checkpoint import newest_checkpoint, read_checkpoint, write_checkpoint
+from neuralcollapse.train.folder import alone_in
+
+SMALL = TrainConfig(width=32, samples_per_class=6, test_samples_per_class=3, epochs=3, batch_size=32)
+
+
+def run(folder: Path, **changes) -> list[dict[str, str]]:
+    train(dataclasses.replace(SMALL, output=str(folder), **changes), progress=False)
+    return rows(folder)
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in read_metrics(folder)]
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(bytes(content))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != ".lock"
+    }
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    run(folder, epochs=4)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "three"
+    run(folder)
+    return folder
+
+
+@pytest.fixture
+def copy(three: Path, tmp_path: Path) -> Path:
+    """Three of the four epochs."""
+    return shutil.copytree(three, tmp_path / "copy")
+
+
+def same(one: list[dict[str, str]], other: list[dict[str, str]]) -> None:
+    assert len(one) == len(other)
+    for left, right in zip(one, other, strict=True):
+        for name, value in left.items():
+            assert bool(value) == bool(right[name]), name
+            assert float(right[name] or 0) == pytest.approx(float(value or 0), rel=1e-5, abs=1e-9), name
+
+
+def test_a_flipped_bit_falls_back_to_the_checkpoint_before(whole: Path, copy: Path, caplog) -> None:
+    flip(copy / "checkpoints" / "last.ckpt")
+    same(run(copy, epochs=4, resume=True), rows(whole))
+    assert "last.ckpt is not a readable checkpoint" in caplog.text
+    assert "it differs from its digest" in caplog.text
+    assert "continues from the checkpoint before it" in caplog.text
+    assert read_checkpoint(copy / "checkpoints" / "previous.ckpt")["neuralcollapse"]["epoch"] == 3
+
+
+def test_a_cut_checkpoint_falls_back_too(copy: Path) -> None:
+    last = copy / "checkpoints" / "last.ckpt"
+    for size in (1000, 0):
+        last.write_bytes(last.read_bytes()[:size])
+        _, content = newest_checkpoint(copy)
+        assert content["neuralcollapse"]["epoch"] == 2
+
+
+def test_after_a_fall_back_the_good_checkpoint_is_not_replaced_by_the_damaged_one(copy: Path) -> None:
+    good = (copy / "checkpoints" / "previous.ckpt").read_bytes()
+    flip(copy / "checkpoints" / "last.ckpt")
+    run(copy, resume=True)  # the third epoch again: one save
+    assert (copy / "checkpoints" / "previous.ckpt").read_bytes() == good
+    assert newest_checkpoint(copy)[1]["neuralcollapse"]["epoch"] == 3
+
+
+def test_both_damaged_is_an_error_and_changes_nothing(copy: Path) -> None:
+    for name in ("last.ckpt", "previous.ckpt"):
+        flip(copy / "checkpoints" / name)
+    before = contents(copy)
+    with pytest.raises(ValueError, match=r"last\.ckpt is not a readable checkpoint"):
+        run(copy, epochs=4, resume=True)
+    assert contents(copy) == before
+
+
+def in_a_child(action) -> int:
+    """Wait status of a forked process that does this: it can be killed, or meet a full disk, without harm to us."""
+    child = os.fork()
+    if child == 0:
+        try:
+            action()
+        except OSError:
+            os._exit(3)
+        except BaseException:
+            os._exit(4)
+        os._exit(0)
+    return os.waitpid(child, 0)[1]
+
+
+def test_a_kill_at_any_step_of_a_write_leaves_a_verified_checkpoint(tmp_path: Path) -> None:
+    def write_until(fatal: int) -> None:
+        calls = itertools.count(1)
+
+        def fatally(function):
+            def step(*arguments, **options):
+                if next(calls) == fatal:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return function(*arguments, **options)
+
+            return step
+
+        for name in ("replace", "fsync", "open"):
+            setattr(os, name, fatally(getattr(os, name)))
+        for epoch in (2, 3):
+            torch.save({"neuralcollapse": {"epoch": epoch}}, content := io.BytesIO())
+            write_checkpoint(last, content.getvalue(), keep=True)
+
+    ends = []
+    for fatal in range(1, 100):
+        folder = tmp_path / str(fatal)
+        last = folder / "checkpoints" / "last.ckpt"
+        torch.save({"neuralcollapse": {"epoch": 1}}, content := io.BytesIO())
+        write_checkpoint(last, content.getvalue(), keep=True)
+        ends.append(in_a_child(lambda: write_until(fatal)))  # noqa: B023
+        found = newest_checkpoint(folder)
+        assert found is not None, f"lost at step {fatal}"
+        if ends[-1] != signal.SIGKILL:
+            break
+    assert ends[-1] == 0
+    assert len(ends) > 15, "some steps of two writes"
+
+
+def test_a_full_disk_keeps_both_checkpoints(copy: Path) -> None:
+    before = contents(copy / "checkpoints")
+
+    def write() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))  # a disk with room for 1,000 bytes
+        write_checkpoint(copy / "checkpoints" / "last.ckpt", b"x" * 5000, keep=True)
+
+    assert os.waitstatus_to_exitcode(in_a_child(write)) == 3
+    assert contents(copy / "checkpoints") == before
+
+
+def test_an_old_checkpoint_without_record_or_digest_still_resumes(copy: Path, whole: Path) -> None:
+    last = copy / "checkpoints" / "last.ckpt"
+    content = torch.load(last, weights_only=True)
+    del content["neuralcollapse"]
+    for path in (copy / "checkpoints").iterdir():
+        path.unlink()
+    torch.save(content, last)
+    same(run(copy, epochs=4, resume=True), rows(whole))
+
+
+def test_the_config_in_the_checkpoint_is_compared_when_config_yaml_is_gone_or_edited(copy: Path, whole: Path) -> None:
+    config = copy / "config.yaml"
+    text = config.read_text()
+    config.write_text(text.replace("seed: 0", "seed: 1"))
+    with pytest.raises(ValueError, match="holds another run: seed was 0 and is now 1"):
+        run(copy, epochs=4, seed=1, resume=True)
+    config.unlink()
+    before = contents(copy)
+    with pytest.raises(ValueError, match="holds another run: seed was 0 and is now 1"):
+        run(copy, epochs=4, seed=1, resume=True)
+    with pytest.raises(FileExistsError, match="holds a run already"):
+        run(copy, epochs=4)
+    assert contents(copy) == before
+    same(run(copy, epochs=4, resume=True), rows(whole))
+    assert "seed: 0\n" in config.read_text()
+
+
+def test_a_strangers_checkpoint_is_not_continued(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    torch.save({"state_dict": {}, "epoch": 3}, tmp_path / "checkpoints" / "last.ckpt")
+    before = contents(tmp_path)
+    with pytest.raises(ValueError, match="does not say which run it belongs to"):
+        run(tmp_path, resume=True)
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut", "header", "edited"])
+def test_lost_rows_come_back_from_the_checkpoint(copy: Path, whole: Path, damage: str, caplog) -> None:
+    path = copy / "metrics.csv"
+    text = path.read_text()
+    lines = text.splitlines(keepends=True)
+    path.write_text({"gone": "", "cut": text[: len(text) // 2], "header": "<b>" + text,
+                     "edited": "".join([*lines[:2], *lines[3:]])}[damage])  # fmt: skip
+    if damage == "gone":
+        path.unlink()
+    same(run(copy, epochs=4, resume=True), rows(whole))
+    assert "restored from" in caplog.text
+
+
+def test_rows_after_the_checkpoint_are_trained_again(copy: Path, whole: Path) -> None:
+    kept = contents(copy / "checkpoints")
+    run(copy, epochs=4, resume=True)
+    for name, content in kept.items():
+        (copy / "checkpoints" / name).write_bytes(content)
+    same(run(copy, epochs=4, resume=True), rows(whole))
+
+
+def test_what_may_be_another_programs_is_moved_aside(tmp_path: Path, caplog) -> None:
+    (tmp_path / "metrics.csv").write_text("mine,precious\n1,2\n")
+    (tmp_path / "snapshots").mkdir()
+    (tmp_path / "snapshots" / "holiday.jpg").write_bytes(b"picture")
+    (tmp_path / "notes.txt").write_text("stay")
+    run(tmp_path, epochs=1)
+    (table,) = tmp_path.glob("metrics.csv.2*")
+    (pictures,) = tmp_path.glob("snapshots.2*")
+    assert table.read_text() == "mine,precious\n1,2\n"
+    assert (pictures / "holiday.jpg").read_bytes() == b"picture"
+    assert (tmp_path / "notes.txt").read_text() == "stay"
+    assert f"moved to {table}" in caplog.text
+    assert len(rows(tmp_path)) == 2
+
+
+def test_rows_of_a_run_whose_checkpoints_are_gone_are_kept(copy: Path) -> None:
+    text = (copy / "metrics.csv").read_text()
+    shutil.rmtree(copy / "checkpoints")
+    run(copy, epochs=1, resume=True)
+    (table,) = copy.glob("metrics.csv.2*")
+    assert table.read_text() == text
+
+
+def test_the_loser_of_two_starts_changes_nothing(tmp_path: Path, monkeypatch) -> None:
+    folder = tmp_path / "run"
+    run(folder, epochs=1)
+    before = contents(folder)
+    monkeypatch.setattr("neuralcollapse.train.folder.PATIENCE", 0.1)
+    locked, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with FileLock(folder / ".lock"):
+            locked.set()
+            done.wait()
+
+    winner = threading.Thread(target=hold)
+    winner.start()
+    locked.wait()
+    with pytest.raises(FileExistsError, match="another process is training in"):
+        run(folder, epochs=2, resume=True)
+    done.set()
+    winner.join()
+    assert contents(folder) == before
+
+
+def test_a_start_that_fails_leaves_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="unknown dataset"):
+        run(tmp_path / "runs" / "new", dataset="letters")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(ValueError, match="unknown dataset"):
+        run(tmp_path / "mine", dataset="letters")
+    assert not list((tmp_path / "mine").iterdir())
+
+
+@pytest.mark.parametrize("output", ["", "  "])
+def test_no_output_is_refused(output: str) -> None:
+    with pytest.raises(ValueError, match=r"output=.* names no folder"):
+        TrainConfig(output=output).resolved()
+
+
+def test_an_output_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OSError, match=r"cannot write in the run folder .*file/run: .*Give another --output"):
+        run(tmp_path / "file" / "run")
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
+def test_a_writer_never_uses_the_temporary_folder(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "absent"))
+    write_checkpoint(tmp_path / "last.ckpt", b"content", keep=False)
+    assert sorted(os.listdir(tmp_path)) == ["last.ckpt", "last.ckpt.sha256"]
+
+
+def test_the_lock_goes_with_its_block(tmp_path: Path) -> None:
+    for _ in range(2):
+        with alone_in(tmp_path / "run"):
+            (tmp_path / "run" / "config.yaml").write_text("")
+    assert (tmp_path / "run" / "config.yaml").is_file()
