@@ -166,8 +166,11 @@ class TestErrors:
         checkpoint = tmp_path / "run" / "checkpoints" / "last.ckpt"
         content = checkpoint.read_bytes()
         checkpoint.write_bytes(content[: len(content) // 2])
-        for arguments in (["measure", "--run", "run"], ["train", *QUICK, "--output", "run", "--resume"]):
-            assert "last.ckpt is not a readable checkpoint" in run(*arguments, cwd=tmp_path, code=1).stderr
+        unreadable = "last.ckpt is not a readable checkpoint"
+        assert unreadable in run("measure", "--run", "run", cwd=tmp_path, code=1).stderr
+        resumed = run("train", *QUICK, "--output", "run", "--resume", cwd=tmp_path).stderr
+        assert unreadable in resumed
+        assert "The run continues from the checkpoint before it" in resumed
         config = tmp_path / "run" / "config.yaml"
         config.write_text("epochs: [many\n")
         assert "not a valid configuration" in run("measure", "--run", "run", cwd=tmp_path, code=1).stderr
