@@ -14,7 +14,7 @@ LINES = [
     "ufm solve --output PLACE",
     "ufm landscape --output PLACE",
     "ufm dynamics --output PLACE",
-    "ufm conjecture --json PLACE",
+    "ufm theorem --json PLACE",
     "reproduce figure3 --output PLACE",
     "measure --features f.npz --json PLACE",
 ]

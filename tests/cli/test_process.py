@@ -90,7 +90,7 @@ def test_ctrl_c_is_one_line(tmp_path: Path) -> None:
 
 
 def test_json_to_a_pipe() -> None:
-    words = ["ufm", "conjecture", "--trials", "1", "--json", "/dev/stdout"]
+    words = ["ufm", "theorem", "--points", "1", "--json", "/dev/stdout"]
     done = subprocess.run([sys.executable, "-m", "neuralcollapse", *words], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout[done.stdout.index("{") :])
 

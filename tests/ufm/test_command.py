@@ -37,7 +37,7 @@ def test_solve_and_certify(ufm, tmp_path: Path) -> None:
     assert ufm("certify", "q.npz") == judged
     assert "closed form" in ufm("solve", "--method", "lbfgs")
     assert "relaxation not tight" in ufm("solve", "--num-classes", "6", "--feature-dim", "2")
-    assert "evidence, not proof" in ufm("conjecture", "--trials", "5", "--json", "c.json")
+    assert "Exceptions: none" in ufm("theorem", "--points", "5", "--json", "c.json")
     assert (tmp_path / "c.json").is_file()
 
 

@@ -46,7 +46,7 @@ COMMANDS = (
     Command("ufm target", "ufm.target:target", "Show the geometry that class sizes and decays imply."),
     Command("ufm thresholds", "ufm.thresholds:thresholds", "Will weight decay erase rare classes?"),
     Command("ufm explore", "ufm.explore:explore", "Find local minima where the landscape is not benign."),
-    Command("ufm conjecture", "ufm.conjecture:conjecture", "Search for a counterexample to the paper's conjecture."),
+    Command("ufm theorem", "ufm.theorem:theorem", "Check each step of the landscape's proof on critical points."),
     Command("doctor", "doctor:doctor", "Show versions, devices, extras and data that this machine has."),
     Command("completion", "completion:completion", "Complete commands and options in your shell."),
 )

@@ -1,0 +1,106 @@
+"""L-BFGS far from a critical point, Newton steps near one, and out of strict saddles along Theorem 3.2's direction."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import minimize
+
+from neuralcollapse.ufm.certificate import Verdict, certify, descent_direction
+from neuralcollapse.ufm.problem import UFM
+from neuralcollapse.ufm.solution import Point
+from neuralcollapse.ufm.solvers.coordinates import Balanced
+from neuralcollapse.ufm.solvers.lbfgs import lbfgs
+from neuralcollapse.ufm.solvers.solver import Iterates, Solver
+
+
+@dataclass(frozen=True)
+class Newton(Solver):
+    """The default: features averaged within classes, in balanced coordinates."""
+
+    max_iterations: int = 300
+    every: int = 1
+    lbfgs_iterations: int = 100
+    """L-BFGS iterations between two looks at the certificate."""
+    memory: int = 20
+    near: float = 1e-4
+    """Gradient, relative to the penalty's, at which Newton steps begin."""
+    dense: int = 300
+    """Variables up to which the Hessian is a matrix; beyond, it is applied to vectors only."""
+
+    def iterates(self, model: UFM, start: Point, seed: int) -> Iterates:
+        """Points after 1, 2, ... rounds, until there is no further decrease."""
+        space = Balanced(model)
+        x = space.vector(start)
+        value, gradient = space.value_and_gradient(x)
+        stuck = 0
+        for iteration in itertools.count(1):
+            if space.far(x, gradient) > self.near and not stuck:
+                x = lbfgs(space, x, self.lbfgs_iterations, memory=self.memory)
+            elif certify(model, space.point(x)).verdict is Verdict.SADDLE:
+                x = space.vector(_escape(model, space.point(x)))
+            elif model.nonnegative:
+                x = lbfgs(space, x, self.lbfgs_iterations, memory=self.memory)
+            elif len(x) <= self.dense:
+                x = _newton_step(space, x)
+            else:
+                x = _krylov(space, x)
+            yield iteration, space.point(x)
+            before = value
+            value, gradient = space.value_and_gradient(x)
+            stuck = 0 if value < before else stuck + 1
+            if stuck > 1:
+                return
+
+
+def _escape(model: UFM, point: Point) -> Point:
+    """Go down along Theorem 3.2's direction, by as much as it pays."""
+    step = descent_direction(model, point).step
+    value = model.objective(point)
+    size, best, best_value = 1.0, point, value
+    for _ in range(40):
+        candidate = point + size * step
+        reached = model.objective(candidate)
+        if reached < best_value:
+            best, best_value = candidate, reached
+        elif best_value < value:
+            break
+        size /= 2
+    return best
+
+
+def _newton_step(space: Balanced, x: np.ndarray) -> np.ndarray:
+    """A step with the absolute values of the Hessian's eigenvalues, halved until f does not rise."""
+    values, vectors = np.linalg.eigh(space.dense_hessian(x))
+    value, gradient = space.value_and_gradient(x)
+    along = vectors.T @ gradient
+    sizes = np.abs(values)
+    step = -vectors @ np.divide(along, sizes, out=np.zeros_like(along), where=sizes > 1e-10 * sizes.max())
+    size = 1.0
+    while size > 1e-8:
+        candidate = x + size * step
+        if space.value_and_gradient(candidate)[0] <= value:
+            return candidate
+        size /= 2
+    return x
+
+
+def _krylov(space: Balanced, x: np.ndarray) -> np.ndarray:
+    """Some steps of SciPy's trust-region Newton method, which needs Hessian products only."""
+    tau = space.model.tau  # the unit of f near a minimum
+
+    def value_and_gradient(y: np.ndarray) -> tuple[float, np.ndarray]:
+        value, gradient = space.value_and_gradient(y)
+        return value / tau, gradient / tau
+
+    found = minimize(
+        value_and_gradient,
+        x,
+        jac=True,
+        hessp=lambda y, direction: space.hessian_product(y, direction) / tau,
+        method="trust-krylov",
+        options={"maxiter": 5, "gtol": 1e-12, "inexact": False},
+    )
+    return np.asarray(found.x) if tau * found.fun <= space.value_and_gradient(x)[0] else x
