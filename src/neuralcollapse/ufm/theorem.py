@@ -56,7 +56,7 @@ class CheckedPoint:
     @property
     def exception(self) -> bool:
         """Whether a step of the proof fails here."""
-        return max(self.balance, self.column_sum or 0.0, self.final) > _HOLDS
+        return bool(max(self.balance, self.column_sum or 0.0, self.final) > _HOLDS)
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,9 @@ def check_point(problem: UFM, point: Point) -> CheckedPoint:
         excess = 2 * (singular[0] - tau)
         step = descent_direction(model, point).step
         curvature = float(model.hessian_product(point, step).to_vector() @ step.to_vector())
-        return CheckedPoint(problem, "strict saddle", False, balance, column_sum, abs(curvature + excess) / excess)
+        return CheckedPoint(
+            problem, "strict saddle", False, balance, column_sum, float(abs(curvature + excess) / excess)
+        )
     found = certify(model, point)
     final = 0.0 if found.gap is None else max(found.gap / found.value, 0.0)
     return CheckedPoint(problem, "minimum", False, balance, column_sum, final)
