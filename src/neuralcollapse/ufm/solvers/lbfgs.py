@@ -44,7 +44,13 @@ def lbfgs(
     options = {"maxiter": iterations, "maxfun": 20 * iterations, "gtol": 0, "ftol": 0, "maxcor": memory}
     callback = None if trail is None else lambda iterate: trail.append(iterate.copy())
     bounds = [(low, None) for low in space.lowest] if space.model.nonnegative else None
+    unit = max(1.0, space.model.tau)  # huge decays: squares of the gradient must not overflow
+
+    def value_and_gradient(y: np.ndarray) -> tuple[float, np.ndarray]:
+        value, gradient = space.value_and_gradient(y)
+        return value / unit, gradient / unit
+
     found = minimize(
-        space.value_and_gradient, x, jac=True, method="L-BFGS-B", options=options, callback=callback, bounds=bounds
+        value_and_gradient, x, jac=True, method="L-BFGS-B", options=options, callback=callback, bounds=bounds
     )
     return np.asarray(found.x)
