@@ -19,7 +19,7 @@ from neuralcollapse.geometry.arithmetic import exponent_of, full_precision, row_
 from neuralcollapse.geometry.etf import frame_distance
 from neuralcollapse.geometry.inputs import Rows, as_real, check_classifier
 from neuralcollapse.geometry.moments import Moments
-from neuralcollapse.geometry.pairs import cosines, distance_normalised_variance, product_norm
+from neuralcollapse.geometry.pairs import cosine_distance, cosine_spread, pair_measures, product_norm
 from neuralcollapse.geometry.statistics import ClassStatistics
 from neuralcollapse.geometry.target import Target, geometry_distances
 
@@ -203,18 +203,17 @@ def _measured(moments: Moments, weight: Tensor | None, bias: Tensor | None) -> C
     """All measures of the classes present; everything float64."""
     present = moments.present
     counts, traces = moments.counts[present], moments.within_traces[present]
-    means = moments.means[present]
+    means = moments.means if len(present) == moments.num_classes else moments.means[present]
     if moments.rank < moments.possible_rank:
         _warn(
             f"the class means span only {moments.rank} of {moments.possible_rank} directions, to the precision of the "
             "features"
         )
     tolerance = _mean_errors(means, traces, counts)
-    cdnv, coincident = distance_normalised_variance(means, traces, tolerance)
-    if coincident and moments.rank == moments.possible_rank:
-        _warn(f"{coincident} pairs of class means coincide: cdnv is not finite")
     centred = _certain(moments.centred_means if moments.rank else torch.zeros_like(means), tolerance)
-    angles = cosines(centred)
+    pairs = pair_measures(means, centred, traces, tolerance)
+    if pairs.coincident and moments.rank:
+        _warn(f"{pairs.coincident} pairs of class means coincide: cdnv is not finite")
     between = float(centred.square().sum()) / len(centred)
     within = float(counts.double() @ traces) / moments.total
     head = _of_classifier(moments, centred, present, weight, bias)
@@ -222,11 +221,11 @@ def _measured(moments: Moments, weight: Tensor | None, bias: Tensor | None) -> C
         nc1=_nc1(moments, moments.within, within, warn=True),
         nc1_balanced=_nc1(moments, moments.within_balanced, within),
         nc2_means=frame_distance(centred, centred),
-        cdnv=cdnv,
+        cdnv=pairs.cdnv,
         nc1_quotient=_quotient(within, between),
         equinorm_means=_variation(row_norms(centred)),
-        equiangularity_means=angles.spread,
-        max_equiangularity_means=angles.distance,
+        equiangularity_means=cosine_spread(centred),
+        max_equiangularity_means=pairs.cosine_distance,
         **head,
     )
 
@@ -245,7 +244,7 @@ def _of_classifier(
     )  # fmt: skip
     if weight is None:
         return dict.fromkeys(names)
-    weight = weight.to(centred)[present]
+    weight = weight.to(centred) if len(present) == len(weight) else weight.to(centred)[present]
     unit = exponent_of(float(weight.abs().max()))
     weight = times_power_of_two(weight, -unit)
     unit += math.frexp(moments.scale)[1] - 1  # of the products W h
@@ -258,16 +257,15 @@ def _of_classifier(
         spread = float((bias / (largest or 1.0)).std(correction=0)) * largest
     shift = row_norms(offset[None])
     logits = times_power_of_two(shift.new_tensor(product_norm(weight, centred)), unit - common)
-    angles = cosines(weight)
     return {
         "nc2": frame_distance(weight, weight),
         "nc3": frame_distance(weight, centred),
         "nc4": float(times_power_of_two(shift, common)),
         "nc4_relative": _quotient(float(shift), float(logits) / math.sqrt(len(centred))),
         "equinorm_weights": _variation(row_norms(weight)),
-        "equiangularity_weights": angles.spread,
-        "max_equiangularity_weights": angles.distance,
-        "self_duality": float((weight / weight.norm() - centred / centred.norm()).square().sum()),
+        "equiangularity_weights": cosine_spread(weight),
+        "max_equiangularity_weights": cosine_distance(weight),
+        "self_duality": _self_duality(weight, centred),
         "bias_spread": spread,
     }
 
@@ -282,7 +280,16 @@ def _mean_errors(
 def _certain(centred: Float[Tensor, "P d"], tolerance: Float[Tensor, "P"]) -> Float[Tensor, "P d"]:
     """Centred means with zero in place of those that are rounding only: they have no direction."""
     void = (centred != 0).any(1) & (row_norms(centred) <= tolerance + tolerance.mean())
-    return centred * ~void[:, None]
+    return centred * ~void[:, None] if bool(void.any()) else centred
+
+
+def _self_duality(weight: Float[Tensor, "P d"], centred: Float[Tensor, "P d"]) -> float:
+    """Squared distance of the two matrices scaled to norm one, some rows at a time."""
+    norms = weight.norm(), centred.norm()
+    return sum(
+        float((w / norms[0] - c / norms[1]).square().sum())
+        for w, c in zip(weight.split(4096), centred.split(4096), strict=True)
+    )
 
 
 def _nc1(moments: Moments, within: Tensor | None, trace: float, warn: bool = False) -> float | None:

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from neuralcollapse.geometry.arithmetic import float64_device, full_precision
+from neuralcollapse.geometry.inputs import Rows, as_count, as_real
+from neuralcollapse.geometry.pairs import product_norm
 
 _BLOCK = 1024
 """Rows of a K x K product held at once: a K x K matrix is never formed."""
@@ -42,11 +46,13 @@ def simplex_etf(
 
     Raises:
         ValueError: if K < 2, d < K - 1, or the rotation is unknown.
+        TypeError: if a size is no integer, or the dtype no floating point dtype.
 
     >>> W = simplex_etf(4, 8, dtype=torch.float64)
     >>> round(float(W[0] @ W[1]), 6)    # the cosine between any two classes is -1/(K-1)
     -0.333333
     """
+    num_classes, feature_dim = as_count(num_classes, "num_classes"), as_count(feature_dim, "feature_dim")
     if num_classes < 2:
         raise ValueError(f"num_classes={num_classes}: a simplex ETF needs at least 2 classes")
     if feature_dim < num_classes - 1:
@@ -56,7 +62,11 @@ def simplex_etf(
         )
     if rotation not in ("canonical", "random"):
         raise ValueError(f"rotation={rotation!r} is unknown: choose 'canonical' or 'random'")
-    dtype = dtype or torch.get_default_dtype()
+    dtype = torch.get_default_dtype() if dtype is None else dtype
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise TypeError(f"dtype={dtype} cannot hold the frame's fractions: choose a floating point dtype of torch")
+    if not isinstance(generator, torch.Generator | None):
+        raise TypeError(f"generator={generator!r} must be a torch.Generator")
     scale = math.sqrt(num_classes / (num_classes - 1))
     if rotation == "random":
         device = generator.device if generator is not None else None
@@ -96,18 +106,19 @@ def frame_distance(left: Float[Tensor, "K d"], right: Float[Tensor, "K d"]) -> f
     Never forms a K x K matrix. Where d < K the trace form, 2 - 2<A,E>/||A||, costs O(K d²); as its
     error is about 1e-16 in the square, a square under 1e-6 is computed again row block by row block.
     """
-    left, right = left.double(), right.double()
-    left, right = _unit_scale(left), _unit_scale(right)
+    same = left is right
+    left = _unit_scale(left.double())
+    right = left if same else _unit_scale(right.double())
     num_classes = len(left)
     root = math.sqrt(num_classes - 1)
     inner = ((left * right).sum() - left.sum(0) @ right.sum(0) / num_classes) / root
+    norm = product_norm(left, right)
+    if norm == 0:
+        return math.nan
     if left.shape[1] < num_classes:
-        norm = ((left.T @ left) * (right.T @ right)).sum().clamp(min=0).sqrt()
-        square = 2 - 2 * inner / norm
+        square = float(2 - 2 * inner / norm)
         if not square < _TRACE_FORM_FLOOR:
-            return float(square.sqrt())
-    else:
-        norm = sum(block.square().sum() for _, block in product_rows(left, right)).sqrt()  # type: ignore[union-attr]
+            return math.sqrt(square)
     total = left.new_zeros(())
     for start, block in product_rows(left, right):
         difference = block / norm + 1 / (num_classes * root)
@@ -122,22 +133,25 @@ def _unit_scale(matrix: Float[Tensor, "K d"]) -> Float[Tensor, "K d"]:
     return matrix / largest if largest > 0 else matrix
 
 
-def etf_distance(weight: Float[Tensor, "K d"]) -> float:
+def etf_distance(weight: Float[Tensor, "K d"] | Rows) -> float:
     """NC2 of a classifier: how far its Gram matrix is from a simplex ETF's, equation (8).
 
     Zero exactly when the rows are a simplex ETF of any scale and rotation. NaN for a zero matrix.
 
     Raises:
         ValueError: if ``weight`` is not a K x d matrix with K >= 2, or has non-finite entries.
+        TypeError: if it has other than real floating point entries.
 
     >>> etf_distance(simplex_etf(3, 5, rotation="random", dtype=torch.float64)) < 1e-12
     True
     """
-    _check_matrix(weight, "weight")
-    return frame_distance(weight, weight)
+    weight = _matrix(weight, "weight")
+    with full_precision(weight.device):
+        exact = weight.to(float64_device(weight.device), torch.float64)
+        return frame_distance(exact, exact)
 
 
-def nearest_etf(weight: Float[Tensor, "K d"]) -> Float[Tensor, "K d"]:
+def nearest_etf(weight: Float[Tensor, "K d"] | Rows) -> Float[Tensor, "K d"]:
     """Nearest simplex ETF in the Frobenius norm, over all rotations and scales (orthogonal Procrustes).
 
     The result is float64 for float64 input, otherwise of the input's dtype.
@@ -149,22 +163,28 @@ def nearest_etf(weight: Float[Tensor, "K d"]) -> Float[Tensor, "K d"]:
     >>> bool(torch.allclose(nearest_etf(W), W))
     True
     """
-    _check_matrix(weight, "weight")
+    weight = _matrix(weight, "weight")
     num_classes, feature_dim = weight.shape
     if feature_dim < num_classes - 1:
         raise ValueError(
             f"weight has {feature_dim} columns, too few for a simplex ETF of {num_classes} classes: "
             f"it needs at least {num_classes - 1}"
         )
-    # With the basis U of sum-zero vectors an ETF is s U Q', Q' Q = I: maximise <U'W, Q'> over Q.
-    basis = helmert(num_classes).to(weight.device)
-    left, singular, right = torch.linalg.svd(basis.T @ weight.double(), full_matrices=False)
-    scale = singular.sum() / (num_classes - 1)
-    return (scale * basis @ (left @ right)).to(weight.dtype)
+    home = float64_device(weight.device)
+    with full_precision(home):
+        exact = weight.to(home, torch.float64)
+        unit = float(exact.abs().max()) or 1.0
+        # With the basis U of sum-zero vectors an ETF is s U Q', Q' Q = I: maximise <U'W, Q'> over Q.
+        basis = helmert(num_classes).to(home)
+        left, singular, right = torch.linalg.svd(basis.T @ (exact / unit), full_matrices=False)
+        scale = singular.sum() / (num_classes - 1)
+        return ((scale * basis @ (left @ right)) * unit).to(weight.device, weight.dtype)
 
 
-def _check_matrix(matrix: Tensor, name: str) -> None:
-    if matrix.ndim != 2 or len(matrix) < 2:
+def _matrix(values: Any, name: str) -> Float[Tensor, "K d"]:
+    matrix = as_real(values, name)
+    if matrix.ndim != 2 or len(matrix) < 2 or not matrix.shape[1]:
         raise ValueError(f"{name} has shape {tuple(matrix.shape)}: it must be K x d with K >= 2")
     if not bool(torch.isfinite(matrix).all()):
         raise ValueError(f"{name} has non-finite entries (NaN or infinity)")
+    return matrix

@@ -47,6 +47,7 @@ class NeuralCollapse(Metric):
     plot_lower_bound = 0.0
     counts: Tensor
     means: Tensor
+    _update_count: int
 
     def __init__(
         self,
