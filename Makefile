@@ -30,6 +30,9 @@ lint: .venv/dev  ## ruff, mypy, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+fuzz: .venv/dev  ## ten thousand random inputs of the measures against an oracle (some minutes)
+	NEURALCOLLAPSE_FUZZ=10000 $(BIN)/python -m pytest -q tests/fuzz
+
 bench: .venv/dev  ## check every timed claim, both sides in one run (BENCH=--quick for a short look)
 	for script in benchmarks/bench_*.py; do $(BIN)/python $$script $(BENCH) || exit 1; done
 

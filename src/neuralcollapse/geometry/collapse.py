@@ -195,8 +195,8 @@ def _named(classes: Int[Tensor, "P"]) -> str:
     return ", ".join(map(str, classes[:20].tolist())) + (", ..." if len(classes) > 20 else "")
 
 
-def _warn(message: str) -> None:
-    warnings.warn(message, CollapseWarning, stacklevel=4)
+def _warn(message: str, depth: int = 0) -> None:
+    warnings.warn(message, CollapseWarning, stacklevel=4 + depth)
 
 
 def _measured(moments: Moments, weight: Tensor | None, bias: Tensor | None) -> CollapseMetrics:
@@ -204,16 +204,10 @@ def _measured(moments: Moments, weight: Tensor | None, bias: Tensor | None) -> C
     present = moments.present
     counts, traces = moments.counts[present], moments.within_traces[present]
     means = moments.means if len(present) == moments.num_classes else moments.means[present]
-    if moments.rank < moments.possible_rank:
-        _warn(
-            f"the class means span only {moments.rank} of {moments.possible_rank} directions, to the precision of the "
-            "features"
-        )
     tolerance = _mean_errors(means, traces, counts)
     centred = _certain(moments.centred_means if moments.rank else torch.zeros_like(means), tolerance)
     pairs = pair_measures(means, centred, traces, tolerance)
-    if pairs.coincident and moments.rank:
-        _warn(f"{pairs.coincident} pairs of class means coincide: cdnv is not finite")
+    _warn_of_means(moments, pairs.coincident)
     between = float(centred.square().sum()) / len(centred)
     within = float(counts.double() @ traces) / moments.total
     head = _of_classifier(moments, centred, present, weight, bias)
@@ -228,6 +222,20 @@ def _measured(moments: Moments, weight: Tensor | None, bias: Tensor | None) -> C
         max_equiangularity_means=pairs.cosine_distance,
         **head,
     )
+
+
+def _warn_of_means(moments: Moments, coincident: int) -> None:
+    """Say so where class means have fewer directions than they could, or are one point."""
+    found = []
+    if moments.rank < moments.possible_rank:
+        found.append(
+            f"the class means span only {moments.rank} of {moments.possible_rank} directions, to the precision of the "
+            "features"
+        )
+    if coincident:
+        found.append(f"{coincident} pairs of class means coincide, so cdnv is not finite")
+    if found:
+        _warn("; ".join(found), depth=1)
 
 
 def _of_classifier(
@@ -303,7 +311,8 @@ def _nc1(moments: Moments, within: Tensor | None, trace: float, warn: bool = Fal
     if warn and error > _RESOLVED * value:
         _warn(
             f"NC1 is lost in rounding where it is below {error / _RESOLVED:.0e}: within-class variation is far "
-            "larger across the class means than along them. measure_features, or features in float64, resolve it"
+            "larger across the class means than along them. measure_features, or features in float64, resolve it",
+            depth=1,
         )
     return value
 

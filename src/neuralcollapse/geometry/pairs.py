@@ -124,15 +124,16 @@ def cosine_spread(vectors: Float[Tensor, "K d"]) -> float:
     units = _units(vectors, lengths)
     number = len(units)
     pairs = number * (number - 1)
+    mean = (float(units.sum(0).square().sum()) - number) / pairs
     if units.shape[1] < number:
-        squares, total = float((units.T @ units).square().sum()), float(units.sum(0).square().sum())
-        variance = (squares - number) / pairs - ((total - number) / pairs) ** 2
-        error = 8 * torch.finfo(torch.float64).eps * (squares + total + number) / pairs
+        squares = float((units.T @ units).square().sum())
+        variance = (squares - number) / pairs - mean**2
+        error = 8 * torch.finfo(torch.float64).eps * (squares + number) / pairs
         if error < 1e-8 * variance:
             return math.sqrt(variance)
     first = second = 0.0
     for tile in _tiles(units, torch.float64):
-        deviation = tile.cosines + 1 / (number - 1)  # small at collapse, so its moments keep their digits
+        deviation = tile.cosines - mean  # small where all are alike, so its moments keep their digits
         if tile.diagonal:
             deviation.diagonal().zero_()
         weight = 1 if tile.diagonal else 2

@@ -83,8 +83,8 @@ def check_state(state: Mapping[str, Tensor]) -> None:
 def _check_kind(name: str, value: Any) -> None:
     if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_meta:
         raise ValueError(f"{name} in the state is a {type(value).__name__}: expected a dense tensor")
-    whole = not (value.is_floating_point() or value.is_complex() or value.dtype == torch.bool)
-    if whole != (name in _INTEGERS) or value.is_complex():
+    whole = not (value.is_floating_point() or value.is_complex())
+    if whole != (name in _INTEGERS) or value.is_complex() or value.dtype == torch.bool:
         expected = "integers" if name in _INTEGERS else "floating point numbers"
         raise ValueError(f"{name} in the state has dtype {value.dtype}: expected {expected}")
     if not bool(torch.isfinite(value).all()):
