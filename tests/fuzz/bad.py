@@ -41,7 +41,7 @@ def _rotten(rng: np.random.Generator, value: torch.Tensor) -> Any:
         lambda: value.float().to(torch.float8_e4m3fn),
         lambda: _with(value, math.nan) if value.is_floating_point() else -value,
         lambda: _with(value, math.inf) if value.is_floating_point() else 10**12,
-        lambda: -1 - value if not value.is_floating_point() else value.T,
+        lambda: -1 - value if not value.is_floating_point() else value.transpose(0, -1),
         lambda: value + 10**12 if not value.is_floating_point() else value.int(),
     ]
     return choices[rng.integers(len(choices))]()
