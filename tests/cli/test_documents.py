@@ -24,7 +24,7 @@ def commands(page: Path) -> Iterator[list[str]]:
             for part in re.split(r"&&|\||;", line.partition("#")[0]):
                 found = re.search(r"\bneuralcollapse (?!\()(.*)", part)
                 if found and "pip install" not in part and "git clone" not in part:
-                    yield shlex.split(found[1])
+                    yield shlex.split(re.sub(r"\[(--[^]]*)\]", r"\1", found[1]))  # [--option]: optional
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
