@@ -1,0 +1,129 @@
+"""Build steps of the documentation site: mathematics as MathML, the measures reference, and the executed gallery."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import runpy
+import tempfile
+from html import escape, unescape
+from pathlib import Path
+from typing import Any
+
+from latex2mathml.converter import convert
+from mkdocs.structure.files import File, Files
+
+ROOT = Path(__file__).parents[1]
+SCRIPTS = sorted((ROOT / "examples" / "gallery").glob("plot_*.py"))
+PLOTLY = "assets/plotly.min.js"
+
+
+def on_files(files: Files, config: Any) -> Files:
+    """Add the generated pages, and plotly's script so that nothing is loaded from the network."""
+    import plotly
+
+    script = (Path(plotly.__file__).parent / "package_data" / "plotly.min.js").read_text(encoding="utf-8")
+    files.append(File.generated(config, PLOTLY, content=script))
+    files.append(File.generated(config, "measures.md", content=measures_page()))
+    files.append(File.generated(config, "gallery/index.md", content=gallery_index()))
+    for path in SCRIPTS:
+        files.append(File.generated(config, f"gallery/{page_name(path)}.md", content=gallery_page(path)))
+    return files
+
+
+def on_page_content(html: str, page: Any, config: Any, files: Files) -> str:
+    """Turn LaTeX into MathML, which browsers draw without a script."""
+    inline = re.compile(r'<span class="arithmatex">\\\((.*?)\\\)</span>', re.DOTALL)
+    block = re.compile(r'<div class="arithmatex">\\\[(.*?)\\\]</div>', re.DOTALL)
+    html = inline.sub(lambda found: convert(unescape(found[1])), html)
+    return block.sub(lambda found: convert(unescape(found[1]), display="block"), html)
+
+
+def page_name(path: Path) -> str:
+    """``plot_tetrahedron.py`` becomes ``tetrahedron``."""
+    return path.stem.removeprefix("plot_")
+
+
+def title_and_text(path: Path) -> tuple[str, str]:
+    """First line and remainder of a script's docstring."""
+    import ast
+
+    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or path.stem
+    title, _, remainder = text.partition("\n")
+    return title.rstrip("."), remainder.strip()
+
+
+def gallery_index() -> str:
+    """One card per script."""
+    lines = ["# Gallery", "", "Every figure below was drawn by the script beside it while this site was built.", ""]
+    for path in SCRIPTS:
+        title, text = title_and_text(path)
+        first = re.split(r"(?<=\.)\s", text, maxsplit=1)[0].replace("\n", " ")
+        lines += [f"- **[{title}]({page_name(path)}.md)**. {first}"]
+    return "\n".join(lines) + "\n"
+
+
+def gallery_page(path: Path) -> str:
+    """Text, figures, printed output and code of one script, run now."""
+    title, text = title_and_text(path)
+    figures, printed = run_script(path)
+    code = re.sub(r'^""".*?"""\n+', "", path.read_text(encoding="utf-8"), count=1, flags=re.DOTALL)
+    parts = [f"# {title}", text, *figures]
+    if printed.strip():
+        parts += ["It prints:", f"```text\n{printed.rstrip()}\n```"]
+    parts += ["## The script", f"`python examples/gallery/{path.name}`", f"```python\n{code.rstrip()}\n```"]
+    return "\n\n".join(parts) + "\n"
+
+
+def run_script(path: Path) -> tuple[list[str], str]:
+    """Run a script in an empty folder; its figures as HTML, and what it printed."""
+    import plotly.io
+    from plotly.io._base_renderers import ExternalRenderer
+
+    figures: list[str] = []
+
+    class Collect(ExternalRenderer):  # type: ignore[misc]
+        def render(self, fig_dict: dict[str, Any]) -> None:
+            html = plotly.io.to_html(fig_dict, include_plotlyjs=False, full_html=False, config={"responsive": True})
+            tag = f'<script src="../{PLOTLY}"></script>\n' if not figures else ""
+            figures.append(f'{tag}<div class="figure">{html}</div>')
+
+    plotly.io.renderers["collect"] = Collect()
+    before, folder = plotly.io.renderers.default, Path.cwd()
+    printed = io.StringIO()
+    plotly.io.renderers.default = "collect"
+    try:
+        with tempfile.TemporaryDirectory() as empty, contextlib.redirect_stdout(printed):
+            os.chdir(empty)
+            runpy.run_path(str(path), run_name="__main__")
+    finally:
+        os.chdir(folder)
+        plotly.io.renderers.default = before
+    return figures, printed.getvalue()
+
+
+def measures_page() -> str:
+    """The reference of all measures, from the registry that tables and plots use too."""
+    from neuralcollapse.geometry.measures import MEASURES
+
+    lines = [(ROOT / "docs" / "measures_intro.md").read_text(encoding="utf-8").rstrip(), ""]
+    group = None
+    for measure in MEASURES.values():
+        if measure.group != group:
+            group = measure.group
+            lines += [f"## {group.capitalize()}", ""]
+        lines += [
+            f"### {measure.title} {{#{measure.name}}}",
+            "",
+            f"`{measure.name}`: {measure.meaning}",
+            "",
+            f"\\[{measure.formula}\\]",
+            "",
+            f"- Source: {measure.source}",
+            f"- Range: {escape(str(measure.range))}. Ideal value: {measure.ideal}. Direction: {measure.direction}.",
+            f"- Cost: {measure.cost}",
+            "",
+        ]
+    return "\n".join(lines)
