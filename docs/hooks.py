@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
+import json
 import os
 import re
 import runpy
@@ -78,6 +80,19 @@ def gallery_page(path: Path) -> str:
 
 
 def run_script(path: Path) -> tuple[list[str], str]:
+    """Figures and printed output of a script; kept until the script or the package changes."""
+    digest = hashlib.sha256(path.read_bytes())
+    for source in sorted((ROOT / "src").rglob("*.py")):
+        digest.update(source.read_bytes())
+    kept = ROOT / "build" / "gallery" / f"{path.stem}-{digest.hexdigest()[:16]}.json"
+    if not kept.is_file():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_text(json.dumps(executed(path)), encoding="utf-8")
+    figures, printed = json.loads(kept.read_text(encoding="utf-8"))
+    return figures, printed
+
+
+def executed(path: Path) -> tuple[list[str], str]:
     """Run a script in an empty folder; its figures as HTML, and what it printed."""
     import plotly.io
     from plotly.io._base_renderers import ExternalRenderer

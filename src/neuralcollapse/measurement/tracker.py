@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from neuralcollapse import files
 from neuralcollapse.measurement.model import measure
 from neuralcollapse.measurement.pooling import Pooling
 from neuralcollapse.measurement.ranks import first_process
@@ -19,6 +18,7 @@ from neuralcollapse.measurement.run_folder import (
     append_metrics,
     read_metrics,
     snapshot_of,
+    snapshots,
     write_config,
     write_metrics,
     write_snapshot,
@@ -90,7 +90,7 @@ class CollapseTracker:
         self._start = time.monotonic()
         if self._writes:
             assert self.folder is not None
-            files.make_folder(self.folder)
+            _make(self.folder)
             if config is not None:
                 write_config(self.folder, config)
             elif not self._rows and (self.folder / CONFIG).is_file():
@@ -175,6 +175,9 @@ class CollapseTracker:
         if len(kept) < len(self._rows) and self._writes:
             assert self.folder is not None
             write_metrics(self.folder, kept)
+            for late, path in list(snapshots(self.folder)):
+                if late > epoch:
+                    path.unlink()
         self._rows = kept
 
     def to_frame(self) -> pandas.DataFrame:
@@ -196,7 +199,8 @@ class CollapseTracker:
 
         if not self._rows:
             raise ValueError("nothing to plot: call measure() first")
-        return plot_measures(self.history, backend=backend)
+        columns = {name: [row.get(name) for row in self._rows] for name in self._rows[-1]}
+        return plot_measures(columns, backend=backend)
 
     def _measured(self, model: nn.Module, loader: Iterable[Any], *, layers: bool = True) -> CollapseReport:
         return measure(
@@ -226,6 +230,13 @@ class CollapseTracker:
 
     def __repr__(self) -> str:
         return f"CollapseTracker(folder={None if self.folder is None else str(self.folder)!r}, rows={len(self._rows)})"
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"folder={str(folder)!r} cannot be created: {error.strerror}") from error
 
 
 def _check_columns(columns: Mapping[str, float | None]) -> None:
