@@ -1,0 +1,82 @@
+"""The documentation site: built strictly and offline, opened in a browser."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+pytestmark = pytest.mark.exhaustive
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("mkdocs")
+    target = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(target)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1200)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "WARNING" not in done.stderr
+    return target
+
+
+def test_gallery_has_a_page_with_a_figure_for_each_script(site: Path) -> None:
+    scripts = sorted((ROOT / "examples" / "gallery").glob("plot_*.py"))
+    assert len(scripts) >= 12
+    for script in scripts:
+        page = (site / "gallery" / f"{script.stem.removeprefix('plot_')}.html").read_text(encoding="utf-8")
+        assert "plotly-graph-div" in page
+
+
+def test_every_measure_has_an_entry(site: Path) -> None:
+    from neuralcollapse.geometry.measures import MEASURES
+
+    page = (site / "measures.html").read_text(encoding="utf-8")
+    for name in MEASURES:
+        assert f'id="{name}"' in page
+    assert page.count("<math") >= len(MEASURES)
+
+
+def test_nothing_is_loaded_from_elsewhere(site: Path) -> None:
+    loads = re.compile(r"<(?:script|link|img|iframe)[^>]+(?:src|href)=[\"']?(https?:)?//[^\"'> ]+")
+    allowed = re.compile(r"rel=[\"']?(canonical|next|prev)")
+    for page in site.rglob("*.html"):
+        for found in loads.finditer(page.read_text(encoding="utf-8")):
+            assert allowed.search(found[0]), f"{page.relative_to(site)} loads {found[0]}"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[object]:
+    playwright = pytest.importorskip("playwright.sync_api")
+    import shutil
+
+    path = shutil.which("chromium")
+    if path is None:
+        if os.environ.get("NEURALCOLLAPSE_REQUIRE_BROWSER"):
+            pytest.fail("chromium is not installed")
+        pytest.skip("chromium is not installed")
+    with playwright.sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+        yield opened
+        opened.close()
+
+
+@pytest.mark.parametrize("name", ["index", "measures", "gallery/index", "gallery/tetrahedron", "api/measure", "theory"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_pages_open_without_errors_and_fit(site: Path, browser: object, name: str, width: int) -> None:
+    page = browser.new_page(viewport={"width": width, "height": 900})  # type: ignore[attr-defined]
+    errors: list[str] = []
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("request", lambda request: errors.append(request.url) if request.url.startswith("http") else None)
+    page.goto((site / f"{name}.html").as_uri())
+    page.wait_for_timeout(300)
+    assert errors == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.close()
