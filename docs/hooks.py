@@ -22,6 +22,13 @@ SCRIPTS = sorted((ROOT / "examples" / "gallery").glob("plot_*.py"))
 PLOTLY = "assets/plotly.min.js"
 
 
+def on_config(config: Any) -> Any:
+    """List the gallery's pages in the navigation."""
+    pages = [{title_and_text(path)[0]: f"gallery/{page_name(path)}.md"} for path in SCRIPTS]
+    config.nav = [{"Gallery": ["gallery/index.md", *pages]} if "Gallery" in entry else entry for entry in config.nav]
+    return config
+
+
 def on_files(files: Files, config: Any) -> Files:
     """Add the generated pages, and plotly's script so that nothing is loaded from the network."""
     import plotly
