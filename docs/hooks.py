@@ -19,7 +19,23 @@ from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = sorted((ROOT / "examples" / "gallery").glob("plot_*.py"))
+ROLE = re.compile(r":(?:func|class|meth|mod|data|attr|exc):<code>(.*?)</code>")
 PLOTLY = "assets/plotly.min.js"
+GREY, GRID = "#868e96", "rgba(134, 142, 150, 0.25)"
+AXIS = {"gridcolor": GRID, "zerolinecolor": GRID, "linecolor": GREY, "automargin": True}
+TEMPLATE = {
+    "layout": {
+        "font": {"color": GREY},
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "xaxis": AXIS,
+        "yaxis": AXIS,
+        "colorway": ["#4c6ef5", "#f76707", "#0ca678", "#ae3ec9", "#fab005", "#15aabf"],
+        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "bgcolor": "rgba(0,0,0,0)"},
+    }
+}
+"""Readable on light and dark pages."""
+LOOK = {"margin": {"l": 10, "r": 10, "t": 30, "b": 10}, "height": 420}
 
 
 def on_config(config: Any) -> Any:
@@ -46,8 +62,17 @@ def on_page_content(html: str, page: Any, config: Any, files: Files) -> str:
     """Turn LaTeX into MathML, which browsers draw without a script."""
     inline = re.compile(r'<span class="arithmatex">\\\((.*?)\\\)</span>', re.DOTALL)
     block = re.compile(r'<div class="arithmatex">\\\[(.*?)\\\]</div>', re.DOTALL)
+    html = re.sub(r":math:<code>(.*?)</code>", lambda found: convert(unescape(found[1])), html)
+    html = ROLE.sub(_reference, html)
     html = inline.sub(lambda found: convert(unescape(found[1])), html)
     return block.sub(lambda found: convert(unescape(found[1]), display="block"), html)
+
+
+def _reference(found: re.Match[str]) -> str:
+    """A cross-reference of a docstring as a link, where the name has an entry on some page."""
+    name = unescape(found[1]).lstrip("~")
+    shown = name.rpartition(".")[2] if found[1].startswith("~") else name
+    return f'<autoref identifier="{escape(name)}" optional><code>{escape(shown)}</code></autoref>'
 
 
 def page_name(path: Path) -> str:
@@ -108,6 +133,7 @@ def executed(path: Path) -> tuple[list[str], str]:
 
     class Collect(ExternalRenderer):  # type: ignore[misc]
         def render(self, fig_dict: dict[str, Any]) -> None:
+            fig_dict["layout"] = {**LOOK, **fig_dict.get("layout", {}), "template": TEMPLATE}
             html = plotly.io.to_html(fig_dict, include_plotlyjs=False, full_html=False, config={"responsive": True})
             tag = f'<script src="../{PLOTLY}"></script>\n' if not figures else ""
             figures.append(f'{tag}<div class="figure">{html}</div>')

@@ -23,7 +23,7 @@ def textbook(x: np.ndarray) -> float:
     means = np.stack([x[labels == k].mean(0) for k in range(K)])
     centred = means - means.mean(0)
     within = x.T @ x / len(x) - means.T @ means / K
-    return float(np.trace(within @ np.linalg.pinv(centred.T @ centred / K)) / K)
+    return float(np.trace(within @ np.linalg.pinv(centred.T @ centred / K, rcond=1e-5)) / K)
 
 
 spreads = np.geomspace(1e-6, 1, 25)
