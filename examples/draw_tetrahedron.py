@@ -33,7 +33,7 @@ def train() -> tuple[list[tuple[np.ndarray, np.ndarray]], list[tuple[int, float,
     x, y = torch.tensor(data.data, dtype=torch.float32) / 8 - 1, torch.tensor(data.target)
     widths = [64, 128, 128, 128]
     hidden: list[nn.Module] = []
-    for inputs, outputs in zip(widths, widths[1:], strict=False):
+    for inputs, outputs in itertools.pairwise(widths):
         hidden += [nn.Linear(inputs, outputs), nn.BatchNorm1d(outputs), nn.ReLU()]
     model = nn.Sequential(*hidden, nn.Linear(128, 4))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.03, momentum=0.9, weight_decay=5e-3)
@@ -79,9 +79,7 @@ def draw(frames: list[tuple[np.ndarray, np.ndarray]], facts: list[tuple[int, flo
     angles = np.linspace(0.3, 0.3 + 0.75 * np.pi, len(frames))
     held = 10
     seen = [(project(f, a), project(w, a)) for (f, w), a in zip(frames, angles, strict=True)]
-    seen += [
-        (project(frames[-1][0], a), project(frames[-1][1], a)) for a in angles[-1] + 0.06 * np.arange(1, held + 1)
-    ]
+    seen += [(project(frames[-1][0], a), project(frames[-1][1], a)) for a in angles[-1] + 0.06 * np.arange(1, held + 1)]
     total = len(seen)
     style = "text{font:15px sans-serif;fill:#868e96}"
     out = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {SIZE} {SIZE}"><style>{style}</style>']

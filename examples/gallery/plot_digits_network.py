@@ -5,6 +5,8 @@ A small network learns the 1,797 handwritten digits that come with scikit-learn.
 (`nc4_relative`), since an untrained network has a small NC4 only because its logits are small.
 """
 
+from itertools import pairwise
+
 import plotly.graph_objects as go
 import torch
 from sklearn.datasets import load_digits
@@ -12,6 +14,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from neuralcollapse import measure
+
 
 def block(inputs: int, outputs: int) -> list[nn.Module]:
     """One hidden layer."""
@@ -22,7 +25,7 @@ torch.manual_seed(0)
 data = load_digits()
 x, y = torch.tensor(data.data, dtype=torch.float32) / 8 - 1, torch.tensor(data.target)
 widths = [64, 256, 256, 256, 256]
-hidden = [layer for a, b in zip(widths, widths[1:], strict=False) for layer in block(a, b)]
+hidden = [layer for a, b in pairwise(widths) for layer in block(a, b)]
 model = nn.Sequential(*hidden, nn.Linear(256, 10))
 optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-3)
 schedule = torch.optim.lr_scheduler.StepLR(optimizer, 40, gamma=0.1)

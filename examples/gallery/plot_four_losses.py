@@ -4,6 +4,8 @@ Cross-entropy, label smoothing, focal loss and squared error train the same netw
 collapsed features whose class means form a simplex, as theory predicts for each of them (Zhou et al. 2022).
 """
 
+from itertools import pairwise
+
 import plotly.graph_objects as go
 import torch
 from sklearn.datasets import load_digits
@@ -38,7 +40,7 @@ figure = go.Figure()
 for name, loss_of in LOSSES.items():
     torch.manual_seed(0)
     widths = [64, 256, 256, 256, 256]
-    hidden = [layer for a, b in zip(widths, widths[1:], strict=False) for layer in block(a, b)]
+    hidden = [layer for a, b in pairwise(widths) for layer in block(a, b)]
     model = nn.Sequential(*hidden, nn.Linear(256, 10))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-3)
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, 25, gamma=0.1)

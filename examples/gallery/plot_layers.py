@@ -1,9 +1,11 @@
 """Collapse layer by layer.
 
 Each layer of a trained network separates the classes a little better than the one before. The measure tr(Σ_W Σ_B†)
-falls by about the same factor per layer: the *law of data separation* (He and Su 2023). An untrained network of the same
-shape shows no such fall.
+falls by about the same factor per layer: the *law of data separation* (He and Su 2023). An untrained network of the
+same shape shows no such fall.
 """
+
+from itertools import pairwise
 
 import numpy as np
 import plotly.graph_objects as go
@@ -18,7 +20,7 @@ torch.manual_seed(0)
 data = load_digits()
 x, y = torch.tensor(data.data, dtype=torch.float32) / 8 - 1, torch.tensor(data.target)
 widths = [64] + 6 * [128]
-blocks = [nn.Sequential(nn.Linear(a, b), nn.BatchNorm1d(b), nn.ReLU()) for a, b in zip(widths, widths[1:], strict=False)]
+blocks = [nn.Sequential(nn.Linear(a, b), nn.BatchNorm1d(b), nn.ReLU()) for a, b in pairwise(widths)]
 model = nn.Sequential(*blocks, nn.Linear(128, 10))
 layers = [str(depth) for depth in range(6)]
 

@@ -1,7 +1,7 @@
 """Out-of-distribution scores from collapsed features: NECO.
 
-A network learns the digits 0 to 6. Features of the digits it never saw (7, 8, 9) lie less in the span of the class means
-than features of the digits it knows, and NECO measures just that (Ben Ammar et al. 2024).
+A network learns the digits 0 to 6. Features of the digits it never saw (7, 8, 9) lie less in the span of the class
+means than features of the digits it knows, and NECO measures just that (Ben Ammar et al. 2024).
 """
 
 import numpy as np

@@ -1,8 +1,8 @@
 """Too much weight decay: the phase transition.
 
 With more decay the optimal classifier shrinks, and at K² n λ_W λ_H = 1 it becomes exactly zero: nothing is worth
-learning any more. The curve is the closed form; the dots are solutions that a solver found from random starts, each with
-a certificate that no point is better.
+learning any more. The curve is the closed form; the dots are solutions that a solver found from random starts,
+each with a certificate that no point is better.
 """
 
 import numpy as np

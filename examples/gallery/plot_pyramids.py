@@ -26,7 +26,13 @@ found: dict[float, np.ndarray] = {}
 counts: dict[float, int] = {}
 for seed in range(12):
     start = problem.random_point(seed).to_vector()
-    end = minimize(value_and_gradient, start, jac=True, method="L-BFGS-B", options={"maxiter": 20_000, "maxfun": 50_000, "ftol": 1e-16, "gtol": 1e-10})
+    end = minimize(
+        value_and_gradient,
+        start,
+        jac=True,
+        method="L-BFGS-B",
+        options={"maxiter": 20_000, "maxfun": 50_000, "ftol": 1e-16, "gtol": 1e-10},
+    )
     key = round(end.fun, 5)
     found[key], counts[key] = end.x, counts.get(key, 0) + 1
 

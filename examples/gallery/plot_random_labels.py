@@ -4,7 +4,6 @@ Digits with labels drawn at random have nothing to generalise. A network that is
 and then collapses as it does on true labels; a narrow one does neither (the paper's Figure 5 in miniature).
 """
 
-import plotly.graph_objects as go
 import torch
 from plotly.subplots import make_subplots
 from sklearn.datasets import load_digits

@@ -29,7 +29,9 @@ def picture() -> list[go.Scatter3d]:
     shown = []
     for k, colour in enumerate(COLOURS):
         x, y, z = dots[labels == k].T.tolist()
-        shown.append(go.Scatter3d(x=x, y=y, z=z, mode="markers", marker={"size": 4, "color": colour}, name=f"class {k}"))
+        shown.append(
+            go.Scatter3d(x=x, y=y, z=z, mode="markers", marker={"size": 4, "color": colour}, name=f"class {k}")
+        )
         ends = [[0.0, end] for end in rows[k].tolist()]
         shown.append(
             go.Scatter3d(

@@ -17,6 +17,7 @@ _HOMES = {
     ),
     "measurement": ("CollapseReport", "extract_features", "measure"),
     "measurement.metric": ("NeuralCollapse",),
+    "measurement.tracker": ("CollapseTracker",),
     "geometry.many_classes": ("gnc1", "gnc3", "hyperspherical_uniformity", "one_vs_rest_margin", "unc3"),
     "geometry.multilabel": ("multilabel_metrics",),
     "geometry.ood": ("NCI", "NECO"),
@@ -27,6 +28,7 @@ _HOMES = {
         "set_feature_dim", "use_prototypes",
     ),
     "train": ("NeuralCollapseCallback",),
+    "train.huggingface": ("NeuralCollapseTrainerCallback",),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -36,11 +38,13 @@ __all__ = [
     "ClassStatistics",
     "CollapseMetrics",
     "CollapseReport",
+    "CollapseTracker",
     "CollapseWarning",
     "ETFClassifier",
     "Moments",
     "NeuralCollapse",
     "NeuralCollapseCallback",
+    "NeuralCollapseTrainerCallback",
     "PrototypeClassifier",
     "Savings",
     "collapse_metrics",
@@ -93,6 +97,7 @@ if TYPE_CHECKING:
     from neuralcollapse.geometry.spectra import effective_rank, numerical_rank, separation_law, stable_rank
     from neuralcollapse.measurement import CollapseReport, extract_features, measure
     from neuralcollapse.measurement.metric import NeuralCollapse
+    from neuralcollapse.measurement.tracker import CollapseTracker
     from neuralcollapse.nn import (
         ETFClassifier,
         PrototypeClassifier,
@@ -104,12 +109,21 @@ if TYPE_CHECKING:
         use_prototypes,
     )
     from neuralcollapse.train import NeuralCollapseCallback
+    from neuralcollapse.train.huggingface import NeuralCollapseTrainerCallback
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    try:
+        home = importlib.import_module(f"{__name__}.{_HOME_OF[name]}")
+    except ModuleNotFoundError as error:
+        if error.name != "transformers":
+            raise
+        from neuralcollapse.extras import missing
+
+        raise missing(f"{name} and the Hugging Face Trainer", "hf") from error
+    return getattr(home, name)
 
 
 def __dir__() -> list[str]:

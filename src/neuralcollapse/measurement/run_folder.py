@@ -11,7 +11,7 @@ import csv
 import io
 import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,6 +77,17 @@ def read_metrics(folder: str | Path, columns: Sequence[str] = ("epoch", "nc1")) 
         if after <= before:
             raise ValueError(f"{path} is damaged: epoch {after} follows epoch {before}")
     return rows
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Accept names of columns: a letter, then letters, digits, spaces and ``_ . : / + % -``.
+
+    Raises:
+        ValueError: if one is no such name.
+    """
+    for name in names:
+        if not _COLUMN.fullmatch(name):
+            raise ValueError(f"{name[:80]!r} is no name of a column: use letters, digits, spaces and _ . : / + % -")
 
 
 def _check_header(path: Path, header: Sequence[str], needed: Sequence[str]) -> None:

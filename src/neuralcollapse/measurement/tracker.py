@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from neuralcollapse.extras import missing
 from neuralcollapse.measurement.model import measure
 from neuralcollapse.measurement.pooling import Pooling
 from neuralcollapse.measurement.ranks import first_process
@@ -16,6 +17,7 @@ from neuralcollapse.measurement.report import CollapseReport
 from neuralcollapse.measurement.run_folder import (
     CONFIG,
     append_metrics,
+    check_names,
     read_metrics,
     snapshot_of,
     snapshots,
@@ -34,9 +36,9 @@ _RESERVED = ("epoch", "seconds")
 class CollapseTracker:
     """Records the collapse of a model over the epochs of any training loop.
 
-    Each call of :meth:`measure` adds one row to the history. With a folder, the row and a snapshot of the geometry are on
-    disk before the call returns, and ``neuralcollapse report FOLDER`` draws them. Measuring changes neither the model nor
-    the random numbers of the training. Under torch.distributed every process calls it, and the first one writes.
+    Each call of :meth:`measure` adds one row to the history. With a folder, the row and a snapshot of the geometry are
+    on disk before the call returns, and ``neuralcollapse report FOLDER`` draws them. Measuring changes neither the
+    model nor the random numbers of the training. Under torch.distributed every process calls it, and the first writes.
 
     Args:
         folder: of the run; a folder that already holds rows is continued. None keeps the history in memory alone.
@@ -45,6 +47,7 @@ class CollapseTracker:
         pooling: as in :func:`neuralcollapse.measure`.
         forward: as in :func:`neuralcollapse.measure`.
         batch: as in :func:`neuralcollapse.measure`.
+        allow_missing: as in :func:`neuralcollapse.measure`.
         config: plain values that describe the run, such as ``{"model": "mlp", "lr": 0.1}``, kept as config.yaml.
 
     Attributes:
@@ -73,6 +76,7 @@ class CollapseTracker:
         pooling: Pooling | Mapping[str, Pooling] | None = None,
         forward: Callable[..., Any] | None = None,
         batch: Callable[[Any], tuple[Any, Any]] | None = None,
+        allow_missing: bool = False,
         config: Mapping[str, Any] | None = None,
     ) -> None:
         if folder is not None and not str(folder):
@@ -84,6 +88,7 @@ class CollapseTracker:
         self._pooling = pooling
         self._forward = forward
         self._batch = batch
+        self._allow_missing = allow_missing
         self._writes = self.folder is not None and first_process()
         self._rows = [] if self.folder is None else [_numbers(row) for row in read_metrics(self.folder)]
         self._before = float(self._rows[-1].get("seconds") or 0) if self._rows else 0.0
@@ -95,7 +100,7 @@ class CollapseTracker:
                 write_config(self.folder, config)
             elif not self._rows and (self.folder / CONFIG).is_file():
                 raise ValueError(
-                    f"folder={str(self.folder)!r} holds the configuration of another run and no rows: choose another folder"
+                    f"folder={str(self.folder)!r} holds another run's configuration and no rows: choose another one"
                 )
 
     @property
@@ -110,7 +115,7 @@ class CollapseTracker:
         *,
         epoch: int | None = None,
         test_loader: Iterable[Any] | None = None,
-        **columns: float | None,
+        **columns: float | int | None,
     ) -> CollapseReport:
         """Measure the model now, and record it.
 
@@ -138,7 +143,7 @@ class CollapseTracker:
         self.record(report, epoch=epoch, **{**tested, **columns})
         return report
 
-    def record(self, report: CollapseReport, *, epoch: int | None = None, **columns: float | None) -> None:
+    def record(self, report: CollapseReport, *, epoch: int | None = None, **columns: float | int | None) -> None:
         """Record what was measured elsewhere.
 
         Args:
@@ -159,11 +164,26 @@ class CollapseTracker:
         if self._writes:
             assert self.folder is not None
             if report.weight is not None:
-                bias = report.weight.new_zeros(len(report.weight)) if report.bias is None else report.bias
-                write_snapshot(self.folder, epoch, snapshot_of(report, report.weight, bias))
+                write_snapshot(self.folder, epoch, snapshot_of(report))
             append_metrics(self.folder, row)
         self._rows.append(row)
         self.report = report
+
+    def begin(self, epoch: int = 0) -> None:
+        """Say from which epoch a training goes on; rows after it are forgotten.
+
+        Args:
+            epoch: of the checkpoint; 0 for a training that starts anew.
+
+        Raises:
+            ValueError: if a training starts anew in a folder that holds rows of an earlier one.
+        """
+        if epoch == 0 and self.folder is not None and any(row["epoch"] for row in self._rows):
+            raise ValueError(
+                f"folder={str(self.folder)!r} holds a run already, up to epoch {self._rows[-1]['epoch']}: choose "
+                "another folder, or resume the training from its checkpoint"
+            )
+        self.rewind(epoch)
 
     def rewind(self, epoch: int) -> None:
         """Forget every row after an epoch, for a training that goes on from an earlier checkpoint.
@@ -181,9 +201,15 @@ class CollapseTracker:
         self._rows = kept
 
     def to_frame(self) -> pandas.DataFrame:
-        """The history as a DataFrame, one row per measurement."""
-        import pandas
+        """The history as a DataFrame, one row per measurement.
 
+        Raises:
+            ImportError: if pandas is not installed.
+        """
+        try:
+            import pandas
+        except ModuleNotFoundError as error:
+            raise missing("data frames", "frames") from error
         return pandas.DataFrame(self._rows)
 
     def plot(self, *, backend: str = "plotly") -> Any:
@@ -211,6 +237,7 @@ class CollapseTracker:
             pooling=self._pooling,
             forward=self._forward,
             batch=self._batch,
+            allow_missing=self._allow_missing,
             progress=False,
         )
 
@@ -239,7 +266,8 @@ def _make(folder: Path) -> None:
         raise ValueError(f"folder={str(folder)!r} cannot be created: {error.strerror}") from error
 
 
-def _check_columns(columns: Mapping[str, float | None]) -> None:
+def _check_columns(columns: Mapping[str, float | int | None]) -> None:
+    check_names(columns)
     for name, value in columns.items():
         if name in _RESERVED:
             raise ValueError(f"{name}= is a column that the tracker fills itself: choose another name")
@@ -251,6 +279,4 @@ def _check_columns(columns: Mapping[str, float | None]) -> None:
 
 
 def _numbers(row: Mapping[str, str]) -> dict[str, float | int | None]:
-    return {
-        name: None if not cell else int(cell) if name in _INTEGERS else float(cell) for name, cell in row.items()
-    }
+    return {name: None if not cell else int(cell) if name in _INTEGERS else float(cell) for name, cell in row.items()}

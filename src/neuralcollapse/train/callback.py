@@ -5,16 +5,17 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
 from torch.utils.data import DataLoader
 
-from neuralcollapse.extras import missing
 from neuralcollapse.measurement import CollapseReport, measure
 from neuralcollapse.measurement.batches import arguments
 from neuralcollapse.measurement.pooling import Pooling
+from neuralcollapse.measurement.tracker import CollapseTracker
 
 SHOWN = ("nc1", "nc2", "nc3", "nc4")
 
@@ -35,13 +36,14 @@ class NeuralCollapseCallback(L.Callback):
         pooling: as in :func:`neuralcollapse.measure`.
         allow_missing: as in :func:`neuralcollapse.measure`.
         prefix: of the logged names, as in ``nc/nc1``.
+        folder: of the run, for ``neuralcollapse report FOLDER``; None keeps the history in memory alone.
 
     Attributes:
         report: the last :class:`neuralcollapse.CollapseReport`, None before the first.
-        history: one dictionary per measurement, with ``epoch``, ``step`` and every measure by name.
+        tracker: the :class:`neuralcollapse.CollapseTracker` that holds the history.
 
     Raises:
-        ValueError: if ``every`` is less than 1.
+        ValueError: if ``every`` is less than 1, or the folder is damaged.
 
     >>> callback = NeuralCollapseCallback(every=5)   # L.Trainer(callbacks=[callback])
     """
@@ -56,6 +58,7 @@ class NeuralCollapseCallback(L.Callback):
         pooling: Pooling | Mapping[str, Pooling] | None = None,
         allow_missing: bool = False,
         prefix: str = "nc/",
+        folder: str | Path | None = None,
     ) -> None:
         if every < 1:
             raise ValueError(f"every={every} must be at least 1 epoch")
@@ -67,7 +70,16 @@ class NeuralCollapseCallback(L.Callback):
         self.allow_missing = allow_missing
         self.prefix = prefix
         self.report: CollapseReport | None = None
-        self.history: list[dict[str, float | None]] = []
+        self.tracker = CollapseTracker(folder)
+
+    @property
+    def history(self) -> list[dict[str, float | int | None]]:
+        """One dictionary per measurement, with ``epoch``, ``step`` and every measure by name."""
+        return self.tracker.history
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Forget the rows after the epoch from which the training goes on."""
+        self.tracker.begin(trainer.current_epoch)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Measure, where it is due, and log."""
@@ -75,8 +87,13 @@ class NeuralCollapseCallback(L.Callback):
         if done % self.every == 0 or done == trainer.max_epochs:
             self.measure(trainer, pl_module)
 
-    def measure(self, trainer: L.Trainer, pl_module: L.LightningModule) -> CollapseReport:
+    def measure(self, trainer: L.Trainer, pl_module: L.LightningModule, *, epoch: int | None = None) -> CollapseReport:
         """Measure now, log to the module's loggers and show NC1 to NC4 in the progress bar.
+
+        Args:
+            trainer: that trains the module.
+            pl_module: to measure.
+            epoch: number of finished epochs; by default those of the trainer, the present one included.
 
         Raises:
             ValueError: if there is no data, or as :func:`neuralcollapse.measure`.
@@ -97,7 +114,8 @@ class NeuralCollapseCallback(L.Callback):
             progress=False,
         )
         found = self.report.to_dict()
-        self.history.append({"epoch": trainer.current_epoch + 1, "step": trainer.global_step, **found})
+        done = trainer.current_epoch + 1 if epoch is None else epoch
+        self.tracker.record(self.report, epoch=done, step=trainer.global_step)
         for name, value in found.items():
             if value is not None:
                 pl_module.log(self.prefix + name, value, prog_bar=name in SHOWN)
@@ -109,12 +127,7 @@ class NeuralCollapseCallback(L.Callback):
         Raises:
             ImportError: if pandas is not installed.
         """
-        try:
-            import pandas as pd
-        except ModuleNotFoundError as error:
-            raise missing("data frames", "frames") from error
-
-        return pd.DataFrame(self.history)
+        return self.tracker.to_frame()
 
 
 def _in_precision_of(trainer: L.Trainer) -> Any:

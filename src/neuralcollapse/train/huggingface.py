@@ -60,7 +60,7 @@ class NeuralCollapseTrainerCallback(TrainerCallback):
     ) -> None:
         """Measure the untrained network; when a training is resumed, forget the rows after its checkpoint."""
         done = round(state.epoch or 0)
-        self.tracker.rewind(done)
+        self.tracker.begin(done)
         if done == 0 and not self.tracker.history:
             self._measure(args, state, 0, parts)
 

@@ -66,7 +66,7 @@ class RunRecorder(NeuralCollapseCallback):
         """Measure the untrained network."""
         self._start = time.monotonic()
         if trainer.current_epoch == 0:
-            self.measure(trainer, pl_module)
+            self.measure(trainer, pl_module, epoch=0)
             self._record(trainer, pl_module, 0)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

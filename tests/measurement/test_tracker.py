@@ -1,0 +1,138 @@
+"""The tracker of plain loops, in memory and on disk."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from neuralcollapse import CollapseTracker, measure
+from neuralcollapse.measurement.run_folder import read_metrics, read_snapshot, snapshots
+
+Y = torch.arange(60) % 3
+
+
+@pytest.fixture
+def model() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Dropout(0.2), nn.Linear(8, 3))
+
+
+@pytest.fixture
+def data() -> list[tuple[torch.Tensor, torch.Tensor]]:
+    return [(torch.randn(60, 4) + Y[:, None], Y)]
+
+
+def test_rows_equal_measure_and_are_on_disk_at_once(model: nn.Module, data: list, tmp_path: Path) -> None:
+    tracker = CollapseTracker(tmp_path / "run", layers=["0"])
+    for epoch in (0, 1, 5):
+        report = tracker.measure(model, data, epoch=epoch, train_loss=0.25, learning_rate=0.1, test_loader=data)
+        row = read_metrics(tmp_path / "run")[-1]
+        assert int(row["epoch"]) == epoch
+        assert float(row["nc1"]) == measure(model, data).metrics.nc1 == report.metrics.nc1
+        assert float(row["test_nc1"]) == float(row["nc1"])
+        assert float(row["nc1/0"]) == report.layers["0"].nc1
+        assert float(row["train_loss"]) == 0.25
+    assert [epoch for epoch, _ in snapshots(tmp_path / "run")] == [0, 1, 5]
+    kept = read_snapshot(tmp_path / "run" / "snapshots" / "epoch-0005.safetensors")
+    torch.testing.assert_close(kept["weight"], model[-1].weight.detach())
+
+
+def test_training_is_bit_for_bit_the_same(data: list) -> None:
+    def train(tracked: bool) -> torch.Tensor:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 3))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        tracker = CollapseTracker()
+        for _ in range(3):
+            for x, y in data:
+                order = torch.randperm(len(x))
+                optimizer.zero_grad()
+                cross_entropy(model(x[order]), y[order]).backward()
+                optimizer.step()
+            if tracked:
+                tracker.measure(model, data)
+        return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+    assert torch.equal(train(True), train(False))
+
+
+def test_a_folder_is_continued(model: nn.Module, data: list, tmp_path: Path) -> None:
+    CollapseTracker(tmp_path).measure(model, data, epoch=3)
+    later = CollapseTracker(tmp_path)
+    later.measure(model, data)
+    assert [row["epoch"] for row in later.history] == [3, 4]
+    assert [row["epoch"] for row in CollapseTracker(tmp_path).history] == [3, 4]
+    assert float(later.history[1]["seconds"] or 0) >= float(later.history[0]["seconds"] or 0)
+
+
+def test_an_epoch_is_recorded_once_and_nothing_is_lost(model: nn.Module, data: list, tmp_path: Path) -> None:
+    tracker = CollapseTracker(tmp_path)
+    tracker.measure(model, data, epoch=2)
+    before = (tmp_path / "metrics.csv").read_bytes()
+    for epoch in (2, 1):
+        with pytest.raises(ValueError, match=rf"epoch={epoch} was recorded already.*rewind\({epoch - 1}\)"):
+            tracker.measure(model, data, epoch=epoch)
+    with pytest.raises(ValueError, match="holds a run already, up to epoch 2"):
+        CollapseTracker(tmp_path).begin(0)
+    assert (tmp_path / "metrics.csv").read_bytes() == before
+
+
+def test_rewind_forgets_later_rows_and_snapshots(model: nn.Module, data: list, tmp_path: Path) -> None:
+    tracker = CollapseTracker(tmp_path)
+    for epoch in (1, 2, 3):
+        tracker.measure(model, data, epoch=epoch)
+    tracker.begin(1)
+    assert [row["epoch"] for row in read_metrics(tmp_path)] == ["1"]
+    assert [epoch for epoch, _ in snapshots(tmp_path)] == [1]
+    tracker.measure(model, data, epoch=2)
+
+
+@pytest.mark.parametrize("epoch", [-1, 1.5, True, "2"])
+def test_epochs_that_are_none(model: nn.Module, data: list, epoch: object) -> None:
+    with pytest.raises((ValueError, TypeError)):
+        CollapseTracker().measure(model, data, epoch=epoch)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("columns", [{"seconds": 1.0}, {"note": "text"}])
+def test_columns_that_are_none(model: nn.Module, data: list, columns: dict) -> None:
+    with pytest.raises((ValueError, TypeError)):
+        CollapseTracker().measure(model, data, **columns)
+
+
+def test_column_names_are_checked_before_anything_is_written(model: nn.Module, data: list, tmp_path: Path) -> None:
+    tracker = CollapseTracker(tmp_path)
+    tracker.measure(model, data)
+    before = (tmp_path / "metrics.csv").read_bytes()
+    with pytest.raises(ValueError, match="column"):
+        tracker.measure(model, data, **{"<script>": 1.0})
+    assert (tmp_path / "metrics.csv").read_bytes() == before
+    assert len(tracker.history) == 1
+    tracker.measure(model, data)
+
+
+def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="cannot be created"):
+        CollapseTracker(tmp_path / "file" / "run")
+    with pytest.raises(ValueError, match="folder=''"):
+        CollapseTracker("")
+
+
+def test_frame_plot_and_report_page(model: nn.Module, data: list, tmp_path: Path) -> None:
+    tracker = CollapseTracker(tmp_path, config={"model": "mlp", "note": "<script>alert(1)</script>"})
+    with pytest.raises(ValueError, match="nothing to plot"):
+        tracker.plot()
+    for epoch in range(3):
+        tracker.measure(model, data, epoch=epoch)
+    frame = tracker.to_frame()
+    assert list(frame["epoch"]) == [0, 1, 2]
+    assert {trace.name for trace in tracker.plot().data} >= {"NC1", "NC2", "NC3"}
+    command = [sys.executable, "-m", "neuralcollapse", "report", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "report.html").read_text()
+    assert "<script>alert(1)" not in page
+    assert "NC1" in page
