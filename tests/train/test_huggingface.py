@@ -25,7 +25,8 @@ def trained(tmp_path: Path, callbacks: list[Any], epochs: int = 2) -> Any:
     )
     arguments = TrainingArguments(
         output_dir=str(tmp_path / "trainer"), num_train_epochs=epochs, per_device_train_batch_size=16, report_to=[],
-        save_strategy="no", disable_tqdm=True, logging_strategy="epoch", learning_rate=1e-2, dataloader_pin_memory=False, use_cpu=True,
+        save_strategy="no", disable_tqdm=True, logging_strategy="epoch", learning_rate=1e-2,
+        dataloader_pin_memory=False, use_cpu=True,
     )  # fmt: skip
     trainer = Trainer(BertForSequenceClassification(config), arguments, train_dataset=data, callbacks=callbacks)
     trainer.train()
