@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from pathlib import Path
 
 import hypothesis.strategies as st
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
+from safetensors.torch import save_file
 
 from neuralcollapse import ClassStatistics
 from tests.cases import CASES, Case, draw
@@ -121,3 +123,97 @@ def test_bad_input(tmp_path: Path) -> None:
         ClassStatistics.load(tmp_path / "bad")
     with pytest.raises(FileNotFoundError):
         ClassStatistics.load(tmp_path / "absent")
+
+
+def test_state_dict_and_a_copy_on_a_device() -> None:
+    statistics = gather(CASES[1], [slice(None)])[0]
+    again = ClassStatistics(4, 6)
+    again.load_state_dict(statistics.state_dict())
+    moved = statistics.to(statistics.device)
+    for copied in (again, moved):
+        for name, tensor in statistics.state().items():
+            assert torch.equal(copied.state()[name], tensor), name
+        copied.update(CASES[1].features, CASES[1].labels)
+        assert copied.total == 2 * statistics.total
+    with pytest.raises(ValueError, match=r"feature_dim=6, within='full', and these .* 4, 5"):
+        ClassStatistics(4, 5).load_state_dict(statistics.state_dict())
+    with pytest.raises(ValueError, match="within='full', and these statistics 4, 6, 'traces'"):
+        ClassStatistics(4, 6, within="traces").load_state_dict(statistics.state_dict())
+
+
+def spoilt(name: str, change) -> dict[str, torch.Tensor]:
+    state = gather(CASES[1], [slice(None)])[0].state()
+    return {**state, name: change(state[name])}
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("counts", lambda t: -t, "counts in the state holds values that no features can give"),
+        (
+            "counts",
+            lambda t: t.double() * float("nan"),
+            "counts in the state has dtype torch.float64: expected integers",
+        ),
+        ("counts", lambda t: t[:2], r"counts has shape \(2,\), not \(4,\)"),
+        ("counts", lambda t: t * 0, "means in the state holds values|trace_sums in the state holds values"),
+        ("means", lambda t: t.T, "has shape"),
+        ("means", lambda t: t[0], r"means has shape \(6,\), not \(K, d\)"),
+        ("means", lambda t: t.fill_(float("nan")), "means in the state has NaN or infinite entries"),
+        ("means", lambda t: t.to(torch.complex64), "means in the state has dtype torch.complex64"),
+        ("trace_sums", lambda t: -t, "trace_sums in the state holds values that no features can give"),
+        ("scatter", lambda t: t[:3], r"scatter has shape \(3, 6\)"),
+        ("scatter", lambda t: t.triu(), "scatter in the state is not symmetric"),
+        ("scatter", lambda t: 2 * t, "scatter and trace_sums in the state disagree"),
+        ("scatter", lambda t: t.fill_(float("inf")), "scatter in the state has NaN or infinite"),
+        ("rounding", lambda t: t - 1, "rounding in the state holds values"),
+        ("largest", lambda t: -t, "largest in the state holds values"),
+        ("exponent", lambda t: t + 10**6, "exponent in the state holds values"),
+        ("exponent", lambda t: t.double(), "exponent in the state has dtype torch.float64"),
+        ("exponent", lambda t: None, "exponent in the state is a NoneType: expected a dense tensor"),
+    ],
+)
+def test_a_damaged_state_is_refused(tmp_path: Path, name: str, change, message: str) -> None:
+    state = spoilt(name, change)
+    with pytest.raises(ValueError, match=message):
+        ClassStatistics.from_state(state)
+    with pytest.raises(ValueError, match=message):
+        ClassStatistics(4, 6).load_state_dict(state)
+    if state[name] is not None:
+        save_file({key: tensor.contiguous() for key, tensor in state.items()}, tmp_path / "damaged.safetensors")
+        with pytest.raises(ValueError, match=message):
+            ClassStatistics.load(tmp_path / "damaged.safetensors")
+
+
+def test_a_state_that_lacks_a_tensor_is_refused() -> None:
+    state = gather(CASES[1], [slice(None)])[0].state()
+    del state["means"], state["largest"]
+    with pytest.raises(ValueError, match="the state lacks largest, means"):
+        ClassStatistics.from_state(state)
+
+
+def test_an_interrupted_save_leaves_the_file_that_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "s.safetensors"
+    before = gather(CASES[0], [slice(None)])[0]
+    before.save(path)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        gather(CASES[0], [slice(0, 50)])[0].save(path)
+    assert ClassStatistics.load(path).total == before.total
+    assert [file.name for file in tmp_path.iterdir()] == ["s.safetensors"]
+
+
+def test_narrow_and_wide_batches_in_turn() -> None:
+    """A block opened for float64 takes float32 too: precision is never narrowed, whatever comes first."""
+    case = draw(sizes=(40,) * 3, dim=5, dtype=torch.float64)
+    turns = [case.features[:30], case.features[30:60].float(), case.features[60:90] * 1e300, case.features[90:].half()]
+    statistics = ClassStatistics(3, 5)
+    for x, y in zip(turns, case.labels.split(30), strict=True):
+        statistics.update(x, y)
+    exact = np.concatenate([turn.double().numpy() * 1e-300 for turn in turns])
+    for k in range(3):
+        np.testing.assert_allclose(statistics.means[k] * 1e-300, exact[case.labels.numpy() == k].mean(0), rtol=1e-9)

@@ -9,9 +9,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 _HOMES = {
-    "collapse": ("CollapseMetrics", "CollapseWarning", "collapse_metrics", "measure_features"),
+    "collapse": ("collapse_metrics", "measure_features"),
     "etf": ("etf_distance", "nearest_etf", "simplex_etf"),
     "measures": ("MEASURES", "Measure"),
+    "metrics": ("CollapseMetrics", "CollapseWarning"),
     "moments": ("Moments",),
     "ncc": ("ncc_mismatch",),
     "statistics": ("ClassStatistics",),
@@ -34,9 +35,10 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from neuralcollapse.geometry.collapse import CollapseMetrics, CollapseWarning, collapse_metrics, measure_features
+    from neuralcollapse.geometry.collapse import collapse_metrics, measure_features
     from neuralcollapse.geometry.etf import etf_distance, nearest_etf, simplex_etf
     from neuralcollapse.geometry.measures import MEASURES, Measure
+    from neuralcollapse.geometry.metrics import CollapseMetrics, CollapseWarning
     from neuralcollapse.geometry.moments import Moments
     from neuralcollapse.geometry.ncc import ncc_mismatch
     from neuralcollapse.geometry.statistics import ClassStatistics

@@ -3,31 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from neuralcollapse.geometry.arithmetic import (
-    SAFE,
-    exponent_of,
-    float64_device,
-    full_precision,
-    row_norms,
-    times_power_of_two,
-)
+from neuralcollapse.geometry.arithmetic import float64_device, full_precision
 from neuralcollapse.geometry.inputs import Rows, as_labels, as_real, check_batch, check_sizes, label_range
-
-_CHUNK_BYTES = 8 << 20
-"""Features are walked through in pieces that stay in the processor's cache."""
-
-_NEGLIGIBLE = 1e-9
-"""Share of NC1 that rounding of the projected features may reach before they are projected again in float64."""
-
-_UNDERFLOW = 2.0**-50
-"""Spread of a class below which float32 squares lose digits: it is measured again in float64."""
 
 _MOST_INFERRED = 10_000_000
 """Largest number of classes that labels alone may imply where it exceeds the number of samples."""
@@ -137,9 +121,42 @@ class Moments:
             num_classes = inferred_classes(labels, len(features))
         num_classes, dim = check_sizes(num_classes, features.shape[1])
         largest = check_batch(features, labels, num_classes, dim)
+        from neuralcollapse.geometry.two_passes import two_passes
+
         home = float64_device(features.device)
         with full_precision(home):
-            return _two_passes(features.to(home), labels.to(home, torch.int64), num_classes, largest)
+            return two_passes(features.to(home), labels.to(home, torch.int64), num_classes, largest)
+
+    @classmethod
+    def from_accumulators(cls, state: Mapping[str, Tensor]) -> Moments:
+        """Moments of the accumulators that :class:`neuralcollapse.ClassStatistics` holds; no NC1 from traces alone."""
+        counts, means, scatter = state["counts"], state["means"], state["scatter"]
+        present, total = counts > 0, max(int(counts.sum()), 1)
+        unit = 2.0 ** int(state["exponent"])
+        resolution, largest = float(state["resolution"]), float(state["largest"]) / unit
+        smallest = int(counts[present].min()) if bool(present.any()) else 1
+        directions, singular = between_directions(means[present], resolution, largest, smallest)
+        within, error = None, torch.zeros_like(singular)
+        if scatter.numel():
+            within = directions @ (scatter / total) @ directions.T
+            within = (within + within.T) / 2
+            within.diagonal().clamp_(min=0)
+            # An entry (i, j) of the scatter errs by some rounding of the product of the deviations i and j.
+            error = state["rounding"] * (directions.square() @ (scatter.diagonal() / total))
+        equal = bool((counts[present] == counts.max()).all())
+        return cls(
+            counts=counts.clone(),
+            means=means.clone(),
+            within_traces=state["trace_sums"] / counts.clamp(min=1),
+            directions=directions,
+            singular_values=singular,
+            within=within,
+            within_balanced=within if equal else None,
+            within_error=error,
+            resolution=resolution,
+            largest=largest,
+            scale=unit,
+        )
 
 
 def inferred_classes(labels: Int[Tensor, "N"], samples: int) -> int:
@@ -183,111 +200,6 @@ def between_directions(
     floor = rounding * largest * (math.sqrt(len(means)) + math.sqrt(means.shape[1]))
     kept = singular[:rank] > floor
     return rows[:rank][kept], singular[:rank][kept]
-
-
-def _two_passes(features: Float[Tensor, "N d"], labels: Int[Tensor, "N"], num_classes: int, largest: float) -> Moments:
-    exponent = exponent_of(largest)
-    counts = torch.bincount(labels, minlength=num_classes)
-    present = counts > 0
-    resolution, largest = torch.finfo(features.dtype).eps, largest / 2.0**exponent
-    means = _class_means(features, labels, counts, exponent)
-    directions, singular = between_directions(means[present], resolution, largest, int(counts[present].min()))
-    ordinary = 2.0 ** -SAFE[torch.float32] < largest < 2.0 ** SAFE[torch.float32]
-    precision = torch.float32 if features.dtype != torch.float64 and ordinary else torch.float64
-    found = _second_moments(features, labels, counts, means, directions, exponent, precision)
-    if precision == torch.float32 and _rounded(*found, counts, singular):
-        found = _second_moments(features, labels, counts, means, directions, exponent, torch.float64)
-    squares, pooled, balanced = found
-    return Moments(
-        counts=counts,
-        means=means,
-        within_traces=squares / counts.clamp(min=1),
-        directions=directions,
-        singular_values=singular,
-        within=pooled / len(features),
-        within_balanced=balanced / int(present.sum()),
-        within_error=torch.zeros_like(singular),
-        resolution=resolution,
-        largest=largest,
-        scale=2.0**exponent,
-    )
-
-
-def _rounded(squares: Tensor, pooled: Tensor, balanced: Tensor, counts: Tensor, singular: Float[Tensor, "r"]) -> bool:
-    """Whether float32 was too narrow: some class is tighter than its squares, or the projection errs too much."""
-    if bool(((counts > 1) & (squares < counts * _UNDERFLOW**2)).any()):
-        return True
-    # A projection errs by some rounding of the whole feature, which may be much longer than its shadow.
-    weights = singular.reciprocal().square()
-    error = torch.finfo(torch.float32).eps ** 2 * weights.sum()
-    return any(
-        bool(error * total > _NEGLIGIBLE * (matrix.diagonal() @ weights))
-        for total, matrix in ((squares.sum(), pooled), ((squares / counts.clamp(min=1)).sum(), balanced))
-    )
-
-
-def _class_means(
-    features: Float[Tensor, "N d"], labels: Int[Tensor, "N"], counts: Int[Tensor, "K"], exponent: int
-) -> Float[Tensor, "K d"]:
-    """Class means in units of 2**exponent, summed in float64; zeros for a class without samples."""
-    sums = torch.zeros(len(counts), features.shape[1], dtype=torch.float64, device=features.device)
-    if features.dtype == torch.float64:  # the first of its class goes first, so that sums are no longer than spreads
-        pivots = times_power_of_two(features[first_samples(labels, counts)], -exponent)
-    else:
-        pivots = sums  # sums of narrower numbers are exact to far below their own rounding
-    for x, y in _chunks(features, labels, torch.float64):
-        exact = times_power_of_two(x.double(), -exponent)
-        sums.index_add_(0, y, exact - pivots[y] if pivots is not sums else exact)
-    means = sums / counts.clamp(min=1)[:, None]
-    return means if pivots is sums else (means + pivots) * (counts > 0)[:, None]
-
-
-def _second_moments(
-    features: Float[Tensor, "N d"],
-    labels: Int[Tensor, "N"],
-    counts: Int[Tensor, "K"],
-    means: Float[Tensor, "K d"],
-    directions: Float[Tensor, "r d"],
-    exponent: int,
-    precision: torch.dtype,
-) -> tuple[Float[Tensor, "K"], Float[Tensor, "r r"], Float[Tensor, "r r"]]:
-    """Sums of squares about the mean per class, and scatter along the directions: pooled, and balanced."""
-    pivots, columns = means.to(precision), directions.T.to(precision)
-    squares = torch.zeros(len(counts), dtype=torch.float64, device=features.device)
-    pooled = torch.zeros(len(directions), len(directions), dtype=torch.float64, device=features.device)
-    balanced = torch.zeros_like(pooled)
-    shares = counts.clamp(min=1).double().reciprocal()
-    equal = bool((counts[counts > 0] == counts.max()).all())
-    roots = shares.sqrt().to(precision)
-    buffer = None
-    for x, y in _chunks(features, labels, precision):
-        buffer = pivots.new_empty(x.shape) if buffer is None else buffer[: len(x)]
-        shifted = torch.index_select(pivots, 0, y, out=buffer)
-        torch.sub(times_power_of_two(x.to(precision), -exponent), shifted, out=shifted)
-        norms = row_norms(shifted) if precision == torch.float64 else torch.linalg.vector_norm(shifted, dim=1).double()
-        squares.index_add_(0, y, norms.square())
-        projected = shifted @ columns
-        pooled += projected.T @ projected
-        if not equal:
-            projected *= roots[y][:, None]
-            balanced += projected.T @ projected
-    # What rounding the pivots left over: the moments about the means are smaller by n |mean - pivot|^2.
-    left_over = (means - pivots.double()) * (counts > 0)[:, None]
-    squares = (squares - counts * left_over.square().sum(1)).clamp(min=0)
-    shadows = left_over @ directions.T
-    pooled = pooled - (counts[:, None] * shadows).T @ shadows
-    balanced = pooled / counts.max() if equal else balanced - (shares * counts)[:, None].mul(shadows).T @ shadows
-    for matrix in (pooled, balanced):
-        matrix.diagonal().clamp_(min=0)
-    return squares, pooled, balanced
-
-
-def _chunks(
-    features: Float[Tensor, "N d"], labels: Int[Tensor, "N"], precision: torch.dtype
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Features and labels piece by piece, each of a size that stays in the cache in the given precision."""
-    rows = max(1, _CHUNK_BYTES // (precision.itemsize * features.shape[1]))
-    yield from zip(features.split(rows), labels.split(rows), strict=True)
 
 
 def first_samples(labels: Int[Tensor, "B"], counts: Int[Tensor, "K"]) -> Int[Tensor, "K"]:

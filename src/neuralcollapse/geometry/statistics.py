@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -12,25 +11,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from neuralcollapse.geometry import storage
-from neuralcollapse.geometry.arithmetic import (
-    SAFE,
-    exponent_of,
-    float64_device,
-    full_precision,
-    row_norms,
-    times_power_of_two,
-)
+from neuralcollapse.geometry.accumulators import Accumulators
+from neuralcollapse.geometry.arithmetic import exponent_of, float64_device, full_precision, times_power_of_two
+from neuralcollapse.geometry.block import SampleBlock, block_dtype
 from neuralcollapse.geometry.inputs import Rows, as_labels, as_real, check_batch, check_sizes
-from neuralcollapse.geometry.moments import Moments, between_directions, first_samples
-
-_BLOCK_ENTRIES = 1 << 22
-"""Entries of the samples gathered before they are centred and their products added to the float64 sums."""
-
-_PIECE = 256
-"""Rows that are centred at once, so that they stay in the cache."""
 
 
-class ClassStatistics:
+class ClassStatistics(Accumulators):
     r"""Counts, means and within-class scatter of a stream of features, in float64 and one pass.
 
     Samples are gathered into blocks. Each block is centred on its own class means before any product is
@@ -73,124 +60,8 @@ class ClassStatistics:
         self._adopt(storage.empty_state(num_classes, feature_dim, within, float64_device(device)))
 
     def _adopt(self, state: Mapping[str, Tensor]) -> None:
-        """Hold these accumulators and nothing else. They are replaced when they change, never written to."""
-        self._counts = state["counts"]
-        self._means = state["means"]
-        self._trace_sums = state["trace_sums"]
-        self._scatter = state["scatter"]
-        self._rounding = state["rounding"]
-        self._resolution = state["resolution"]
-        self._largest = state["largest"]
-        self._exponent = state["exponent"]
-        self._block: Tensor | None = None  # samples gathered, then room for one row per class
-        self._block_labels = self._counts[:0]
-        self._filled = 0
-
-    # ---- what has been gathered ------------------------------------------------------------------
-
-    @property
-    def device(self) -> torch.device:
-        """Where the accumulators live."""
-        return self._means.device
-
-    @property
-    def counts(self) -> Int[Tensor, "K"]:
-        """Samples seen of each class, (K,)."""
-        self._absorb()
-        return self._counts.clone()
-
-    @property
-    def total(self) -> int:
-        """Samples seen, N."""
-        self._absorb()
-        return int(self._counts.sum())
-
-    @property
-    def means(self) -> Float[Tensor, "K d"]:
-        """Class means, (K, d); zeros for a class without samples."""
-        self._absorb()
-        return times_power_of_two(self._means, int(self._exponent)).clone()
-
-    @property
-    def global_mean(self) -> Float[Tensor, "d"]:
-        """Mean of all samples h_G, (d,)."""
-        self._absorb()
-        mean = self._counts.double() @ self._means / max(self.total, 1)
-        return times_power_of_two(mean, int(self._exponent))
-
-    @property
-    def balanced_mean(self) -> Float[Tensor, "d"]:
-        """Mean of the means of the classes seen, (d,): h_G where classes are of equal size."""
-        self._absorb()
-        return times_power_of_two(self._means[self._counts > 0].mean(0), int(self._exponent))
-
-    @property
-    def within_covariance(self) -> Float[Tensor, "d d"]:
-        """Σ_W over all N samples, (d, d).
-
-        Raises:
-            ValueError: if the statistics were gathered with ``within="traces"``.
-        """
-        if self.within != "full":
-            raise ValueError("within='traces' keeps no covariance: gather with within='full'")
-        self._absorb()
-        return times_power_of_two(self._scatter / max(self.total, 1), 2 * int(self._exponent))
-
-    @property
-    def within_traces(self) -> Float[Tensor, "K"]:
-        """Trace of the covariance of each class over its own samples, (K,)."""
-        self._absorb()
-        return times_power_of_two(self._trace_sums / self._counts.clamp(min=1), 2 * int(self._exponent))
-
-    @property
-    def scatter(self) -> Tensor:
-        """Pooled within-class scatter N Σ_W, (d, d); (0, 0) for ``within="traces"``."""
-        self._absorb()
-        return times_power_of_two(self._scatter, 2 * int(self._exponent)).clone()
-
-    @property
-    def trace_sums(self) -> Float[Tensor, "K"]:
-        """Sums of squared distances to the class mean, (K,)."""
-        self._absorb()
-        return times_power_of_two(self._trace_sums, 2 * int(self._exponent)).clone()
-
-    @property
-    def rounding(self) -> float:
-        """Relative precision of the coarsest products gathered: some 1e-7 after float32 features, 0 before any."""
-        self._absorb()
-        return float(self._rounding)
-
-    def moments(self) -> Moments:
-        """What the measures are computed from; NC1 included only where ``within="full"``."""
-        self._absorb()
-        with full_precision(self.device):
-            present = self._counts > 0
-            unit = 2.0 ** int(self._exponent)
-            resolution, largest = float(self._resolution), float(self._largest) / unit
-            smallest = int(self._counts[present].min()) if bool(present.any()) else 1
-            directions, singular = between_directions(self._means[present], resolution, largest, smallest)
-            total = max(self.total, 1)
-            within, error = None, torch.zeros_like(singular)
-            if self.within == "full":
-                within = directions @ (self._scatter / total) @ directions.T
-                within = (within + within.T) / 2
-                # An entry (i, j) of the scatter errs by some rounding of the product of the deviations i and j.
-                error = self._rounding * (directions.square() @ (self._scatter.diagonal() / total))
-                within.diagonal().clamp_(min=0)
-            equal = bool((self._counts[present] == self._counts.max()).all())
-            return Moments(
-                counts=self._counts.clone(),
-                means=self._means.clone(),
-                within_traces=self._trace_sums / self._counts.clamp(min=1),
-                directions=directions,
-                singular_values=singular,
-                within=within,
-                within_balanced=within if equal else None,
-                within_error=error,
-                resolution=resolution,
-                largest=largest,
-                scale=unit,
-            )
+        super()._adopt(state)
+        self._block: SampleBlock | None = None  # samples that are not in the accumulators yet
 
     # ---- gathering -------------------------------------------------------------------------------
 
@@ -208,24 +79,16 @@ class ClassStatistics:
         with full_precision(self.device):
             self._resolution = self._resolution.clamp(min=torch.finfo(features.dtype).eps)
             self._largest = self._largest.clamp(min=largest)
-            self._gather(features, labels, _block_dtype(features.dtype, largest))
+            self._gather(features, labels, block_dtype(features.dtype, largest))
 
     def _gather(self, features: Tensor, labels: Tensor, dtype: torch.dtype) -> None:
-        wide_enough = self._filled > 0 and dtype == torch.float32  # a float64 block that is open takes these too
-        if self._block is None or (self._block.dtype != dtype and not wide_enough):
+        if self._block is None or not self._block.takes(dtype):
             self._absorb()
-            capacity = max(_BLOCK_ENTRIES // self.feature_dim, 4 * self.num_classes, 1024)
-            self._block = self._means.new_empty(capacity + self.num_classes, self.feature_dim, dtype=dtype)
-            self._block_labels = self._counts.new_empty(capacity)
+            self._block = SampleBlock(self.num_classes, self.feature_dim, dtype, self.device)
         while len(features):
-            block, held = self._block, self._block_labels
-            assert block is not None
-            piece = slice(self._filled, min(self._filled + len(features), len(held)))
-            taken = piece.stop - piece.start
-            block[piece] = features[:taken]
-            held[piece] = labels[:taken]
-            self._filled, features, labels = piece.stop, features[taken:], labels[taken:]
-            if self._filled == len(held):
+            taken = self._block.take(features, labels)
+            features, labels = features[taken:], labels[taken:]
+            if self._block.full:
                 self._absorb()
 
     def merge(self, other: ClassStatistics) -> ClassStatistics:
@@ -261,26 +124,15 @@ class ClassStatistics:
 
     def _absorb(self) -> None:
         """Turn the samples gathered so far into moments."""
-        if self._block is None or not self._filled:
+        block = self._block
+        if block is None or not block.filled:
             return
         with full_precision(self.device):
-            block = self._block[: self._filled + self.num_classes]
-            rows, corrections = block[: self._filled], block[self._filled :]
-            labels = self._block_labels[: self._filled]
-            self._filled = 0
-            exponent = self._rescale()
-            if exponent:
-                rows.copy_(times_power_of_two(rows, -exponent))
-            counts = torch.bincount(labels, minlength=self.num_classes)
-            means = centre_classes(rows, labels, counts)
-            norms = row_norms(rows)
-            traces = torch.zeros_like(self._trace_sums).index_add_(0, labels, norms.square())
-            joint = self._join(counts, means, traces)
-            self._rounding = self._rounding.clamp(min=torch.finfo(block.dtype).eps)
+            corrections = self._join(*block.centre(self._rescale()))
+            self._rounding = self._rounding.clamp(min=torch.finfo(block.rows.dtype).eps)
             if self.within == "full":
-                corrections.copy_(joint)
-                longest = max(float(norms.max()), float(joint.abs().max()))
-                self._scatter = self._scatter + _gram(block, longest)
+                self._scatter = self._scatter + block.scatter(corrections)
+            block.filled = 0
 
     def _rescale(self) -> int:
         """Express the accumulators in the unit that fits the largest feature seen; returns its exponent."""
@@ -304,15 +156,6 @@ class ClassStatistics:
         return corrections
 
     # ---- files and copies ------------------------------------------------------------------------
-
-    def state(self, *, copy: bool = True) -> dict[str, Tensor]:
-        """Accumulators as tensors by name, from which :meth:`from_state` builds the same statistics.
-
-        Without ``copy`` they are the accumulators themselves, to read and never to write.
-        """
-        self._absorb()
-        held = {name: getattr(self, f"_{name}") for name in storage.SHAPES}
-        return {name: tensor.clone() for name, tensor in held.items()} if copy else held
 
     def state_dict(self) -> dict[str, Tensor]:
         """The same as :meth:`state`, under the name that PyTorch's checkpoints use."""
@@ -374,46 +217,3 @@ class ClassStatistics:
             f"ClassStatistics(num_classes={self.num_classes}, feature_dim={self.feature_dim}, "
             f"within={self.within!r}, total={self.total})"
         )
-
-
-def _block_dtype(dtype: torch.dtype, largest: float) -> torch.dtype:
-    """Precision of the products: float32 for float32 and narrower features of ordinary size, else float64."""
-    low, high = 2.0 ** -SAFE[torch.float32], 2.0 ** SAFE[torch.float32]
-    return torch.float32 if dtype != torch.float64 and (low < largest < high or largest == 0) else torch.float64
-
-
-def _gram(rows: Float[Tensor, "B d"], longest: float) -> Float[Tensor, "d d"]:
-    """``rows.T @ rows`` in float64, from products in the precision of the rows; tiny rows are scaled first."""
-    exponent = 0
-    if 0 < longest < 2.0 ** (-SAFE[rows.dtype] // 2):
-        exponent = math.frexp(longest)[1]
-        rows = times_power_of_two(rows, -exponent)
-    return times_power_of_two((rows.T @ rows).double(), 2 * exponent)
-
-
-def centre_classes(
-    rows: Float[Tensor, "B d"], labels: Int[Tensor, "B"], counts: Int[Tensor, "K"]
-) -> Float[Tensor, "K d"]:
-    """Subtract its class mean from each row, in place; return the means (K, d) in float64.
-
-    The means are summed in float64. Float32 rows lose the rounded mean first and what rounding left of it then.
-    """
-    pivots = rows[first_samples(labels, counts)].double()
-    sums = torch.zeros_like(pivots)
-    for x, y in zip(rows.split(_PIECE), labels.split(_PIECE), strict=True):
-        sums.index_add_(0, y, x.double() - pivots.index_select(0, y) if rows.dtype == torch.float64 else x.double())
-    means = sums / counts.clamp(min=1)[:, None]
-    if rows.dtype == torch.float64:
-        means = means + pivots
-    means = means * (counts > 0)[:, None]
-    rounded = means.to(rows.dtype)
-    _subtract(rows, labels, rounded)
-    if rows.dtype != torch.float64:
-        _subtract(rows, labels, (means - rounded.double()).to(rows.dtype))
-    return means
-
-
-def _subtract(rows: Tensor, labels: Tensor, per_class: Tensor) -> None:
-    """Subtract the row of its class from each row, in place, in pieces that stay in the cache."""
-    for x, y in zip(rows.split(_PIECE), labels.split(_PIECE), strict=True):
-        x.sub_(per_class.index_select(0, y))
