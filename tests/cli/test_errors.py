@@ -63,7 +63,7 @@ FAILURES = [
     ("measure --run r --std 1 --data digits", "--data, --std: --run would ignore that"),
     ("measure --features f.npz --split test", "--split: --features would ignore that"),
     ("measure --features f.npz --layers 1", "--layers: --features would ignore that"),
-    ("report absent", "no configuration at absent/config.yaml"),
+    ("report absent", "no metrics.csv in absent: is it a run folder?"),
     ("savings resnet51", "torchvision has no model 'resnet51'; close names: resnet"),
     ("savings resnet18 --classes 1", "--classes=1 must be at least 2"),
     ("savings nowhere.py:make", "no file nowhere.py"),

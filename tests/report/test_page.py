@@ -1,138 +1,210 @@
-"""The report in a real browser."""
+"""The report in a real browser, and what it says."""
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from neuralcollapse.report import write_report
-from neuralcollapse.report.history import read_history, simplex
-from neuralcollapse.train import TrainConfig, train
+from neuralcollapse.figures.simplex import points_of
+from neuralcollapse.report import RunSkipped, write_report
+from neuralcollapse.report.command import command_of
+from neuralcollapse.report.geometry import MAPS
+from neuralcollapse.report.headline import headline
+from neuralcollapse.report.history import History, read_history
+from neuralcollapse.report.page import write_page
+from neuralcollapse.report.seeds import by_experiment
+from neuralcollapse.train.config import TrainConfig
+from tests.report.pages import HOSTILE, opened
+from tests.report.runs import make_run
+
+LAYERS = {"nc1/block1": 5.0, "nc1/block2": 2.0, "test_nc1": 1.5, "test_accuracy": 0.9, "train_loss": 2.0}
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    root = tmp_path_factory.mktemp("runs")
-    return [
-        train(TrainConfig(epochs=6, seed=seed, output=str(root / name)), progress=False)
-        for seed, name in enumerate(["plain", "<b>bold</b>&<img src=x onerror=alert(1)>".replace("/", "")])
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    config = TrainConfig(epochs=4).resolved().to_dict()
+    return make_run(tmp_path_factory.mktemp("runs") / "mine", config=config, columns=LAYERS)
+
+
+def coordinates(page: Any, trace: int) -> list[list[float]]:
+    """Of a trace of the view in space, as drawn."""
+    read = "i => { const t = document.getElementById('space').data[i]; return [[...t.x], [...t.y], [...t.z]]; }"
+    return np.array(page.evaluate(read, trace), dtype=float).T.tolist()
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+def test_the_page_says_what_happened_and_shows_it(
+    run: Path, browser: Any, tmp_path: Path, width: int, scheme: str
+) -> None:
+    output = write_report([run], tmp_path / "report.html")
+    history = read_history(run)
+    with opened(browser, output, width=width, scheme=scheme, reduced_motion="reduce") as page:
+        assert page.locator("h1").inner_text() == "NC1 fell 10,000-fold, NC2 5-fold and NC3 10-fold; NC4 rose 11-fold."
+        first = page.locator("#summary tbody tr").first.inner_text().split()
+        assert first[0] == "NC1"
+        assert [first[-5], first[-4], first[-1]] == ["1", "0.0001", "0"]
+        slider = page.locator("#epoch")
+        assert page.locator("#shown").inner_text() == "epoch 0"  # it opens before training
+        for chosen in ((0, 1, 2, 3), (0, 1, 3), (0, 1, 3, 4)):
+            for number in range(5):
+                box = page.locator(f"#classes input[value='{number}']")
+                if box.is_checked() and number not in chosen:
+                    box.uncheck(force=True)
+            for number in chosen:
+                page.locator(f"#classes input[value='{number}']").check(force=True)
+            for place in (0, 4):
+                slider.fill(str(place))
+                points = points_of(history.frames[place], chosen)
+                for index in range(len(chosen)):  # traces: the simplex, then samples, mean and classifier row
+                    own = points.samples[points.classes == index]
+                    np.testing.assert_allclose(coordinates(page, 1 + 3 * index), own, atol=5e-3)
+                    np.testing.assert_allclose(coordinates(page, 2 + 3 * index)[0], points.means[index], atol=5e-3)
+                    np.testing.assert_allclose(coordinates(page, 3 + 3 * index)[1], points.weights[index], atol=5e-3)
+        cosines = page.evaluate("document.querySelector('[data-figure=cosine-means]').data[0].z")
+        np.testing.assert_allclose(cosines, history.frames[-1].means, atol=1e-3)
+        assert page.locator("[data-figure=layers] .scatterlayer").count() == 1
+        assert page.locator("#live").inner_text().split()[:2] == ["NC1", "1.0e-4"]
+        background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert (background == "rgb(16, 18, 22)") == (scheme == "dark")
+        ink = page.evaluate("document.querySelector('[data-figure=nc1]').layout.font.color")
+        assert (ink == "#eceef1") == (scheme == "dark")
+        command = page.locator(".command code").inner_text()
+        assert command == "neuralcollapse train --epochs 4 --output runs/mine"
+        page.locator(".command button").click()
+        assert page.evaluate("getSelection().toString()") == command
+
+
+def test_it_plays_once(run: Path, browser: Any, tmp_path: Path) -> None:
+    with opened(browser, write_report([run], tmp_path / "report.html")) as page:
+        assert page.locator("#epoch").input_value() == "0"
+        page.locator("#space").scroll_into_view_if_needed()
+        page.locator("#shown", has_text="epoch 4").wait_for()
+        page.locator("#play", has_text="Play").wait_for()
+        page.wait_for_timeout(800)
+        assert page.locator("#shown").inner_text() == "epoch 4"
+
+
+def test_hostile_runs_stay_text(run: Path, browser: Any, tmp_path: Path) -> None:
+    """Names of runs, columns, classes and data sets, values and keys of the configuration, sentences about folders."""
+    plain = read_history(run)
+    metrics = {HOSTILE[0]: plain.metrics["epoch"]} | {name: plain.metrics[name] for name in ("nc1", "nc2", "nc3")}
+    metrics |= {f"nc1/{HOSTILE[2]}": plain.metrics["nc1"], HOSTILE[3]: plain.metrics["nc1"]}
+    config = {"dataset": HOSTILE[1], "model": HOSTILE[2], "class_names": list(HOSTILE), HOSTILE[4]: HOSTILE[5]}
+    history = dataclasses.replace(plain, name=HOSTILE[1], metrics=metrics, config=config, version=HOSTILE[6])
+    alone = write_page([history], tmp_path / "one.html")
+    both = write_page([history, dataclasses.replace(history, name=HOSTILE[0])], tmp_path / "two.html", skipped=HOSTILE)
+    for path in (alone, both):
+        with opened(browser, path, width=390, reduced_motion="reduce") as page:
+            assert HOSTILE[1] in page.locator("header").inner_text()
+            assert page.locator("#classes label").nth(1).inner_text() == HOSTILE[1]
+            page.locator("details summary").first.click()
+            page.locator("[data-figure=nc1]").hover()
+            assert page.evaluate("page.data.runs[0].classes") == list(HOSTILE)
+
+
+def test_seeds_are_a_band_and_several_runs_share_a_page(browser: Any, tmp_path: Path) -> None:
+    config = TrainConfig(epochs=4).resolved().to_dict()
+    runs = [
+        make_run(tmp_path / f"mlp-seed{seed}", seed=seed, config=config | {"seed": seed}, snapshots=seed < 2)
+        for seed in range(3)
     ]
+    other = make_run(tmp_path / "adam", config=config | {"optimizer": "adam"})
+    assert list(by_experiment([read_history(folder) for folder in (*runs, other)])) == ["mlp (3 seeds)", "adam"]
+    with opened(browser, write_report([*runs, other], tmp_path / "all.html"), width=390) as page:
+        assert page.locator("h1").inner_text() == (
+            "4 runs compared: mlp-seed0 has the smallest NC1 (0.0001), mlp-seed2 the largest (0.00012)."
+        )
+        assert page.locator("#curves .legend li").all_inner_texts() == ["mlp (3 seeds)", "adam"]
+        band = page.evaluate("document.querySelector('[data-figure=nc1]').data.map(t => [t.fill ?? '', t.y[0]])")
+        assert [fill for fill, _ in band] == ["", "tonexty", "", ""]
+        assert [first for _, first in band] == pytest.approx([1.2, 1.0, 1.1, 1.0])
+        page.locator("#run").select_option("2")
+        assert page.locator("#shown").inner_text() == "epoch 0"
+        assert page.locator("#summary tbody tr").count() == 4
 
 
-def points(page, trace: int) -> list[float]:
-    """Coordinates of a trace of the view in space, as drawn."""
-    return page.evaluate(
-        "i => { const t = document.getElementById('space').data[i]; return [...t.x, ...t.y, ...t.z]; }", trace
-    )
+def test_a_plain_folder_with_nothing_but_metrics(browser: Any, tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "plain", snapshots=False)
+    with opened(browser, write_report([folder], tmp_path / "plain.html")) as page:
+        assert page.locator("#geometry").count() == 0
+        assert page.locator(".command").count() == 0
+        assert page.locator("[data-figure=nc1] .main-svg").count() > 0
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (390, "light")])
-def test_opens_offline_and_moves(runs: list[Path], browser, tmp_path: Path, width: int, scheme: str) -> None:
-    output = write_report(runs, tmp_path / "report.html")
-    page = browser.new_page(viewport={"width": width, "height": 844}, color_scheme=scheme)
-    errors, requests, dialogs = [], [], []
-    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on("request", lambda request: requests.append(request.url))
-    page.on("dialog", lambda dialog: dialogs.append(dialog.message))
-    page.goto(output.as_uri())
-    page.wait_for_selector("html[data-ready=yes]")
-    page.wait_for_selector("#space canvas")
-
-    slider = page.locator("#epoch")
-    assert slider.input_value() == "6"
-    history = read_history(runs[0])
-    for place, frame in ((0, history.frames[0]), (6, history.frames[-1])):
-        slider.fill(str(place))
-        assert page.locator("#shown").inner_text() == f"epoch {frame.epoch}"
-        for index in range(4):  # traces: the simplex, then samples, mean and classifier row a class
-            samples = frame.sample_points[frame.sample_classes == index]
-            np.testing.assert_allclose(points(page, 1 + 3 * index), samples.T.flatten(), atol=1e-3)
-            np.testing.assert_allclose(points(page, 2 + 3 * index), frame.mean_points[index], atol=1e-3)
-        cosines = page.evaluate("() => document.getElementById('cosines').data[1].z")
-        np.testing.assert_allclose(cosines, frame.means, atol=1e-3)
-    page.locator("#play").click()
-    page.wait_for_function("() => document.getElementById('shown').textContent === 'epoch 3'")
-    page.locator("#run").select_option("1")
-    assert "<b>bold" in page.locator("h1").inner_text()
-    assert page.locator("h1 b, td b, td img, h1 img").count() == 0
-    assert page.evaluate("() => document.documentElement.scrollWidth <= window.innerWidth")
-    background = page.evaluate("() => getComputedStyle(document.body).backgroundColor")
-    assert (background == "rgb(20, 22, 26)") == (scheme == "dark")
-    page.screenshot(path=tmp_path / "page.png", full_page=True)
-    assert (tmp_path / "page.png").stat().st_size > 20_000
-    assert errors == []
-    assert dialogs == []
-    assert requests == [output.as_uri()]
-    page.close()
+def test_a_stray_folder_is_named_and_left_out(run: Path, tmp_path: Path) -> None:
+    stray, damaged = tmp_path / "stray", tmp_path / "damaged"
+    stray.mkdir()
+    shutil.copytree(run, damaged)
+    (damaged / "snapshots" / "epoch-0003.safetensors").write_bytes(b"?")
+    with pytest.warns(RunSkipped) as caught:
+        page = write_report([stray, run, damaged], tmp_path / "page.html")
+    said = [str(warning.message) for warning in caught]
+    assert said[0].startswith(f"left out {stray}: no metrics.csv")
+    assert "epoch-0003.safetensors is damaged" in said[1]
+    assert f"left out {stray}" in page.read_text()
 
 
-def test_points_are_the_projection_onto_the_means(runs: list[Path]) -> None:
-    """Distances in space are those of the features, projected onto the span of the chosen means."""
-    from safetensors.numpy import load_file
-
-    from neuralcollapse import measure
-    from neuralcollapse.train import load_run
-    from neuralcollapse.train.datasets import eval_loader
-
-    run = load_run(runs[0])
-    report = measure(run.network, eval_loader(run.data.train))
-    frame = read_history(runs[0], [1, 3, 5, 7]).frames[-1]
-    means = report.statistics.means.numpy()[[1, 3, 5, 7]]
-    basis = np.linalg.qr((means - means.mean(0)).T)[0][:, :3]
-    flat = (means - means.mean(0)) @ basis
-    size = np.linalg.norm(flat, axis=1).mean()
-    np.testing.assert_allclose(
-        np.linalg.norm(frame.mean_points[:, None] - frame.mean_points, axis=2),
-        np.linalg.norm(flat[:, None] - flat, axis=2) / size,
-        atol=1e-4,
-    )
-    labels = report.labels.numpy()
-    chosen = report.features.numpy()[labels == 3][:20]
-    projected = (chosen - means.mean(0)) @ basis
-    np.testing.assert_allclose(
-        np.linalg.norm(frame.sample_points[frame.sample_classes == 1][:, None] - frame.mean_points, axis=2),
-        np.linalg.norm(projected[:, None] - flat, axis=2) / size,
-        atol=1e-3,
-    )
-    assert "sample_products" in load_file(runs[0] / "snapshots" / "epoch-0006.safetensors")
-
-
-@pytest.mark.parametrize("corners", [2, 3, 4])
-def test_simplex_corners(corners: int) -> None:
-    gram = simplex(corners) @ simplex(corners).T
-    np.testing.assert_allclose(gram[~np.eye(corners, dtype=bool)], -1 / (corners - 1), atol=1e-12)
-
-
-def test_bad_input(runs: list[Path], tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="no configuration at"):
-        write_report([tmp_path], tmp_path / "r.html")
+def test_what_cannot_be_drawn_is_named(run: Path, tmp_path: Path) -> None:
+    page = tmp_path / "r.html"
+    with pytest.raises(FileNotFoundError, match=r"no metrics\.csv in"):
+        write_report([tmp_path / "none"], page)
+    with pytest.raises(FileNotFoundError, match="none of the 2 folders"):
+        write_report([tmp_path / "none", tmp_path], page)
     for classes in ([0], [1, 1], [0, 10]):
         with pytest.raises(ValueError, match="choose two to four different ones in"):
-            write_report(runs, tmp_path / "r.html", classes=classes)
-    copy = tmp_path / "copy"
-    shutil.copytree(runs[0], copy)
-    (copy / "snapshots" / "epoch-0003.safetensors").write_bytes(b"?")
-    with pytest.raises(ValueError, match=r"epoch-0003\.safetensors is damaged"):
-        write_report([copy], tmp_path / "r.html")
-    (copy / "metrics.csv").unlink()
+            write_report([run], page, classes=classes)
+    copy = shutil.copytree(run, tmp_path / "copy")
+    (copy / "config.yaml").write_text("- a list")
+    with pytest.raises(ValueError, match="holds no names with values"):
+        write_report([copy], page)
+    (copy / "metrics.csv").write_text("epoch,nc1\n0,\n")
     with pytest.raises(ValueError, match="no measured epoch yet"):
-        write_report([copy], tmp_path / "r.html")
+        write_report([copy], page)
+    assert not page.exists()
 
 
-@pytest.mark.parametrize("format", ["svg", "png"])
-def test_figures(runs: list[Path], browser, tmp_path: Path, format: str) -> None:
-    pytest.importorskip("kaleido")
+@pytest.mark.parametrize(
+    ("columns", "sentence"),
+    [
+        ({"nc1": [2.0, 2.01], "nc2": [1.0, 0.0]}, "NC2 fell to 0; NC1 stayed where it was."),
+        ({"nc1": [1e9, 1.0]}, "NC1 fell 1·10^9-fold."),
+        ({"nc1": [None, None], "nc4": [0.0, 3.0]}, "NC4 rose to 3."),
+        ({"nc1": [float("nan"), 1.0]}, "The measures of collapse are undefined for this run."),
+    ],
+)
+def test_headlines(columns: dict[str, Any], sentence: str) -> None:
+    assert headline(History("run", {"epoch": [0.0, 1.0]} | columns)) == sentence
+
+
+def test_a_run_measured_once_has_a_headline_too() -> None:
+    assert headline(History("run", {"epoch": [7.0], "nc1": [0.5], "nc2": [None]})) == "NC1 is 0.5, measured once."
+
+
+def test_commands_hold_no_folder_of_this_machine() -> None:
+    config = TrainConfig(dataset="hf:../somewhere/cifar10", data_root="/home/me", samples_per_class=100, augment=True)
+    command, caution = command_of(config.resolved().to_dict(), "it's")
+    assert command == (
+        "neuralcollapse train --dataset hf:DATA/cifar10 --model resnet18 --samples-per-class 100 --augment "
+        "--output 'runs/it'\"'\"'s'"
+    )
+    assert "folder of your data sets" in caution
+    assert command_of({"model": "mine", "lr": 0.1}, "run") == ("", "")
+
+
+def test_figures_as_files(run: Path, tmp_path: Path, browser: Any) -> None:
+    pytest.importorskip("kaleido", reason="figures need the extra: pip install '.[figures]'")
     from neuralcollapse.report import write_figures
 
-    written = write_figures(runs[:1], tmp_path / "figures", format=format)
+    written = write_figures([run], tmp_path / "figures")
     assert [path.name for path in written] == [
-        f"{name}.{format}" for name in ("collapse", "accuracy", "plain-cosines", "plain-space")
+        f"{name}.svg" for name in ("collapse", "accuracy", *(f"mine-cosines-{name}" for name in MAPS), "mine-space")
     ]
     for path in written:
         assert path.stat().st_size > 3000
     with pytest.raises(ValueError, match="choose svg or png"):
-        write_figures(runs[:1], tmp_path, format="gif")
+        write_figures([run], tmp_path, format="gif")

@@ -173,6 +173,6 @@ class TestErrors:
         assert "The run continues from the checkpoint before it" in resumed
         config = tmp_path / "run" / "config.yaml"
         config.write_text("epochs: [many\n")
-        assert "not a valid configuration" in run("measure", "--run", "run", cwd=tmp_path, code=1).stderr
-        config.write_text("epocs: 3\n")
         assert "not a valid configuration" in run("report", "run", cwd=tmp_path, code=1).stderr
+        config.write_text("epocs: 3\n")
+        assert "not a valid configuration" in run("measure", "--run", "run", cwd=tmp_path, code=1).stderr

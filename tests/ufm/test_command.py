@@ -74,11 +74,11 @@ def test_every_optimizer_ends_in_the_simplex_and_the_page_shows_it(ufm, tmp_path
     page.goto((tmp_path / "d.html").as_uri())
     page.wait_for_selector("html[data-ready=yes]")
     page.locator("#epoch").fill("0")
-    before = page.evaluate("() => document.getElementById('space').data[2].x[0]")
+    before = page.evaluate("() => document.getElementById('space').data[2].y[0]")
     page.locator("#epoch").fill("20")
-    assert page.evaluate("() => document.getElementById('space').data[2].x[0]") != before
+    assert page.evaluate("() => document.getElementById('space').data[2].y[0]") != before
     if classes == "3":  # three classes lie in a plane
-        heights = page.evaluate("() => document.getElementById('space').data.slice(1).flatMap(t => [...t.z])")
+        heights = page.evaluate("() => document.getElementById('space').data.slice(1).flatMap(t => [...t.x])")
         assert max(abs(height) for height in heights) < 1e-6
     assert errors == []
     assert requests == [(tmp_path / "d.html").as_uri()]

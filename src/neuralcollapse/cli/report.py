@@ -16,7 +16,7 @@ def report(
     /,
     *,
     output: Path | None = None,
-    classes: str = "0,1,2,3",
+    classes: str | None = None,
     figures: Path | None = None,
     format: Literal["svg", "png"] = "svg",
 ) -> None:
@@ -32,16 +32,13 @@ def report(
       neuralcollapse report runs/digits-mlp-sgd-seed0 --figures figures --format png   # pip install '.[figures]'
 
     Args:
-        runs: Run folders made by neuralcollapse train.
+        runs: Run folders: of neuralcollapse train, or of a CollapseTracker in your own training loop.
         output: The page. By default report.html in the run, and comparison.html beside several runs.
-        classes: Two to four classes to show in space.
+        classes: Two to four classes to show in space first. By default 0,1,2,3; the page lets you choose others.
         figures: Folder for figures as well.
         format: File format of the figures.
     """
-    shown = numbers(classes, "--classes", "class numbers such as 0,1,2,3", int)
-    for run in runs:
-        if not (run / "config.yaml").is_file():
-            raise FileNotFoundError(f"no configuration at {run / 'config.yaml'}: is its folder a run?")
+    shown = None if classes is None else numbers(classes, "--classes", "class numbers such as 0,1,2,3", int)
     page = writable(output or _default_page(runs), "--output")
     writable(figures, "--figures", folder=True)
     from neuralcollapse.report import write_figures, write_report

@@ -12,7 +12,7 @@ from neuralcollapse.figures.names import MEASURES, title
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-Columns = Mapping[str, Sequence[float | None]]
+Columns = Mapping[str, Sequence[float | int | None]]
 """Columns of a run by name; the first is what the curves are drawn against."""
 
 
@@ -56,7 +56,11 @@ def plot_measures(history: Any, names: Sequence[str] | None = None, *, backend: 
         figure.update_yaxes(**panel.layout.yaxis.to_plotly_json(), **at)
         figure.update_xaxes(title_text=panel.layout.xaxis.title.text, **at)
     figure = laid_out(figure, 60 + 260 * rows)
-    figure.update_layout(margin={"t": 40})
+    named = len(runs) if len(runs) > 1 else 0
+    legend = {"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom"}
+    figure.update_layout(
+        margin={"t": 40, "b": 48 + 12 * named}, height=figure.layout.height + 12 * named, legend=legend
+    )
     return on_backend(figure, backend)
 
 
@@ -66,6 +70,19 @@ def measure_panel(runs: Mapping[str, Sequence[Columns]], name: str, *, axis: str
     every = [value for group in runs.values() for columns in group for value in columns.get(name, ())]
     figure.update_yaxes(title_text=axis or title(name), **log_axis(every))
     return laid_out(figure, 300)
+
+
+def accuracy_panel(runs: Mapping[str, Sequence[Columns]]) -> go.Figure:
+    """Training accuracy (solid) and test accuracy (dashed) of all runs."""
+    figure = curves(runs, "train_accuracy")
+    for trace in curves(runs, "test_accuracy", dash="dash").data:
+        trace.showlegend = False
+        figure.add_trace(trace)
+    figure.update_yaxes(title_text="accuracy", tickformat=".0%", nticks=5)
+    laid_out(figure, 300)
+    if len(runs) > 1:
+        figure.update_layout(legend={"orientation": "h", "y": -0.25})
+    return figure
 
 
 def curves(

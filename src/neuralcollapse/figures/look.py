@@ -29,8 +29,8 @@ def see_through(index: int, opacity: float) -> str:
 
 
 def label(text: object) -> str:
-    """Text for plotly, which reads a few HTML tags in names and titles."""
-    return html.escape(str(text))
+    """Text for plotly, which reads a few HTML tags and its own placeholders in names and titles."""
+    return html.escape(str(text)).replace("%", "&#37;")
 
 
 def positive(values: Iterable[float | None]) -> list[float | None]:
@@ -75,7 +75,7 @@ def _tick_text(tick: float) -> str:
     power = math.log10(tick)
     if abs(power) > 3.5 and math.isclose(power, round(power)):
         return f"10<sup>{round(power)}</sup>".replace("-", "−")
-    return f"{tick:.3g}"
+    return f"{tick:,.0f}" if tick >= 1000 else f"{tick:.3g}"
 
 
 def laid_out(figure: go.Figure, height: int) -> go.Figure:

@@ -14,8 +14,11 @@ def title(name: str) -> str:
     """A column's name as a reader sees it.
 
     >>> title("nc1"), title("test_nc1"), title("train_accuracy")
-    ('NC1', 'NC1, test set', 'train accuracy')
+    ('NC1', 'NC1, test set', 'training accuracy')
     """
     if name.startswith("test_nc"):
         return f"{title(name.removeprefix('test_'))}, test set"
-    return name.upper() if name in MEASURES else name.replace("_", " ")
+    words = {"train": "training", "nc4_relative": "NC4, relative to the logits"}
+    if name in MEASURES or name in words:
+        return words.get(name, name.upper())
+    return " ".join(words.get(word, word) for word in name.split("_"))

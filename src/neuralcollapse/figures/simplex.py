@@ -194,7 +194,7 @@ def space_figure(frame: Frame, chosen: Sequence[int], names: Sequence[str] | Non
             "weight": np.stack([np.zeros(3), points.weights[index]]),
         }
         for part in PARTS:
-            size = {"samples": 4, "mean": 11, "weight": 0}[part]
+            size = {"samples": 4, "mean": 10, "weight": 0}[part]
             x, y, z = drawn[part].round(4).T.tolist()
             figure.add_scatter3d(
                 x=x, y=y, z=z, mode="lines" if part == "weight" else "markers",
@@ -202,16 +202,10 @@ def space_figure(frame: Frame, chosen: Sequence[int], names: Sequence[str] | Non
                 marker={"size": size, "color": colour(index), "opacity": 0.6 if part == "samples" else 1},
                 line={"color": colour(index), "width": 6}, hovertemplate=f"{name}, {part}<extra></extra>",
             )  # fmt: skip
-    hidden = {"visible": False, "range": [-1.3, 1.3]}
-    figure.update_layout(
-        scene={
-            "xaxis": hidden, "yaxis": hidden, "zaxis": hidden, "aspectmode": "cube",
-            "camera": {"eye": {"x": 1.5, "y": 0.55, "z": 0.45}, "center": {"x": 0, "y": 0, "z": 0},
-                       "projection": {"type": "orthographic"}},
-        },
-        uirevision="kept",
-        legend={"orientation": "h", "y": 0},
-    )  # fmt: skip
+    camera = {"eye": {"x": 1.5, "y": 0.55, "z": 0.45}, "projection": {"type": "orthographic"}}
+    axes = {f"{axis}axis": {"visible": False, "range": [-1.6, 1.6]} for axis in "xyz"}
+    scene = axes | {"aspectmode": "manual", "aspectratio": dict.fromkeys("xyz", 2.15), "camera": camera}
+    figure.update_layout(scene=scene, uirevision="kept", legend={"orientation": "h", "y": 0})
     laid_out(figure, 480)
     figure.update_layout(margin={"l": 0, "r": 0, "t": 0, "b": 0})
     return figure

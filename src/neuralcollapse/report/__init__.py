@@ -1,6 +1,6 @@
-"""Figures of runs, and one self-contained page."""
+"""Reports: the pages of runs and of the unconstrained model, and figures as files."""
 
 from neuralcollapse.report.figures import write_figures
-from neuralcollapse.report.page import write_report
+from neuralcollapse.report.page import RunSkipped, write_report
 
-__all__ = ["write_figures", "write_report"]
+__all__ = ["RunSkipped", "write_figures", "write_report"]

@@ -1,97 +1,141 @@
-"""A run read back for drawing: its curves, and the geometry of its measured epochs."""
+"""A run read back for drawing: its curves, the geometry of its measured epochs, and how it was made."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from neuralcollapse.measurement.run_folder import read_metrics, read_snapshot, snapshots
-from neuralcollapse.train.config import TrainConfig
+from neuralcollapse.figures.curves import Columns
+from neuralcollapse.figures.simplex import Frame, chosen_classes, frame_of
+from neuralcollapse.measurement.run_folder import CONFIG, METRICS, read_metrics, read_snapshot, snapshots
 
+MEASURES = ("nc1", "nc2", "nc3", "nc4")
 _MOST_FRAMES = 60
-_MOST_CLASSES = 20
-"""In the heat maps; further classes make cells that nobody can read."""
-
-
-@dataclass(frozen=True)
-class Frame:
-    """The geometry of one epoch."""
-
-    epoch: int
-    weights: np.ndarray
-    """Cosines between the classifier's rows, (K, K)."""
-    means: np.ndarray
-    """Cosines between the centred class means, (K, K)."""
-    duality: np.ndarray
-    """Cosines of the classifier's rows (down) with the centred class means (across), (K, K)."""
-    mean_points: np.ndarray
-    """The chosen classes' means in their own space, aligned with the simplex, (m, 3)."""
-    weight_points: np.ndarray
-    """The chosen classes' classifier rows in the same space, (m, 3)."""
-    sample_points: np.ndarray
-    """Features of samples of the chosen classes in the same space, (S, 3)."""
-    sample_classes: np.ndarray
-    """Position of each sample's class among the chosen, (S,)."""
 
 
 @dataclass(frozen=True)
 class History:
-    """What is drawn of a run: its curves and its geometry."""
+    """What is drawn of a run. Only the columns are needed."""
 
     name: str
-    facts: dict[str, str]
-    """What it was, for the summary."""
-    metrics: dict[str, list[float | None]]
+    metrics: Columns
     """Columns by name; the first is what the curves are drawn against."""
-    chosen: tuple[int, ...]
-    frames: list[Frame]
+    config: dict[str, Any] = field(default_factory=dict)
+    """Plain values that say how it was made."""
+    chosen: tuple[int, ...] = ()
+    """Classes in the view in space, when the page opens."""
+    frames: list[Frame] = field(default_factory=list)
+    version: str | None = None
+    """Of the package that made it."""
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names from the configuration where it has them, otherwise numbers."""
+        given = self.config.get("class_names")
+        shown = len(self.frames[0].means) if self.frames else 0
+        names = [str(name) for name in given] if isinstance(given, list) else []
+        return names + [str(number) for number in range(len(names), shown)]
+
+    def first(self, name: str) -> float | None:
+        """The first value of a column."""
+        return next((value for value in self.metrics.get(name, ()) if value is not None), None)
+
+    def last(self, name: str) -> float | None:
+        """The last value of a column."""
+        return next((value for value in reversed(self.metrics.get(name, ())) if value is not None), None)
 
 
-def read_history(folder: Path, classes: Sequence[int] = (0, 1, 2, 3)) -> History:
+def read_history(folder: str | Path, classes: Sequence[int] | None = None) -> History:
     """Read a run folder for drawing.
 
     Args:
-        folder: made by ``neuralcollapse train``.
-        classes: up to four classes for the view in space.
+        folder: any folder with a metrics.csv, as ``neuralcollapse train`` and ``CollapseTracker`` write it;
+            config.yaml, provenance.json and snapshots are read where they are.
+        classes: two to four classes for the view in space; the first four by default.
 
     Raises:
         FileNotFoundError: if the folder holds no run.
         ValueError: if nothing is measured yet, a file is damaged, or a class is not among those sampled.
     """
-    config = TrainConfig.load(folder / "config.yaml")
-    rows = [row for row in read_metrics(folder, ("epoch", "nc1", "nc2", "nc3", "nc4")) if row.get("nc1")]
+    folder = Path(folder)
+    if not (folder / METRICS).is_file() and not (folder / CONFIG).is_file():
+        raise FileNotFoundError(f"no {METRICS} in {folder}: is it a run folder?")
+    rows = [row for row in read_metrics(folder) if any(row.get(name) for name in MEASURES)]
     if not rows:
         raise ValueError(f"{folder} has no measured epoch yet: there is nothing to draw")
+    metrics = {name: [float(row[name]) if row[name] else None for row in rows] for name in _epoch_first(rows[0])}
+    frames = _frames(folder, {int(row["epoch"]) for row in rows})
+    chosen = chosen_classes(classes, len(frames[0].gram)) if frames else ()
+    name = folder.name or folder.resolve().name
+    return History(name, metrics, read_config(folder), chosen, frames, _version(folder))
+
+
+def read_histories(
+    folders: Sequence[str | Path], classes: Sequence[int] | None = None
+) -> tuple[list[History], list[str]]:
+    """The runs among several folders, and a sentence about each folder that was left out.
+
+    Raises:
+        FileNotFoundError: if none of them holds a run, or the only one does not.
+        ValueError: as :func:`read_history`, where there is only one folder.
+    """
+    if len(folders) == 1:
+        return [read_history(folders[0], classes)], []
+    found, skipped = [], []
+    for folder in folders:
+        try:
+            found.append(read_history(folder, classes))
+        except (FileNotFoundError, ValueError) as error:
+            if isinstance(error, ValueError) and str(error).startswith("classes="):
+                raise
+            skipped.append(f"left out {folder}: {error}")
+    if not found:
+        raise FileNotFoundError(f"none of the {len(folders)} folders holds a run that can be drawn; {skipped[0]}")
+    return _named_apart(found), skipped
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The plain values of config.yaml; none where there is no such file.
+
+    Raises:
+        ValueError: if it is not a YAML mapping.
+    """
+    import yaml
+
+    path = folder / CONFIG
+    if not path.is_file():
+        return {}
     try:
-        metrics = {name: [float(row[name]) if row[name] else None for row in rows] for name in rows[0]}
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{folder / 'metrics.csv'} is damaged: {error}") from error
-    epochs = {int(row["epoch"]) for row in rows}
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not a valid configuration: {error}") from error
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{path} is not a valid configuration: it holds no names with values")
+    return {str(name): value for name, value in values.items()}
+
+
+def _epoch_first(names: Mapping[str, str]) -> list[str]:
+    return ["epoch", *(name for name in names if name != "epoch")]
+
+
+def _frames(folder: Path, epochs: set[int]) -> list[Frame]:
     files = [(epoch, path) for epoch, path in snapshots(folder) if epoch in epochs]
     frames = []
-    chosen: tuple[int, ...] = ()
     for epoch, path in _thinned(files):
-        snapshot = {name: tensor.numpy() for name, tensor in read_snapshot(path).items()}
-        if not chosen:
-            chosen = _chosen(classes, snapshot)
-        frames.append(frame_of(epoch, snapshot, chosen))
-    data = config.dataset + (f", {config.samples_per_class} a class" if config.samples_per_class else "")
-    facts = {"data": data, "model": str(config.model), "optimizer": config.optimizer, "seed": str(config.seed)}
-    return History(folder.name, facts, metrics, chosen, frames)
-
-
-def simplex(corners: int) -> np.ndarray:
-    """Unit vectors from the centre to the corners of a segment, triangle or tetrahedron, (m, 3)."""
-    points = {
-        2: [[1, 0, 0], [-1, 0, 0]],
-        3: [[1, 0, 0], [-0.5, 3**0.5 / 2, 0], [-0.5, -(3**0.5) / 2, 0]],
-        4: [[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]],
-    }[corners]
-    array = np.array(points, dtype=float)
-    return array / np.linalg.norm(array, axis=1, keepdims=True)
+        held = {name: tensor.numpy() for name, tensor in read_snapshot(path).items()}
+        frames.append(
+            frame_of(
+                epoch, held["weight"], held["class_means"], held["global_mean"],
+                held.get("sample_products"), held.get("sample_labels"),
+            )
+        )  # fmt: skip
+    return frames
 
 
 def _thinned(files: list[tuple[int, Path]]) -> list[tuple[int, Path]]:
@@ -102,55 +146,21 @@ def _thinned(files: list[tuple[int, Path]]) -> list[tuple[int, Path]]:
     return [files[pick] for pick in picks]
 
 
-def _chosen(classes: Sequence[int], snapshot: dict[str, np.ndarray]) -> tuple[int, ...]:
-    sampled = snapshot["sample_products"].shape[1] if "sample_products" in snapshot else len(snapshot["weight"])
-    if tuple(classes) == (0, 1, 2, 3):  # the default, for however many classes there are
-        return tuple(range(min(4, sampled)))
-    if not 2 <= len(classes) <= 4 or len(set(classes)) < len(classes) or not all(0 <= c < sampled for c in classes):
-        raise ValueError(f"classes={list(classes)}: choose two to four different ones in [0, {sampled})")
-    return tuple(classes)
+def _version(folder: Path) -> str | None:
+    """Of the package, from provenance.json."""
+    try:
+        record = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
+        return str(record["sessions"][-1]["neuralcollapse"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return None  # an older run, or another tool's file: the page says less
 
 
-def frame_of(epoch: int, snapshot: dict[str, np.ndarray], chosen: tuple[int, ...]) -> Frame:
-    """The geometry of a snapshot as :func:`neuralcollapse.measurement.run_folder.write_snapshot` writes it."""
-    weight = snapshot["weight"].astype(float)
-    means = snapshot["class_means"].astype(float) - snapshot["global_mean"].astype(float)
-    few = slice(0, _MOST_CLASSES)
-    rows = list(chosen)
-    own = means[rows] - means[rows].mean(0)
-    # Coordinates in the span of the chosen means: own = U S V', coordinates x V = x own' U / S.
-    left, singular, right = np.linalg.svd(own, full_matrices=False)
-    rank = min(len(rows) - 1, len(singular))
-    left, singular, right = left[:, :rank], np.maximum(singular[:rank], 1e-12), right[:rank]
-    ideal = simplex(len(rows))
-    u, _, v = np.linalg.svd((left * singular).T @ ideal, full_matrices=False)
-    turn = u @ v
-    size = max(float(np.linalg.norm(own, axis=1).mean()), 1e-12)
-    mean_points = (left * singular) @ turn / size
-    weight_points = (weight[rows] - weight[rows].mean(0)) @ right.T @ turn
-    weight_points /= max(float(np.linalg.norm(weight_points, axis=1).mean()), 1e-12)
-    sample_points, sample_classes = np.zeros((0, 3)), np.zeros(0, dtype=int)
-    if "sample_products" in snapshot:
-        kept = np.isin(snapshot["sample_labels"], rows)
-        sample_classes = np.array([rows.index(label) for label in snapshot["sample_labels"][kept]], dtype=int)
-        products = snapshot["sample_products"][kept].astype(float)[:, rows]
-        products = products - means[rows].mean(0) @ means[rows].T
-        products = products - products.mean(1, keepdims=True)
-        sample_points = products @ left / singular @ turn / size
-    return Frame(
-        epoch,
-        _cosines(weight[few], weight[few]),
-        _cosines(means[few], means[few]),
-        _cosines(weight[few], means[few]),
-        mean_points,
-        weight_points,
-        sample_points,
-        sample_classes,
-    )
-
-
-def _cosines(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    def unit(rows: np.ndarray) -> np.ndarray:
-        return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-300)
-
-    return unit(left) @ unit(right).T
+def _named_apart(found: list[History]) -> list[History]:
+    """Runs of the same folder name get a number."""
+    names = [history.name for history in found]
+    return [
+        dataclasses.replace(one, name=f"{one.name} ({names[:place].count(one.name) + 1})")
+        if names.count(one.name) > 1
+        else one
+        for place, one in enumerate(found)
+    ]

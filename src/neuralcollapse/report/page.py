@@ -1,116 +1,252 @@
-"""One HTML page that opens offline: everything it needs is inside it."""
+"""The report of one or more runs: one HTML page that opens offline."""
 
 from __future__ import annotations
 
-import html
-import json
-import os
-import string
-from collections.abc import Sequence
-from importlib import resources
+import itertools
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import plotly.graph_objects as go
-from plotly.offline import get_plotlyjs
 
-from neuralcollapse.report.figures import (
-    MEASURES,
-    accuracy_figure,
-    cosines_figure,
-    curves_figure,
-    gap_figure,
-    space_figure,
-    space_points,
-)
-from neuralcollapse.report.history import History, read_history
+import neuralcollapse
+from neuralcollapse.figures.curves import Columns, accuracy_panel, curves, measure_panel
+from neuralcollapse.figures.look import log_axis
+from neuralcollapse.figures.names import MEASURES, title
+from neuralcollapse.files import write_text
+from neuralcollapse.report.command import command_of
+from neuralcollapse.report.geometry import geometry
+from neuralcollapse.report.headline import accuracies, comparison, headline, lead, movement
+from neuralcollapse.report.history import History, read_histories
+from neuralcollapse.report.layers import layers_figure
+from neuralcollapse.report.seeds import by_experiment
+from neuralcollapse.report.template import number, render
+
+_FACTS = ("dataset", "model", "optimizer", "learning_rate", "weight_decay", "feature_decay", "batch_size", "epochs",
+          "head", "feature_dim", "seed")  # fmt: skip
+_MEANINGS = {
+    "nc1": "spread of features within a class, relative to the spread between classes",
+    "nc2": "distance of the classifier from a simplex ETF",
+    "nc3": "mismatch between classifier and class means",
+    "nc4": "what the bias leaves of the global mean",
+}
 
 
-def write_report(folders: Sequence[Path], output: Path, *, classes: Sequence[int] = (0, 1, 2, 3)) -> Path:
+class RunSkipped(UserWarning):
+    """A folder among several was left out of a report."""
+
+
+def write_report(folders: Sequence[str | Path], output: str | Path, *, classes: Sequence[int] | None = None) -> Path:
     """Write the page of one or more runs; returns its path.
 
     Args:
         folders: run folders; the curves of several overlay, and their geometry is shown one at a time.
         output: the page.
-        classes: two to four classes for the view in space.
+        classes: two to four classes for the view in space; the first four by default.
 
     Raises:
-        FileNotFoundError: if a folder holds no run.
-        ValueError: if a run has nothing to draw yet, or a file of it is damaged.
+        FileNotFoundError: if no folder holds a run.
+        ValueError: if a single run has nothing to draw yet or is damaged, or a class is not among those sampled.
+        WriteError: if the page cannot be written.
+
+    Warns:
+        RunSkipped: for each folder among several that was left out, and why.
     """
-    return write_page([read_history(Path(folder), classes) for folder in folders], output)
+    histories, skipped = read_histories(folders, classes)
+    for sentence in skipped:
+        warnings.warn(sentence, RunSkipped, stacklevel=2)
+    return write_page(histories, output, skipped=skipped)
 
 
-def write_page(histories: Sequence[History], output: Path) -> Path:
-    """Write the page of histories, whatever made them; returns its path."""
-    names = [history.name for history in histories]
-    trained = "test_accuracy" in histories[0].metrics
-    content = {
-        "curves": _plain(curves_figure(histories)),
-        "accuracy": _plain(accuracy_figure(histories) if trained else gap_figure(histories)),
-        "runs": [_geometry(history) for history in histories if history.frames],
+def write_page(
+    histories: Sequence[History],
+    output: str | Path,
+    *,
+    skipped: Sequence[str] = (),
+    theory: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write the page of histories, whatever made them; returns its path.
+
+    Args:
+        histories: at least one, with the measured columns.
+        output: the page.
+        skipped: a sentence about each run that was left out.
+        theory: ``sentence``, ``rows`` and ``fitted`` of the comparison with the unconstrained feature model.
+    """
+    single = len(histories) == 1
+    first = histories[0]
+    groups: dict[str, Sequence[Columns]] = {
+        name: [run.metrics for run in group] for name, group in by_experiment(histories).items()
     }
-    page = fill_page(
-        resources.files(__package__).joinpath("page.html").read_text(),
-        title=html.escape(", ".join(names) if len(names) < 4 else f"{names[0]} and {len(names) - 1} more"),
-        step=next(iter(histories[0].metrics)),
-        second="Accuracy" if trained else "Certified distance from the optimum",
-        summary=_summary(histories),
-        geometry="" if content["runs"] else "hidden",
-        data=json.dumps(content).replace("<", "\\u003c"),
-        plotly=get_plotlyjs(),
+    section = geometry(histories)
+    panels, shown = _panels(groups)
+    drops = _rate_drops(first.metrics) if single else []
+    for panel in panels.values():
+        for epoch in drops:
+            panel.add_vline(x=epoch, line={"width": 1, "dash": "dot", "color": "#8a8f98"})
+    figures = section["figures"] | panels
+    by_layer = layers_figure(first.metrics)
+    if by_layer is not None:
+        figures["layers"] = by_layer
+    step = next(iter(first.metrics))
+    text = render(
+        "report.html",
+        title=f"Neural collapse: {_names(histories)}",
+        figures=figures,
+        data=section["data"],
+        scripts=section["scripts"],
+        eyebrow=_names(histories),
+        headline=headline(first) if single else comparison(histories),
+        lead=[accuracies(first), *lead(first)] if single else _several(histories),
+        single=single,
+        step=step,
+        first_step=number(first.first(step)),
+        last_step=number(first.last(step)),
+        rows=_before_after(first),
+        heads=_heads(histories),
+        table=[_row(history) for history in histories],
+        skipped=skipped,
+        shown=section["shown"],
+        maps=section["maps"],
+        groups=list(groups),
+        banded=any(len(group) > 1 for group in groups.values()),
+        tested=any(name.startswith("test_nc") for name in first.metrics),
+        drops=drops,
+        curves=shown,
+        layers=by_layer is not None,
+        theory=theory,
+        made=[_made(history, place) for place, history in enumerate(histories)],
+        others=_others(first),
+        version=neuralcollapse.__version__,
     )
-    return write_whole(output, page)
+    return write_text(output, text)
 
 
-def fill_page(template: str, **parts: str) -> str:
-    """A template with its parts, and the style that all pages share."""
-    style = resources.files(__package__).joinpath("style.css").read_text()
-    return string.Template(template).substitute(style=style, **parts)
+def _names(histories: Sequence[History]) -> str:
+    names = [history.name for history in histories]
+    return ", ".join(names) if len(names) < 4 else f"{names[0]} and {len(names) - 1} more"
 
 
-def write_whole(output: Path, text: str) -> Path:
-    """Write a file in one step: whoever reads it sees the old one or the new one."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    partial = output.with_name(output.name + ".part")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, output)
-    return output
+def _several(histories: Sequence[History]) -> list[str]:
+    fell = [history for history in histories if movement(history.first("nc1"), history.last("nc1"))[0] == "fell"]
+    return [
+        f"NC1, the spread of features within a class relative to the spread between classes, fell in {len(fell)} of "
+        f"{len(histories)} runs. It is zero at perfect collapse."
+    ]
 
 
-def _plain(figure: go.Figure) -> Any:
-    return json.loads(figure.to_json())
+# ---- tables ----------------------------------------------------------------------------------------
 
 
-def _geometry(history: History) -> dict[str, Any]:
-    """First drawing of a run's geometry, and for each frame what changes in it."""
-    return {
-        "name": history.name,
-        "cosines": _plain(cosines_figure(history.frames[-1])),
-        "space": _plain(space_figure(history.frames[-1], history.chosen)),
-        "frames": [
-            {
-                "epoch": frame.epoch,
-                "cosines": [part.round(3).tolist() for part in (frame.weights, frame.means, frame.duality)],
-                "space": space_points(frame, len(history.chosen)),
-            }
-            for frame in history.frames
-        ],
-    }
-
-
-def _summary(histories: Sequence[History]) -> str:
-    """A row a run: what it was, and where it ended."""
-    facts = list(histories[0].facts)
-    columns = list(histories[0].metrics)
-    ends = [name for name in ("train_accuracy", "test_accuracy", "gap") if name in columns]
-    heads = ("run", *facts, columns[0], *(name.upper() for name in MEASURES), *ends)
+def _before_after(history: History) -> list[dict[str, str]]:
     rows = []
-    for history in histories:
-        last = {name: values[-1] for name, values in history.metrics.items()}
-        cells = [history.name, *history.facts.values(), f"{last[columns[0]]:.0f}"]
-        cells += [f"{last[name]:.3g}" for name in MEASURES]
-        cells += [f"{last[name]:.2%}" if name.endswith("accuracy") else f"{last[name]:.1e}" for name in ends]
-        rows.append("".join(f"<td>{html.escape(str(cell))}</td>" for cell in cells))
-    head = "".join(f"<th>{html.escape(name.replace('_', ' '))}</th>" for name in heads)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(f'<tr>{row}</tr>' for row in rows)}</tbody></table>"
+    for name, meaning in _MEANINGS.items():
+        before, after = history.first(name), history.last(name)
+        if after is None:
+            continue
+        way, size = movement(before, after)
+        change = {"stayed": "unchanged", "unknown": ""}.get(way, f"{way} {size}")
+        rows.append(
+            {"title": title(name), "meaning": meaning, "before": number(before), "after": number(after),
+             "way": way, "change": change, "ideal": "0"}
+        )  # fmt: skip
+    for name in ("train_accuracy", "test_accuracy"):
+        if history.last(name) is not None:
+            rows.append(
+                {"title": title(name).capitalize(), "meaning": "share of samples classified correctly", "way": "",
+                 "before": _percent(history.first(name)), "after": _percent(history.last(name)), "change": "",
+                 "ideal": "100%"}
+            )  # fmt: skip
+    return rows
+
+
+def _ends(histories: Sequence[History]) -> list[str]:
+    wanted = (*MEASURES, "train_accuracy", "test_accuracy")
+    return [name for name in wanted if any(history.last(name) is not None for history in histories)]
+
+
+def _heads(histories: Sequence[History]) -> list[str]:
+    return ["Run", next(iter(histories[0].metrics)), *(title(name) for name in _ends(histories))]
+
+
+def _row(history: History) -> list[str]:
+    cells = [history.name, number(history.last(next(iter(history.metrics))))]
+    for name in _ends([history]):
+        value = history.last(name)
+        cells.append(_percent(value) if name.endswith("accuracy") else number(value))
+    return cells
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1%}"
+
+
+def _others(history: History) -> list[tuple[str, str, str]]:
+    return [
+        (title(name), number(history.first(name), 4), number(history.last(name), 4))
+        for name in list(history.metrics)[1:]
+        if history.last(name) is not None
+    ]
+
+
+def _made(history: History, place: int) -> dict[str, Any]:
+    config = {name: value for name, value in history.config.items() if value is not None}
+    facts = [(name.replace("_", " "), config[name]) for name in _FACTS if name in config]
+    if history.version:
+        facts.append(("neuralcollapse version", history.version))
+    if not facts and not config:
+        facts = [("columns", ", ".join(history.metrics))]
+    command, caution = command_of(history.config, history.name)
+    return {
+        "id": f"command-{place}", "name": history.name, "facts": facts, "command": command, "caution": caution,
+        "config": [(name.replace("_", " "), value) for name, value in config.items()],
+    }  # fmt: skip
+
+
+# ---- figures ---------------------------------------------------------------------------------------
+
+
+def _panels(groups: Mapping[str, Sequence[Columns]]) -> tuple[dict[str, go.Figure], list[tuple[str, str, str]]]:
+    """Figures by id, and for each its id, title and one line about it."""
+    names = {name for group in groups.values() for columns in group for name in columns}
+    figures: dict[str, go.Figure] = {}
+    shown: list[tuple[str, str, str]] = []
+
+    def add(id: str, figure: go.Figure, heading: str, text: str) -> None:
+        figure.update_layout(showlegend=False)
+        figures[id] = figure
+        shown.append((id, heading, text))
+
+    for name in MEASURES:
+        if name in names:
+            panel = measure_panel(groups, name)
+            if f"test_{name}" in names:
+                panel.add_traces(curves(groups, f"test_{name}", logarithmic=True, dash="dash").data)
+                panel.update_yaxes(**log_axis(value for trace in panel.data for value in trace.y))
+            add(
+                name,
+                panel,
+                f"{title(name)}: {MEASURES[name][0].lower()}{MEASURES[name][1:]}",
+                _MEANINGS[name].capitalize() + ".",
+            )
+    if names & {"train_accuracy", "test_accuracy"}:
+        add("accuracy", accuracy_panel(groups), "Accuracy", "Solid: training data. Dashed: test data.")
+    if "train_loss" in names:
+        panel = measure_panel(groups, "train_loss", axis="training loss")
+        add("loss", panel, "Training loss", "Average over the epoch, without weight decay.")
+    return figures, shown
+
+
+def _rate_drops(columns: Columns) -> list[float]:
+    """Where the learning rate fell; none where it falls all the time."""
+    rates = columns.get("learning_rate")
+    if rates is None:
+        return []
+    pairs = [(x, rate) for x, rate in zip(next(iter(columns.values())), rates, strict=True) if rate is not None]
+    drops = [
+        float(before[0])
+        for before, after in itertools.pairwise(pairs)
+        if before[0] is not None and after[1] < 0.75 * before[1]
+    ]
+    return drops if len(drops) <= 8 else []

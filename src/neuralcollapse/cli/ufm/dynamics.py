@@ -34,7 +34,7 @@ def dynamics(
     from rich.progress import track
 
     from neuralcollapse.report.dynamics import dynamics as trace
-    from neuralcollapse.report.page import write_page
+    from neuralcollapse.report.dynamics import write_dynamics
 
     problem = choices.make()
     console = Console(stderr=True)
@@ -44,4 +44,4 @@ def dynamics(
         last = {name: values[-1] for name, values in history.metrics.items()}
         measures = "  ".join(f"{name.upper()} {last[name]:.1e}" for name in ("nc1", "nc2", "nc3"))
         print(f"{history.name:<28} {last['iteration']:>6.0f} iterations  gap {last['gap']:.1e}  {measures}")
-    print(f"Report: {write_page(histories, path)}")
+    print(f"Report: {write_dynamics(problem, histories, path)}")

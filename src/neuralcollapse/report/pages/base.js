@@ -33,7 +33,9 @@ const page = (() => {
   }
 
   function draw(element, figure) {
-    return Plotly.react(element, coloured(structuredClone(figure.data)), dressed(figure), options);
+    const layout = dressed(figure), most = +element.dataset.square;
+    if (most) layout.height = Math.min(most, element.clientWidth);  // as wide as high, where there is room
+    return Plotly.react(element, coloured(structuredClone(figure.data)), layout, options);
   }
 
   function drawAll() {

@@ -1,0 +1,122 @@
+"""What happened, in one sentence: which measures fell, which rose, and by how much."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from neuralcollapse.report.history import MEASURES, History
+
+_MOVED = 1.05
+"""Smaller factors count as no change."""
+_SMALL = 0.1
+"""NC1 to NC3 below this count as near their ideal, zero."""
+
+
+def headline(history: History) -> str:
+    """The sentence that a report opens with.
+
+    >>> headline(History("run", {"epoch": [0, 9], "nc1": [17.7, 0.1], "nc2": [0.8, 0.4], "nc4": [1.0, 2.0]}))
+    'NC1 fell 177-fold and NC2 2-fold; NC4 rose 2-fold.'
+    """
+    moves = {name: movement(history.first(name), history.last(name)) for name in MEASURES}
+    if len(history.metrics[next(iter(history.metrics))]) < 2:
+        values = [f"{name.upper()} is {history.last(name):.3g}" for name in MEASURES if history.last(name) is not None]
+        return f"{_listed(values)}, measured once."
+    parts = []
+    for direction in ("fell", "rose"):
+        moved = {name: size for name, (way, size) in moves.items() if way == direction}
+        if moved:
+            first, *others = [f"{name.upper()} {{}}{size}" for name, size in moved.items()]
+            parts.append(_listed([first.format(f"{direction} "), *(text.format("") for text in others)]))
+    still = [name.upper() for name, (way, _) in moves.items() if way == "stayed"]
+    if still:
+        parts.append(f"{_listed(still)} stayed where {'they were' if len(still) > 1 else 'it was'}")
+    return f"{'; '.join(parts)}." if parts else "The measures of collapse are undefined for this run."
+
+
+def movement(before: float | None, after: float | None) -> tuple[str, str]:
+    """Direction (fell, rose, stayed or unknown) and size of a change.
+
+    >>> movement(8.0, 0.5), movement(0.027, 1.0), movement(2.0, 2.01), movement(1.0, 0.0)
+    (('fell', '16-fold'), ('rose', '37-fold'), ('stayed', ''), ('fell', 'to 0'))
+    """
+    if before is None or after is None or not (math.isfinite(before) and math.isfinite(after)):
+        return "unknown", ""
+    low, high = sorted((before, after))
+    way = "fell" if after < before else "rose"
+    if low <= 0:
+        return ("stayed", "") if high == low else (way, f"to {after:.3g}")
+    if high / low < _MOVED:
+        return "stayed", ""
+    return way, f"{_factor(high / low)}-fold"
+
+
+def _factor(ratio: float) -> str:
+    if ratio >= 1e6:
+        mantissa, _, power = f"{ratio:.0e}".partition("e+")
+        return f"{mantissa}·10^{int(power)}"
+    return f"{ratio:,.0f}" if ratio >= 9.95 else f"{ratio:.1f}".removesuffix(".0")
+
+
+def lead(history: History) -> list[str]:
+    """What the numbers mean for a reader who does not know the measures, sentence by sentence."""
+    nc1, nc2, nc3 = (history.last(name) for name in ("nc1", "nc2", "nc3"))
+    sentences = []
+    if nc1 is not None:
+        if nc1 < _SMALL:
+            text = "The features of each class have all but merged into one point"
+        elif nc1 < 1:
+            text = "The features of each class have drawn together, but still spread around their mean"
+        else:
+            text = "The features of a class still spread as widely as the classes are apart"
+        sentences.append(f"{text} (NC1 = {nc1:.2g}).")
+    if nc2 is not None:
+        near = "close to" if nc2 < _SMALL else "on the way to" if nc2 < 0.3 else "far from"
+        sentences.append(
+            f"The classifier is {near} the most symmetric arrangement there is, a simplex (NC2 = {nc2:.2g})."
+        )
+    if nc3 is not None:
+        near = "points along" if nc3 < _SMALL else "roughly follows" if nc3 < 0.4 else "does not yet follow"
+        sentences.append(f"It {near} the class means (NC3 = {nc3:.2g}).")
+    sentences.append(_about_nc4(history))
+    return [sentence for sentence in sentences if sentence]
+
+
+def _about_nc4(history: History) -> str:
+    way, _ = movement(history.first("nc4"), history.last("nc4"))
+    relative, size = movement(history.first("nc4_relative"), history.last("nc4_relative"))
+    if way == "rose" and relative == "fell":
+        return f"NC4 is measured in units of the logits, which grew; relative to their size it fell {size}."
+    return ""
+
+
+def accuracies(history: History) -> str:
+    """Training and test accuracy at the end, as far as they are known."""
+    known = [
+        f"{history.last(name):.1%} of the {kind} data"
+        for name, kind in (("train_accuracy", "training"), ("test_accuracy", "test"))
+        if history.last(name) is not None
+    ]
+    return f"The network classifies {_listed(known)} correctly." if known else ""
+
+
+def comparison(histories: Sequence[History]) -> str:
+    """The sentence that a report of several runs opens with.
+
+    >>> runs = [History(n, {"epoch": [0, 1], "nc1": [2.0, v]}) for n, v in (("a", 0.1), ("b", 0.5))]
+    >>> comparison(runs)
+    '2 runs compared: a has the smallest NC1 (0.1), b the largest (0.5).'
+    """
+    ends = {history.name: value for history in histories if (value := history.last("nc1")) is not None}
+    if len(ends) < 2:
+        return f"{len(histories)} runs compared."
+    low, high = min(ends, key=ends.__getitem__), max(ends, key=ends.__getitem__)
+    return (
+        f"{len(histories)} runs compared: {low} has the smallest NC1 ({ends[low]:.2g}), {high} the largest "
+        f"({ends[high]:.2g})."
+    )
+
+
+def _listed(words: Sequence[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

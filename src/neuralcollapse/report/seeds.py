@@ -1,0 +1,38 @@
+"""Runs that differ only in their seed are one experiment, drawn as a band."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from neuralcollapse.report.history import History
+
+_NO_MATTER = ("seed", "output", "resume", "data_root", "devices", "nodes", "accelerator", "loggers")
+"""Fields that do not make another experiment."""
+
+
+def by_experiment(histories: Sequence[History]) -> dict[str, list[History]]:
+    """Groups of runs by a name; a run without a configuration or without a seed stands alone.
+
+    >>> runs = [History(f"mlp-seed{s}", {"epoch": [0]}, {"model": "mlp", "seed": s}) for s in (0, 1)]
+    >>> list(by_experiment(runs))
+    ['mlp (2 seeds)']
+    """
+    groups: dict[str, list[History]] = {}
+    for history in histories:
+        kept = {name: value for name, value in history.config.items() if name not in _NO_MATTER}
+        alone = "seed" not in history.config
+        key = history.name if alone else json.dumps(kept, sort_keys=True, default=str)
+        groups.setdefault(key, []).append(history)
+    return {_name(group): group for group in groups.values()}
+
+
+def _name(group: Sequence[History]) -> str:
+    if len(group) == 1:
+        return group[0].name
+    names = [history.name for history in group]
+    shared = names[0]
+    while not all(name.startswith(shared) for name in names):
+        shared = shared[:-1]
+    stem = shared.rstrip("-_ 0123456789").removesuffix("seed").rstrip("-_ ")
+    return f"{stem or names[0]} ({len(group)} seeds)"
