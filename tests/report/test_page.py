@@ -128,6 +128,24 @@ def test_seeds_are_a_band_and_several_runs_share_a_page(browser: Any, tmp_path: 
         assert page.locator("#summary tbody tr").count() == 4
 
 
+NUMBERS = {
+    "value": 0.11, "lower_bound": 0.1, "gap": 0.01, "lambda_fitted": HOSTILE[0], "weight_measured": 3.0,
+    "weight_predicted": 4.0, "features_measured": 2.0, "features_predicted": 2.0, "loss_measured": None,
+    "loss_predicted": 0.01,
+}  # fmt: skip
+
+
+def test_the_theory_is_shown_where_there_is_a_prediction(run: Path, tmp_path: Path) -> None:
+    def unknown(folder: Path) -> dict[str, Any]:
+        raise ValueError("weight_decay=0")
+
+    page = write_report([run], tmp_path / "r.html", certify=lambda folder: NUMBERS).read_text()
+    assert "no network can be below 0.1" in page
+    assert "−25.0%" in page
+    assert "Fitted to this run: &lt;script id=injected&gt;" in page
+    assert 'id="theory"' not in write_report([run], tmp_path / "r.html", certify=unknown).read_text()
+
+
 def test_a_plain_folder_with_nothing_but_metrics(browser: Any, tmp_path: Path) -> None:
     folder = make_run(tmp_path / "plain", snapshots=False)
     with opened(browser, write_report([folder], tmp_path / "plain.html")) as page:

@@ -51,9 +51,10 @@ def train(
     if not first_process():
         return
     _print_run(folder, read_metrics(folder))
+    from neuralcollapse.cli.report import certificate
     from neuralcollapse.report import write_report
 
-    page = write_report([folder], folder / "report.html")
+    page = write_report([folder], folder / "report.html", certify=certificate)
     print(f"\nReport: {page}\nRun:    {folder}")
 
 

@@ -22,6 +22,7 @@ from neuralcollapse.report.history import History, read_histories
 from neuralcollapse.report.layers import layers_figure
 from neuralcollapse.report.seeds import by_experiment
 from neuralcollapse.report.template import number, render
+from neuralcollapse.report.theory import Certify, theory_of
 
 _FACTS = ("dataset", "model", "optimizer", "learning_rate", "weight_decay", "feature_decay", "batch_size", "epochs",
           "head", "feature_dim", "seed")  # fmt: skip
@@ -37,13 +38,20 @@ class RunSkipped(UserWarning):
     """A folder among several was left out of a report."""
 
 
-def write_report(folders: Sequence[str | Path], output: str | Path, *, classes: Sequence[int] | None = None) -> Path:
+def write_report(
+    folders: Sequence[str | Path],
+    output: str | Path,
+    *,
+    classes: Sequence[int] | None = None,
+    certify: Certify | None = None,
+) -> Path:
     """Write the page of one or more runs; returns its path.
 
     Args:
         folders: run folders; the curves of several overlay, and their geometry is shown one at a time.
         output: the page.
         classes: two to four classes for the view in space; the first four by default.
+        certify: compares a single run with the theory, where the page should show that.
 
     Raises:
         FileNotFoundError: if no folder holds a run.
@@ -56,7 +64,8 @@ def write_report(folders: Sequence[str | Path], output: str | Path, *, classes: 
     histories, skipped = read_histories(folders, classes)
     for sentence in skipped:
         warnings.warn(sentence, RunSkipped, stacklevel=2)
-    return write_page(histories, output, skipped=skipped)
+    theory = theory_of(Path(folders[0]), certify) if certify and len(folders) == 1 else None
+    return write_page(histories, output, skipped=skipped, theory=theory)
 
 
 def write_page(
@@ -228,7 +237,7 @@ def _panels(groups: Mapping[str, Sequence[Columns]]) -> tuple[dict[str, go.Figur
                 name,
                 panel,
                 f"{title(name)}: {MEASURES[name][0].lower()}{MEASURES[name][1:]}",
-                _MEANINGS[name].capitalize() + ".",
+                _sentence(_MEANINGS[name]),
             )
     if names & {"train_accuracy", "test_accuracy"}:
         add("accuracy", accuracy_panel(groups), "Accuracy", "Solid: training data. Dashed: test data.")
@@ -236,6 +245,10 @@ def _panels(groups: Mapping[str, Sequence[Columns]]) -> tuple[dict[str, go.Figur
         panel = measure_panel(groups, "train_loss", axis="training loss")
         add("loss", panel, "Training loss", "Average over the epoch, without weight decay.")
     return figures, shown
+
+
+def _sentence(words: str) -> str:
+    return f"{words[0].upper()}{words[1:]}."
 
 
 def _rate_drops(columns: Columns) -> list[float]:
