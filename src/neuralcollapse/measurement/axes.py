@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules import batchnorm, conv, pooling
+from torch.nn.modules import batchnorm, conv, padding, pooling
 from torch.utils.weak import WeakIdKeyDictionary
 
 from neuralcollapse.nn import ETFClassifier, PrototypeClassifier
@@ -29,9 +29,10 @@ _NORMS_OF_THE_LAST = tuple(getattr(nn, name) for name in ("LayerNorm", "RMSNorm"
 
 _POOLS = (
     pooling._MaxPoolNd, pooling._AvgPoolNd, pooling._AdaptiveAvgPoolNd, pooling._AdaptiveMaxPoolNd, pooling._LPPoolNd,
-    pooling._MaxUnpoolNd, nn.FractionalMaxPool2d, nn.FractionalMaxPool3d,
+    pooling._MaxUnpoolNd, nn.FractionalMaxPool2d, nn.FractionalMaxPool3d, nn.Upsample, padding._ConstantPadNd,
+    padding._ReflectionPadNd, padding._ReplicationPadNd, padding._CircularPadNd,
 )  # fmt: skip
-"""Layers that take maps with channels on axis 1, unless what they got is known to be otherwise."""
+"""Layers that change positions alone; channels lie on axis 1, unless what they got is known to be otherwise."""
 
 _ENTRYWISE = ("activation", "dropout", "linear")
 """Modules of torch.nn whose classes (nn.Identity among them) leave every axis where it is."""
@@ -47,7 +48,8 @@ def axis_of_class(module: nn.Module, output: Tensor) -> int | None:
         # Subclasses may norm axis 1 (LayerNorm2d of torchvision and timm), which their width tells.
         if type(module).forward in [norm.forward for norm in _NORMS_OF_THE_LAST]:
             return output.ndim - 1
-        return _only(output, module.normalized_shape[0])
+        first = type(module).__name__.endswith("2d") or getattr(module, "data_format", "") == "channels_first"
+        return 1 if first else _only(output, module.normalized_shape[0])
     return None
 
 
@@ -129,16 +131,19 @@ class FeatureAxes:
         axis = axis_of_class(module, output)
         if axis is not None:
             return axis
-        before = self._known.get(given) if isinstance(given, Tensor) else None
-        if before is not None:
-            carried = _carried(given, before, output, _leaves_axes(module))
-        elif self._last is not None and isinstance(given, Tensor):
-            _, tensor, last = self._last
-            before = _carried(tensor, last, given, False)
-            carried = None if before is None else _carried(given, before, output, _leaves_axes(module))
-        else:
-            carried = None
-        return 1 if carried is None and isinstance(module, _POOLS) and output.ndim > 2 else carried
+        before = self._before(given)
+        if isinstance(module, _POOLS) and output.ndim > 2:
+            return 1 if before is None else before
+        return None if before is None else _carried(given, before, output, _leaves_axes(module))
+
+    def _before(self, given: Any) -> int | None:
+        """The feature axis of what a layer got."""
+        if not isinstance(given, Tensor):
+            return None
+        known = self._known.get(given)
+        if known is None and self._last is not None:
+            return _carried(self._last[1], self._last[2], given, False)
+        return known
 
     def of(self, name: str, module: nn.Module, output: Tensor) -> int | None:
         """The feature axis of the output of a layer that has just run; None where it is not known."""

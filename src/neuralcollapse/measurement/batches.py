@@ -198,10 +198,10 @@ def arguments(model: nn.Module, inputs: Any) -> tuple[tuple[Any, ...], dict[str,
     required = _required(model.forward)
     if isinstance(inputs, Mapping):
         named = {str(key): value for key, value in inputs.items()}
-        known = named
-        if inspect.Parameter.VAR_KEYWORD not in kinds:
-            taken = {parameter.name for parameter in parameters}
-            known = {key: value for key, value in named.items() if key in taken}  # the rest is an index or a name
+        taken = {parameter.name for parameter in parameters if parameter.kind is not inspect.Parameter.VAR_KEYWORD}
+        known = {key: value for key, value in named.items() if key in taken}  # the rest is an index or a name
+        if inspect.Parameter.VAR_KEYWORD in kinds and (known or not _positional(parameters)):
+            known = named
         if known and set(required) <= set(known):
             return (), known
         return (_only_input(named, required),), {}

@@ -1,0 +1,277 @@
+"""The feature axis of every kind of layer, against means taken by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torchvision.ops import Permute
+
+from neuralcollapse import measure
+from tests.cases import oracle
+
+LABELS = torch.arange(12) % 3
+
+
+def maps(*shape: int) -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(12, *shape, generator=generator) + LABELS.reshape(12, *(1 for _ in shape))
+
+
+def over_positions(output: Tensor, axis: int) -> Tensor:
+    rows = output.movedim(axis, -1)
+    return rows.flatten(1, -2).mean(1) if rows.ndim > 2 else rows
+
+
+class Beside(nn.Module):
+    """Runs a layer beside a classifier."""
+
+    def __init__(self, layer: nn.Module, before: nn.Module | None = None, *, positions_first: bool = False) -> None:
+        super().__init__()
+        self.before = before or nn.Identity()
+        self.layer = layer
+        self.head = nn.Linear(4, 3)
+        self.positions_first = positions_first
+
+    def forward(self, x: Tensor) -> Tensor:
+        given = x.transpose(0, 1) if self.positions_first else x
+        given = self.before(given)
+        if isinstance(self.layer, nn.MultiheadAttention):
+            self.layer(given, given, given)
+        else:
+            self.layer(given)
+        return self.head(x.flatten(1)[:, :4].float())
+
+
+def check(model: Beside, x: Tensor, axis: int) -> None:
+    kept: dict[str, Tensor] = {}
+
+    def keep(module: nn.Module, inputs: tuple, output: Tensor | tuple) -> None:
+        found = output[0] if isinstance(output, tuple) else output
+        kept["output"] = found.transpose(0, 1) if model.positions_first else found
+
+    handle = model.layer.register_forward_hook(keep)
+    found = measure(model, [(x, LABELS)], layers=["layer"]).layers["layer"].nc1
+    handle.remove()
+    assert found == pytest.approx(oracle(over_positions(kept["output"], axis), LABELS)["nc1"], rel=1e-4)
+
+
+CHANNELS = {
+    "Conv": lambda n: getattr(nn, f"Conv{n}d")(4, 6, 3),
+    "ConvTranspose": lambda n: getattr(nn, f"ConvTranspose{n}d")(4, 6, 3),
+    "BatchNorm": lambda n: getattr(nn, f"BatchNorm{n}d")(4),
+    "InstanceNorm": lambda n: getattr(nn, f"InstanceNorm{n}d")(4),
+    "GroupNorm": lambda n: nn.GroupNorm(2, 4),
+    "MaxPool": lambda n: getattr(nn, f"MaxPool{n}d")(2),
+    "AdaptiveAvgPool": lambda n: getattr(nn, f"AdaptiveAvgPool{n}d")(2),
+}
+
+
+@pytest.mark.parametrize("kind", CHANNELS)
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_maps_with_channels_on_axis_1(kind: str, dims: int) -> None:
+    before = nn.Identity() if kind != "InstanceNorm" else nn.LeakyReLU()
+    check(Beside(CHANNELS[kind](dims), before), maps(4, *(9, 8, 7)[:dims]).abs(), 1)
+
+
+@pytest.mark.parametrize(
+    "layer", [nn.Linear(9, 6), nn.LayerNorm(9), nn.RMSNorm(9)], ids=lambda layer: type(layer).__name__
+)
+def test_layers_of_the_last_axis(layer: nn.Module) -> None:
+    check(Beside(layer), maps(5, 9), 2)
+
+
+def test_an_embedding_holds_features_last() -> None:
+    check(Beside(nn.Embedding(20, 6)), torch.randint(0, 20, (12, 5)), 2)
+
+
+SEQUENCES = {
+    "LSTM": lambda first: nn.LSTM(8, 6, batch_first=first),
+    "GRU": lambda first: nn.GRU(8, 6, bidirectional=True, batch_first=first),
+    "RNN": lambda first: nn.RNN(8, 6, batch_first=first),
+    "MultiheadAttention": lambda first: nn.MultiheadAttention(8, 2, batch_first=first),
+    "TransformerEncoderLayer": lambda first: nn.TransformerEncoderLayer(8, 2, 16, batch_first=first),
+}
+
+
+@pytest.mark.parametrize("kind", SEQUENCES)
+@pytest.mark.parametrize("first", [True, False], ids=["samples_first", "positions_first"])
+@pytest.mark.parametrize("positions", [5, 12])  # 12: as many as samples, so that shapes do not tell
+def test_sequences(kind: str, first: bool, positions: int) -> None:
+    check(Beside(SEQUENCES[kind](first), positions_first=not first), maps(positions, 8), 2)
+
+
+def test_a_layer_inside_positions_first_is_known_by_its_shape_or_refused() -> None:
+    model = Beside(SEQUENCES["TransformerEncoderLayer"](False), positions_first=True)
+    report = measure(model, [(maps(5, 8), LABELS)], layers=["layer", "layer.norm2"])
+    assert report.layers["layer"].nc1 == pytest.approx(report.layers["layer.norm2"].nc1)
+    with pytest.raises(ValueError, match=r"'layer.norm2'.*both axis 0 and axis 1 could count the 12 samples"):
+        measure(model, [(maps(12, 8), LABELS)], layers=["layer.norm2"])
+
+
+CARRIED = [
+    nn.ReLU(),
+    nn.Dropout(),
+    nn.Identity(),
+    nn.PReLU(6),
+    nn.Softmax(1),
+    nn.Flatten(2),
+    nn.Upsample(scale_factor=2),
+]
+
+
+@pytest.mark.parametrize("layer", CARRIED, ids=lambda layer: type(layer).__name__)
+@pytest.mark.parametrize("side", [5, 8])  # 8: maps of 6 x 6 under 6 channels
+def test_what_has_no_axis_hands_on_that_of_the_layer_before(layer: nn.Module, side: int) -> None:
+    check(Beside(layer, nn.Conv2d(4, 6, 3)), maps(4, side, side), 1)
+
+
+@pytest.mark.parametrize("side", [7, 8])
+def test_permutations(side: int) -> None:
+    check(Beside(Permute([0, 2, 3, 1]), nn.Conv2d(4, 6, 3)), maps(4, side, 8), 3)
+    check(Beside(Permute([0, 3, 1, 2]), nn.Linear(8, 6)), maps(4, side, 8), 1)
+
+
+class Block(nn.Module):
+    """Functional code after its layers, as in most residual blocks."""
+
+    def __init__(self, ending: str) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(4, 6, 3, padding=1), nn.BatchNorm2d(6)
+        self.ending = ending
+
+    def forward(self, x: Tensor) -> Tensor:
+        found = self.norm(self.conv(x))
+        if self.ending == "joined":
+            return torch.cat([x, found], 1)
+        if self.ending == "view":
+            return found.permute(0, 2, 3, 1)
+        found = torch.relu(found)
+        return found if self.ending == "relu" else found.permute(0, 2, 3, 1).contiguous()
+
+
+@pytest.mark.parametrize(("ending", "axis"), [("relu", 1), ("joined", 1), ("view", 3), ("copy", 3)])
+def test_containers(ending: str, axis: int) -> None:
+    check(Beside(Block(ending)), maps(4, 9, 8), axis)
+
+
+@pytest.mark.parametrize("ending", ["relu", "copy"])
+def test_what_cannot_be_known_is_refused_and_pooling_decides(ending: str) -> None:
+    model, batches = Beside(Block(ending)), [(maps(4, 6, 6), LABELS)]
+    with pytest.raises(ValueError, match=r"'layer' \(Block\) gives shape \(12, 6, 6, 6\).*pooling=1 or pooling=-1"):
+        measure(model, batches, layers=["layer"])
+    axis = 1 if ending == "relu" else -1
+    with torch.no_grad():
+        expected = oracle(over_positions(model.eval().layer(batches[0][0]), axis), LABELS)["nc1"]
+    for pooling in (axis, {"layer": axis}, lambda output: over_positions(output, axis)):
+        assert measure(model, batches, layers=["layer"], pooling=pooling).layers["layer"].nc1 == pytest.approx(
+            expected, rel=1e-5
+        )
+
+
+@pytest.mark.parametrize(
+    ("pooling", "choose"),
+    [("first", lambda x: x[:, 0]), ("last", lambda x: x[:, -1]), ("flatten", lambda x: x.flatten(1))],
+)
+def test_pooling_by_rule(pooling: str, choose) -> None:
+    model, x = Beside(nn.Linear(8, 2)), maps(3, 8)
+    expected = oracle(choose(model.layer(x).detach()), LABELS)["nc1"]
+    found = measure(model, [(x, LABELS)], layers=["layer"], pooling=pooling).layers["layer"].nc1
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("pooling", "message"),
+    [
+        ("mean", "pooling='mean' is unknown"),
+        (7, "pooling=7 is no axis"),
+        ({"9": 1}, "pooling names '9'"),
+        (lambda x: x, "pooling of layer"),
+    ],
+)
+def test_pooling_that_makes_no_sense(pooling: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        measure(Beside(nn.Linear(8, 2)), [(maps(3, 8), LABELS)], layers=["layer"], pooling=pooling)
+
+
+@pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224", "convnext_atto"])
+def test_timm_models_with_channels_last_inside(name: str) -> None:
+    timm = pytest.importorskip("timm")
+    layer, axis = ("layers.1.blocks.0", 3) if name.startswith("swin") else ("stages.1.blocks.0", 1)
+    options = {"img_size": 64, "window_size": 4} if axis == 3 else {}
+    model = timm.create_model(name, pretrained=False, num_classes=3, **options).eval()
+    kept = {}
+    model.get_submodule(layer).register_forward_hook(lambda module, given, output: kept.update(output=output))
+    found = measure(model, [(maps(3, 64, 64), LABELS)], layers=[layer]).layers[layer].nc1
+    assert found == pytest.approx(oracle(over_positions(kept["output"], axis), LABELS)["nc1"], rel=1e-3)
+
+
+# ---- padding ---------------------------------------------------------------------------------------
+
+LENGTHS = torch.randint(2, 9, (60,), generator=torch.Generator().manual_seed(2))
+KEPT = torch.arange(8) < LENGTHS[:, None]
+TOKENS = torch.randint(1, 30, (60, 8), generator=torch.Generator().manual_seed(3)) * KEPT
+
+
+class Text(nn.Module):
+    """Words, a layer for each of them, and a classifier of the first."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(30, 6, padding_idx=0 if kind == "padding_idx" else None)
+        self.layer = nn.Linear(6, 5)
+        self.head = nn.Linear(5, 3)
+        if kind == "config":
+            self.config = type("Config", (), {"pad_token_id": 0})()
+
+    def forward(self, tokens: Tensor, attention_mask: Tensor | None = None, lengths: Tensor | None = None) -> Tensor:
+        return self.head(self.layer(self.embedding(tokens))[:, 0])
+
+
+def padded_batches(kind: str, size: int) -> list:
+    labels, batches = torch.arange(60) % 3, []
+    for rows in torch.arange(60).split(size):
+        longest = int(LENGTHS[rows].max())
+        batch = {"tokens": TOKENS[rows, :longest], "labels": labels[rows]}
+        if kind == "attention_mask":
+            batch["attention_mask"] = KEPT[rows, :longest].long()
+        if kind == "lengths":
+            batch["lengths"] = LENGTHS[rows]
+        batches.append(batch)
+    return batches
+
+
+@pytest.mark.parametrize("kind", ["attention_mask", "lengths", "padding_idx", "config"])
+def test_padding_is_left_out_whatever_the_batch_size(kind: str) -> None:
+    model = Text(kind)
+    with torch.no_grad():
+        words = model.layer(model.embedding(TOKENS))
+    means = torch.stack([word[:length].mean(0) for word, length in zip(words, LENGTHS.tolist(), strict=True)])
+    last = words[torch.arange(60), LENGTHS - 1]
+    for size in (1, 10, 60):
+        report = measure(model, padded_batches(kind, size), layers=["layer"])
+        assert report.layers["layer"].nc1 == pytest.approx(oracle(means, torch.arange(60) % 3)["nc1"], rel=1e-4)
+        report = measure(model, padded_batches(kind, size), layers=["layer"], pooling="last")
+        assert report.layers["layer"].nc1 == pytest.approx(oracle(last, torch.arange(60) % 3)["nc1"], rel=1e-4)
+
+
+def test_a_sample_of_nothing_but_padding_is_refused() -> None:
+    batch = {"tokens": TOKENS * (torch.arange(60) != 7)[:, None], "labels": torch.arange(60) % 3}
+    with pytest.raises(ValueError, match="sample 7 of a batch is nothing but padding"):
+        measure(Text("padding_idx"), [batch], layers=["layer"])
+
+
+def test_padded_bert_is_one_number_for_all_batch_sizes() -> None:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.BertConfig(
+        vocab_size=30, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, num_labels=3
+    )
+    model = transformers.BertForSequenceClassification(config).eval()
+    found = []
+    for size in (1, 10, 60):
+        batches = [{"input_ids": batch.pop("tokens"), **batch} for batch in padded_batches("attention_mask", size)]
+        found.append(measure(model, batches, layers=["bert.encoder.layer.0"]).layers["bert.encoder.layer.0"].nc1)
+    assert math.isfinite(found[0])
+    assert found == pytest.approx([found[0]] * 3, rel=1e-4)
