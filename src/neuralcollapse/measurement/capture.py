@@ -175,17 +175,17 @@ class Capture:
         with contextlib.nullcontext() if axes is None else axes.following(self.model):
             output = call()
         found = {name: layer.read() for name, layer in self._layers.items()}
-        if self._ends_elsewhere(output, about):
-            self.head = None
+        if self.head is not None and self._ends_elsewhere(self.head, output, about):
+            self.head.idle, self.head = True, None
         if self.head is None:
             return Captured(as_features(output, len(labels)), labels, None, found)
         features, logits = self.head.read(output, about, self._head_pooling)
         return Captured(features, labels.to(features.device), None if self._options.features_only else logits, found)
 
-    def _ends_elsewhere(self, output: Any, about: Batch) -> bool:
-        """Whether the last linear layer of a model that is to give features is none of its head."""
+    def _ends_elsewhere(self, head: Head, output: Any, about: Batch) -> bool:
+        """Whether the last linear layer of a model that is to give features is no classifier."""
         guessed = self._options.features_only and self._options.classifier is None
-        return guessed and self.head is not None and not self.head.makes(output, about)
+        return guessed and not head.makes(output, about)
 
     def _split(self, batch: Any) -> tuple[Any, Any]:
         if self._options.batch is None:

@@ -34,6 +34,8 @@ class Head:
         self.name = name
         self.module = module
         self.feature_dim, self.num_classes = layer_shape(module)
+        self.idle = False
+        """Set where a model turns out to give features rather than the logits of this layer."""
         self._seen: tuple[Tensor, Tensor] | None = None
 
     def start(self) -> None:
@@ -42,6 +44,8 @@ class Head:
 
     def watch(self, module: nn.Module, inputs: tuple[Any, ...], keywords: Mapping[str, Any], output: Any) -> None:
         """A forward hook."""
+        if self.idle:
+            return
         given = inputs[0] if inputs else next(iter(keywords.values()), None)
         if self._seen is not None:
             raise ValueError(

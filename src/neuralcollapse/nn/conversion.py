@@ -11,8 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from neuralcollapse.nn.adapters import base_of
 from neuralcollapse.nn.etf_classifier import ETFClassifier, ETFConvolution, PrototypeClassifier
-from neuralcollapse.nn.surgery import find_classifier, layer_shape
+from neuralcollapse.nn.surgery import find_classifier, is_pointwise, layer_shape
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -43,7 +44,7 @@ def fix_classifier(model: Model, *, classifier: str | None = None, num_classes: 
     """
     name, old = _replaceable(model, classifier)
     width, classes = layer_shape(old)
-    return _swap(model, {name: _fixed_head(old, width, num_classes or classes, **etf)})
+    return _swap(model, {name: _fixed_head(old, width, classes if num_classes is None else num_classes, **etf)})
 
 
 def set_feature_dim(model: Model, feature_dim: int, *, classifier: str | None = None) -> Model:
@@ -85,8 +86,10 @@ def set_feature_dim(model: Model, feature_dim: int, *, classifier: str | None = 
     if last is not None:
         return _swap(model, {**_narrowed(*last, feature_dim), name: head})
     made = _made_like(old) | {"bias": False}
-    maps = isinstance(old, nn.Conv2d | ETFConvolution)
-    project = nn.Conv2d(width, feature_dim, 1, **made) if maps else nn.Linear(width, feature_dim, **made)
+    if is_pointwise(old):
+        project = _pointwise(old)(width, feature_dim, 1, **made)
+    else:
+        project = nn.Linear(width, feature_dim, **made)
     return _swap(model, {name: nn.Sequential(project, head).train(old.training)})
 
 
@@ -103,7 +106,7 @@ def use_prototypes(model: Model, class_means: Float[Tensor, "K d"], *, classifie
         TypeError: as :func:`fix_classifier`.
     """
     name, old = _replaceable(model, classifier)
-    if isinstance(old, nn.Conv2d | ETFConvolution):
+    if is_pointwise(old):
         raise ValueError(f"classifier {name!r} classifies each position of a map: prototypes need pooled features")
     width, _ = layer_shape(old)
     if class_means.ndim != 2 or class_means.shape[1] != width:
@@ -124,10 +127,17 @@ def _replaceable(model: nn.Module, classifier: str | None) -> tuple[str, nn.Modu
         raise ValueError("the model is itself the linear layer: make an ETFClassifier in its place")
     if isinstance(old, PrototypeClassifier):
         raise ValueError(f"classifier {name!r} is a PrototypeClassifier: there is no linear layer to convert")
+    if base_of(old) is not None:
+        raise ValueError(
+            f"classifier {name!r} carries an adapter (LoRA): merge it into its layer first, as by peft's "
+            "model.merge_and_unload()"
+        )
     if not isinstance(old, ETFClassifier):
         weight = _weight(old)
         if isinstance(weight, nn.UninitializedParameter):
             raise ValueError(f"classifier {name!r} is lazy and has no shape yet: run one batch through the model first")
+        if weight.is_complex():
+            raise ValueError(f"classifier {name!r} has complex weights ({weight.dtype}): a simplex ETF is real")
         if not weight.is_floating_point():
             raise ValueError(f"classifier {name!r} is quantised ({weight.dtype}): convert the unquantised model")
         others = [
@@ -163,8 +173,20 @@ def _made_like(old: nn.Module) -> dict[str, Any]:
 
 
 def _fixed_head(old: nn.Module, feature_dim: int, num_classes: int, **options: Any) -> ETFClassifier:
-    kind = ETFConvolution if isinstance(old, nn.Conv2d | ETFConvolution) else ETFClassifier
-    return kind(feature_dim, num_classes, **(_made_like(old) | options)).train(old.training)
+    kind = ETFConvolution if is_pointwise(old) else ETFClassifier
+    head = kind(feature_dim, num_classes, **(_made_like(old) | options)).train(old.training)
+    if isinstance(head, ETFConvolution):
+        head.map_dims = _map_dims(old)
+    return head
+
+
+def _map_dims(old: nn.Module) -> int:
+    return old.map_dims if isinstance(old, ETFConvolution) else len(old.kernel_size)  # type: ignore[arg-type]
+
+
+def _pointwise(old: nn.Module) -> Any:
+    """The class of convolution that works on maps like those of a head."""
+    return (nn.Conv1d, nn.Conv2d, nn.Conv3d)[_map_dims(old) - 1]
 
 
 def _resized_head(old: nn.Module, feature_dim: int, num_classes: int) -> nn.Module:
@@ -173,8 +195,8 @@ def _resized_head(old: nn.Module, feature_dim: int, num_classes: int) -> nn.Modu
         options: dict[str, Any] = {"rotation": old.rotation, "scale": float(old.scale), "learn_scale": learned}
         return _fixed_head(old, feature_dim, num_classes, **options)
     made = _made_like(old)
-    if isinstance(old, nn.Conv2d):
-        return nn.Conv2d(feature_dim, num_classes, 1, **made).train(old.training)
+    if is_pointwise(old):
+        return _pointwise(old)(feature_dim, num_classes, 1, **made).train(old.training)
     return nn.Linear(feature_dim, num_classes, **made).train(old.training)
 
 

@@ -142,7 +142,10 @@ class ETFClassifier(nn.Module):
 class ETFConvolution(ETFClassifier):
     """The same for heads that are 1x1 convolutions (SqueezeNet): classifies every position of a map."""
 
-    def forward(self, features: Float[Tensor, "batch d height width"]) -> Float[Tensor, "batch K height width"]:
+    map_dims = 2
+    """Axes of positions: 1 for a signal, 2 for an image, 3 for a volume."""
+
+    def forward(self, features: Float[Tensor, "batch d *positions"]) -> Float[Tensor, "batch K *positions"]:
         """Logits at each position."""
         return super().forward(features.movedim(1, -1)).movedim(-1, 1)
 

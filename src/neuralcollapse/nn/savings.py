@@ -127,7 +127,7 @@ def parameter_savings(
         for are left out.
 
     Raises:
-        ValueError: as :func:`fix_classifier` and :func:`set_feature_dim`.
+        ValueError: if no parameter is trainable, or as :func:`fix_classifier` and :func:`set_feature_dim`.
 
     >>> import torchvision
     >>> savings = parameter_savings(torchvision.models.resnet18(num_classes=10))
@@ -153,6 +153,11 @@ def parameter_savings(
         ("both", width, lambda net: fixed(small(net))),
     ]
     before = _parameters(model)
+    if not before:
+        raise ValueError(
+            "every parameter of the model is frozen (requires_grad=False), so there is nothing to save: "
+            "count the savings before freezing it"
+        )
     variants = []
     steps = [step for step in steps if step[0] != "fixed head" or features >= classes - 1]
     for place, (title, dim, convert) in enumerate(steps, 1):

@@ -82,7 +82,7 @@ def _candidates(model: nn.Module) -> dict[str, nn.Module]:
     if found:
         return found
     inner = {name: child for name, child in model.named_children() if _linear_layers(child, whole=True)}
-    if len(inner) == 1:  # a wrapper: LightningModule, DataParallel, torch.compile
+    if len(inner) == 1 and _linear_layers(model, whole=True):  # a wrapper: LightningModule, DataParallel, torch.compile
         ((outer, child),) = inner.items()
         return {_join(outer, name): module for name, module in _candidates(child).items()}
     return _rivals(model, whole=True)

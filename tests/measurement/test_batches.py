@@ -1,0 +1,178 @@
+"""Every kind of batch that people have gives the numbers of a plain (inputs, labels) pair, or a sentence."""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+
+from neuralcollapse import extract_features, measure
+from neuralcollapse.measurement.batches import moved
+
+LABELS = torch.arange(60) % 3
+INPUTS = torch.randn(60, 8, generator=torch.Generator().manual_seed(0)) + LABELS[:, None]
+LEFT, RIGHT = INPUTS[:, :4], INPUTS[:, 4:]
+INDEX = torch.arange(60)
+NET = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 3))
+
+
+class Stream(IterableDataset):
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        yield from zip(INPUTS, LABELS, strict=True)
+
+
+class Two(nn.Module):
+    """A model of two inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = NET
+
+    def forward(self, left: Tensor, right: Tensor) -> Tensor:
+        return self.net(torch.cat([left, right], 1))
+
+
+class Whole(Two):
+    """A model that takes the mapping itself."""
+
+    def forward(self, batch: dict) -> Tensor:
+        return super().forward(batch["one"], batch["other"])
+
+
+Pair = namedtuple("Pair", "inputs labels")
+Turned = namedtuple("Turned", "label index image")
+
+
+@dataclass
+class Record:
+    image: Tensor
+    target: Tensor
+
+
+LOADERS = {
+    "IterableDataset": lambda: DataLoader(Stream(), 7),
+    "generator": lambda: iter([(INPUTS[:50], LABELS[:50]), (INPUTS[50:], LABELS[50:])]),
+    "single samples": lambda: zip(INPUTS.split(1), LABELS.split(1), strict=True),
+    "an empty batch among others": lambda: [(INPUTS[:0], LABELS[:0]), (INPUTS, LABELS)],
+    "with an index": lambda: DataLoader(TensorDataset(INPUTS, LABELS, INDEX), 7),
+    "with names": lambda: [[INPUTS, LABELS.tolist(), ["file"] * 60]],
+    "image and label": lambda: [{"image": INPUTS, "label": LABELS}],
+    "with metadata": lambda: [{"image": INPUTS, "label": LABELS, "path": ["file"] * 60, "idx": INDEX}],
+    "arrays": lambda: [(INPUTS.numpy(), LABELS.numpy())],
+    "arrays of another precision": lambda: [(INPUTS.double().numpy(), LABELS.numpy().astype(np.uint8))],
+    "lists": lambda: [(INPUTS.tolist(), LABELS.tolist())],
+    "labels of numbers in a list": lambda: [(INPUTS, list(LABELS))],
+    "narrow labels": lambda: [(INPUTS, LABELS.to(torch.uint8))],
+    "named tuple": lambda: [Pair(INPUTS, LABELS)],
+    "named tuple in another order": lambda: [Turned(LABELS, INDEX, INPUTS)],
+    "dataclass": lambda: [Record(INPUTS, LABELS)],
+}
+
+
+@pytest.fixture(scope="module")
+def expected() -> dict[str, float | None]:
+    return measure(NET, [(INPUTS, LABELS)]).to_dict()
+
+
+@pytest.mark.parametrize("kind", LOADERS)
+def test_batches_of_one_input(kind: str, expected: dict) -> None:
+    assert measure(NET, LOADERS[kind](), progress=False).to_dict() == pytest.approx(expected, rel=1e-5)
+
+
+TWO_INPUTS = {
+    "nested": [((LEFT, RIGHT), LABELS)],
+    "nested list of default_collate": DataLoader([((LEFT[i], RIGHT[i]), int(LABELS[i])) for i in range(60)], 9),
+    "flat": [(LEFT, RIGHT, LABELS)],
+    "flat with an index": [(LEFT, RIGHT, LABELS, INDEX)],
+    "by name": [{"right": RIGHT, "left": LEFT, "labels": LABELS}],
+    "by name with an index": [{"right": RIGHT, "left": LEFT, "y": LABELS, "id": INDEX}],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", TWO_INPUTS)
+def test_batches_of_two_inputs(kind: str, expected: dict) -> None:
+    assert measure(Two(), TWO_INPUTS[kind]).to_dict() == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_model_that_takes_the_mapping(expected: dict) -> None:
+    found = measure(Whole(), [{"one": LEFT, "other": RIGHT, "labels": LABELS}])
+    assert found.to_dict() == pytest.approx(expected, rel=1e-5)
+
+
+def test_callables_for_everything_else(expected: dict) -> None:
+    batch = SimpleNamespace(a=INPUTS, b=LABELS)
+    found = measure(
+        NET, [batch], batch=lambda batch: ({"deep": [batch.a]}, batch.b), forward=lambda m, x: m(x["deep"][0])
+    )
+    assert found.to_dict() == pytest.approx(expected, rel=1e-5)
+    found = measure(NET, [(INPUTS, LABELS)], forward=NET.forward)
+    assert found.to_dict() == pytest.approx(expected, rel=1e-5)
+
+
+def test_batch_encodings_of_hugging_face(expected: dict) -> None:
+    transformers = pytest.importorskip("transformers")
+    found = measure(Two(), [transformers.BatchEncoding({"left": LEFT, "right": RIGHT, "labels": LABELS})])
+    assert found.to_dict() == pytest.approx(expected, rel=1e-5)
+
+
+BAD = {
+    "column": ([(INPUTS, LABELS[:, None])], ValueError, r"labels have shape \(60, 1\).*labels\[:, 0\]"),
+    "one-hot": ([(INPUTS, nn.functional.one_hot(LABELS))], ValueError, r"shape \(60, 3\).*labels.argmax\(1\)"),
+    "floats": ([(INPUTS, LABELS.float())], TypeError, "labels have dtype torch.float32"),
+    "words": ([(INPUTS, ["cat"] * 60)], TypeError, "labels are a list that holds no integers: pass batch="),
+    "none": ([(INPUTS, None)], ValueError, "labels of a batch are None"),
+    "missing": ([(INPUTS,)], ValueError, "a tuple of 1: there are no labels in it; pass batch="),
+    "nothing else": ([{"labels": LABELS}], ValueError, "holds labels and nothing else"),
+    "ambiguous": ([(LEFT, INDEX.float(), INDEX.float())], ValueError, "the batch has 3 parts .*pass batch="),
+    "unknown names": ([{"foo": INPUTS, "bar": INPUTS, "y": LABELS}], ValueError, "inputs foo, bar, and"),
+    "too few labels": ([(INPUTS, LABELS[:50])], ValueError, r"shape \(60, 6\) for 50 labels"),
+    "out of range": ([(INPUTS, LABELS + 7)], ValueError, "label 9 is out of range"),
+    "data set": (TensorDataset(INPUTS, LABELS), ValueError, "wrap a data set in a DataLoader"),
+    "empty": ([], ValueError, "the loader is empty"),
+    "none at all": (None, TypeError, "loader is a NoneType: expected an iterable of batches"),
+}  # fmt: skip
+
+
+@pytest.mark.usefixtures("unchecked_shapes")
+@pytest.mark.parametrize("kind", BAD)
+def test_batches_that_are_refused_with_a_sentence(kind: str) -> None:
+    batches, error, message = BAD[kind]
+    with pytest.raises(error, match=message):
+        measure(NET, batches)
+
+
+def test_a_generator_can_be_read_once() -> None:
+    batches = iter([(INPUTS, LABELS)])
+    measure(NET, batches)
+    with pytest.raises(ValueError, match="the loader is empty"):
+        measure(NET, batches)
+
+
+def test_nested_inputs_move_whole() -> None:
+    packed = nn.utils.rnn.pack_sequence([torch.ones(3, 2), torch.ones(2, 2)])
+    nested = {
+        "a": [torch.ones(1), (np.ones(2), Pair(torch.ones(3), None))],
+        "b": Record(torch.ones(4), "text"),
+        "c": packed,
+    }
+    found = moved(nested, torch.device("meta"), torch.float32)
+    tensors = [found["a"][0], found["a"][1][0], found["a"][1][1].inputs, found["b"].image, found["c"].data]
+    assert all(tensor.is_meta for tensor in tensors)
+    assert found["b"].target == "text"
+
+
+def test_extracted_features_come_in_order() -> None:
+    features, labels, logits = extract_features(NET, DataLoader(TensorDataset(INPUTS, LABELS), 7))
+    with torch.no_grad():
+        torch.testing.assert_close(features, NET[:2](INPUTS))
+        torch.testing.assert_close(logits, NET(INPUTS))
+    assert torch.equal(labels, LABELS)
+    with pytest.raises(ValueError, match="the loader is empty"):
+        extract_features(NET, [])
