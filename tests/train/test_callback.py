@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import random
+
 import lightning as L
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -52,6 +55,100 @@ def test_measures_any_module_and_logs(tmp_path) -> None:
     assert callback.report.metrics.nc1 == pytest.approx(expected.metrics.nc1, rel=1e-5)
     assert float(trainer.callback_metrics["nc/nc1"]) == pytest.approx(expected.metrics.nc1, rel=1e-5)
     assert float(trainer.callback_metrics["nc/nc3"]) == pytest.approx(expected.metrics.nc3, rel=1e-5)
+
+
+class Transformed(Plain):
+    """Each of the three transfer hooks does its part; dropout draws random numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Dropout(0.3), nn.Linear(16, 3))
+        self.losses: list[float] = []
+
+    def on_before_batch_transfer(self, batch, dataloader_idx: int):
+        return batch[0] / 2, batch[1]
+
+    def on_after_batch_transfer(self, batch, dataloader_idx: int):
+        return batch[0] - 50, batch[1]
+
+    def training_step(self, batch, batch_idx: int) -> Tensor:
+        loss = super().training_step(batch, batch_idx)
+        self.losses.append(float(loss))
+        return loss
+
+
+def fitted(module: L.LightningModule, data: DataLoader, folder, callbacks: list, **options: object) -> L.Trainer:
+    trainer = L.Trainer(
+        max_epochs=2, callbacks=callbacks, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, accelerator="cpu", default_root_dir=folder, **options,
+    )  # fmt: skip
+    trainer.fit(module, data)
+    return trainer
+
+
+class Jittered(TensorDataset):
+    """Draws from all three kinds of random numbers, as image transforms do."""
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        x, y = super().__getitem__(index)
+        return x + 0.01 * (torch.rand(1) + np.random.rand() + random.random()).float(), y  # noqa: NPY002
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.usefixtures("unchecked_shapes")  # beartype draws from Python's random numbers
+@pytest.mark.parametrize("workers", [0, 1])
+def test_training_is_bit_for_bit_what_it_is_without_the_callback(workers: int, tmp_path) -> None:
+    losses = []
+    for callbacks in ([], [NeuralCollapseCallback()]):
+        L.seed_everything(5, verbose=False)
+        module, generator = Transformed(), torch.Generator().manual_seed(2)
+        data = DataLoader(
+            Jittered(*loader().dataset.tensors), 20, shuffle=True, generator=generator,
+            num_workers=workers, persistent_workers=bool(workers),
+        )  # fmt: skip
+        torch.manual_seed(7)
+        fitted(module, data, tmp_path, callbacks)
+        losses.append(module.losses)
+    assert losses[0] == losses[1]
+    assert len(losses[0]) == 6
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("precision", ["32-true", "64-true", "bf16-true", "bf16-mixed"])
+def test_batches_pass_the_module_s_own_hooks_in_its_precision(precision: str, tmp_path) -> None:
+    module, callback, data = Transformed(), NeuralCollapseCallback(), loader()
+    fitted(module, data, tmp_path, [callback], precision=precision)
+    bits = {"64-true": torch.float64, "bf16-true": torch.bfloat16}.get(precision, torch.float32)
+    x, y = data.dataset.tensors
+    expected = measure(module, [(x.to(bits) / 2 - 50, y)])
+    assert callback.report.features.dtype == bits
+    assert callback.report.metrics.nc1 == pytest.approx(expected.metrics.nc1, rel=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_the_history_is_kept_and_each_name_logged_once(tmp_path) -> None:
+    callback = NeuralCollapseCallback()
+    trainer = fitted(Plain(), loader(), tmp_path, [callback])
+    assert [(row["epoch"], row["step"]) for row in callback.history] == [(1, 3), (2, 6)]
+    assert callback.history[-1]["nc1"] == callback.report.metrics.nc1
+    logged = [name.lower().removeprefix("nc/") for name in trainer.callback_metrics]
+    assert sorted(logged) == sorted(set(logged))
+    assert "accuracy" in logged
+    pytest.importorskip("pandas")
+    assert list(callback.to_frame()["epoch"]) == [1, 2]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_several_loaders_ask_for_one(tmp_path) -> None:
+    class Joint(Plain):
+        def training_step(self, batch, batch_idx: int) -> Tensor:
+            return super().training_step(batch["a"], batch_idx)
+
+        def on_after_batch_transfer(self, batch, dataloader_idx: int):
+            return batch
+
+    with pytest.raises(ValueError, match="no single training loader, so pass loader="):
+        fitted(Joint(), {"a": loader()}, tmp_path, [NeuralCollapseCallback()])
 
 
 def test_every_must_be_positive() -> None:

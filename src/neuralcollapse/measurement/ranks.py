@@ -29,9 +29,9 @@ def first_process() -> bool:
         TorchElasticEnvironment,
     )
 
-    kinds: tuple[type[ClusterEnvironment], ...] = (
-        TorchElasticEnvironment, SLURMEnvironment, LSFEnvironment, MPIEnvironment,
-    )  # fmt: skip
+    if SLURMEnvironment.detect() and not TorchElasticEnvironment.detect():
+        return int(os.environ.get("SLURM_PROCID", "0")) == 0
+    kinds: tuple[type[ClusterEnvironment], ...] = (TorchElasticEnvironment, LSFEnvironment, MPIEnvironment)
     for kind in kinds:
         if kind.detect():
             return kind().global_rank() == 0

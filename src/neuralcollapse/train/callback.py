@@ -150,14 +150,16 @@ class _Transferred:
 
     def __init__(self, loader: Iterable[Any], trainer: L.Trainer) -> None:
         self.loader = _with_own_workers(loader)
-        self._trainer = trainer
 
-    def __iter__(self) -> Iterator[Any]:
-        trainer = self._trainer
-        for batch in self.loader:
+        def transferred(batch: Any) -> Any:
             converted = trainer.precision_plugin.convert_input(batch)
             ready = trainer.lightning_module._on_before_batch_transfer(converted, dataloader_idx=0)
-            yield trainer.strategy.batch_to_device(ready, dataloader_idx=0)
+            return trainer.strategy.batch_to_device(ready, dataloader_idx=0)
+
+        self._transferred = transferred
+
+    def __iter__(self) -> Iterator[Any]:
+        yield from map(self._transferred, self.loader)
 
 
 def _with_own_workers(loader: Iterable[Any]) -> Iterable[Any]:
