@@ -35,6 +35,9 @@ def test_a_folder_is_no_file(call, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     said = call("ufm", "solve", "--output", "folder").err
     assert "--output folder cannot be written: it is a folder, give a file" in said
+    (tmp_path / "file").write_text("mine")
+    said = call("train", "--output", "file").err
+    assert "--output file cannot be written: it is a file, give a folder" in said
 
 
 def test_json_has_no_nan(call, tmp_path: Path) -> None:

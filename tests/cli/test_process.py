@@ -28,6 +28,7 @@ LIGHT = [
     "savings resnet51",
     "report absent",
     "reproduce figure3 --mnist mnits",
+    "reproduce figur3",
 ]
 
 

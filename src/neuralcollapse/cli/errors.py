@@ -101,7 +101,8 @@ def _missing(error: MissingArgumentError) -> str:
 
 def failure(error: Exception, command: App) -> str:
     """What went wrong in a command; the type is named only where nobody expected the error."""
-    if isinstance(error, ValueError | TypeError | OSError | ImportError | ArithmeticError):
+    expected = isinstance(error, ValueError | TypeError | OSError | ImportError | ArithmeticError)
+    if expected or type(error).__name__ == "MisconfigurationException":  # Lightning's word for a wrong option
         return as_typed(str(error), command)
     return f"{type(error).__name__}: {error} (NEURALCOLLAPSE_DEBUG=1 shows where)"
 
@@ -117,6 +118,7 @@ def as_typed(message: str, command: App) -> str:
         message = re.sub(rf"(?<![\w.-]){field}=True\b", option, message)
         message = re.sub(rf"(?<![\w.-]){field}=False\b", f"--no-{option[2:]}", message)
         message = re.sub(rf"(?<![\w.-]){field}=(?=\S)", f"{option}=", message)
+        message = re.sub(rf"^{field}(?=: )", option, message)
         if "_" in field:  # a word of the library, not of the language
             message = re.sub(rf"(?<![\w./'\"-]){field}(?![\w./'\"-]|=)", option, message)
     return message

@@ -49,6 +49,8 @@ def writable(path: str | Path | None, option: str, *, folder: bool = False) -> P
     try:
         if not folder and place.is_dir():
             raise IsADirectoryError("it is a folder, give a file")
+        if folder and place.is_file():
+            raise NotADirectoryError("it is a file, give a folder")
         if place.is_file() and not folder:
             place.open("ab").close()
         parent.mkdir(parents=True, exist_ok=True)

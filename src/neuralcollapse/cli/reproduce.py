@@ -79,19 +79,22 @@ def reproduce(
     Args:
         figures: What to repeat: figure3, figure4, figure5, figure6, figure7, savings, or all.
     """
+    from neuralcollapse.paper.experiments import FIGURES, check_figures
+
     check_dataset(choices.mnist)
     check_dataset(choices.cifar10)
+    names = [name for given in figures for name in words(given)]
+    wanted = [*FIGURES] if "all" in names else [*dict.fromkeys(names)]
+    check_figures(wanted)
     output = choices.output or Path(f"runs/paper-{choices.scale}")
     if not choices.list:
         writable(output, "--output", folder=True)
-    from neuralcollapse.paper.experiments import FIGURES
     from neuralcollapse.paper.outcome import as_trained
     from neuralcollapse.paper.reproduce import plan
     from neuralcollapse.paper.sweep import check_folders
 
-    names = [name for given in figures for name in words(given)]
     planned = plan(
-        [*FIGURES] if "all" in names else [*dict.fromkeys(names)],
+        wanted,
         choices.scale,
         output=output,
         data_root=choices.data_root,

@@ -222,3 +222,14 @@ FIGURES = {
     ),
     "savings": Figure("Section 4.3: parameters saved", lambda scale: []),
 }
+
+
+def check_figures(names: Sequence[str]) -> None:
+    """Accept names of figures.
+
+    Raises:
+        ValueError: naming the first that is unknown.
+    """
+    unknown = [name for name in names if name not in FIGURES]
+    if unknown:
+        raise ValueError(f"figure {unknown[0]!r} is unknown: choose {', '.join(FIGURES)} or all")

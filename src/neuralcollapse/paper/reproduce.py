@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from neuralcollapse.paper.experiments import FIGURES, SCALES
+from neuralcollapse.paper.experiments import FIGURES, SCALES, check_figures
 from neuralcollapse.paper.outcome import Outcome
 
 
@@ -33,9 +33,7 @@ def plan(
     """
     if scale not in SCALES:
         raise ValueError(f"scale={scale!r} is unknown: choose {', '.join(SCALES)}")
-    unknown = [name for name in figures if name not in FIGURES]
-    if unknown:
-        raise ValueError(f"figure {unknown[0]!r} is unknown: choose {', '.join(FIGURES)} or all")
+    check_figures(figures)
     if len(set(seeds)) < len(seeds) or any(seed < 0 for seed in seeds):
         raise ValueError(f"seeds={list(seeds)} must be different whole numbers, none of them negative")
     runs: dict[str, Outcome] = {}
