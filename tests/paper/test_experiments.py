@@ -107,12 +107,12 @@ def test_narrow_scale_keeps_images_batches_epochs_and_schedule() -> None:
     runs = {run.experiment.name: run.config for group in planned.values() for run in group}
     protocol = {run.experiment.name: run.config for group in plan(list(FIGURES), "full", output=Path("out")).values()
                 for run in group}  # fmt: skip
-    cut = {"width", "measure_every", "seed", "output"}
+    cut = {"width", "measure_every", "test_every", "seed", "output"}
     for name, config in runs.items():
         variant, _, seed = name.rpartition("-seed")
         assert config.seed == int(seed)
         allowed = cut | ({"epochs"} if config.optimizer == "lbfgs" else set())
-        allowed |= {"samples_per_class"} if config.model == "resnet50" else set()
+        allowed |= {"samples_per_class", "test_samples_per_class"} if config.model == "resnet50" else set()
         if variant in protocol:
             of_paper = protocol[variant].to_dict()
             assert {key for key, value in config.to_dict().items() if value != of_paper[key]} <= allowed, name

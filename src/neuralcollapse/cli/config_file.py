@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import CycloptsError, Parameter
-from cyclopts.config import Yaml
+from cyclopts.config import Dict, Yaml
+
+from neuralcollapse.train.config import of_this_version
 
 if TYPE_CHECKING:
     from cyclopts import App, ArgumentCollection
@@ -27,11 +29,10 @@ def read_config(app: App, commands: tuple[str, ...], arguments: ArgumentCollecti
     path = Path(option.tokens[-1].value)
     if not path.exists() or path.is_dir():
         raise CycloptsError(msg=f"--config {path}: there is no such file")
-    source = Yaml(path, use_commands_as_keys=False, source=str(path))
     try:
-        fields = source.config
+        fields = Yaml(path).config
     except CycloptsError as error:
         raise CycloptsError(msg=f"--config {path} is not YAML: {error}") from error
     if not isinstance(fields, dict):
         raise CycloptsError(msg=f"--config {path} must hold one option per line, such as `epochs: 30`")
-    source(app, commands, arguments)
+    Dict(of_this_version(fields), use_commands_as_keys=False, source=str(path))(app, commands, arguments)

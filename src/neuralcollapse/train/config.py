@@ -191,8 +191,8 @@ class TrainConfig:
             raise FileNotFoundError(f"no configuration at {path}: is its folder a run?")
         try:
             fields = yaml.safe_load(Path(path).read_text())
-            if isinstance(fields, dict) and fields.get("test_samples_per_class") is None:
-                fields["test_samples_per_class"] = "all"  # what null, or no such line, meant in older versions
+            if isinstance(fields, dict):
+                fields = of_this_version({"test_samples_per_class": None, **fields})
             source = Dict(fields, use_commands_as_keys=False, source=str(path))
             app = App(config=(source, whole_numbers), result_action="return_value", help_flags=(), version_flags=())
             app.default(_from_fields)
@@ -210,6 +210,13 @@ class TrainConfig:
 
 def _from_fields(*, config: Annotated[TrainConfig, Parameter(name="*")] = TrainConfig()) -> TrainConfig:
     return config
+
+
+def of_this_version(fields: dict[str, Any]) -> dict[str, Any]:
+    """Fields that an older version wrote, as they are written today: to test on all samples was null."""
+    if fields.get("test_samples_per_class", "auto") is None:
+        return {**fields, "test_samples_per_class": "all"}
+    return fields
 
 
 def whole_numbers(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
