@@ -24,9 +24,7 @@ class Target(Protocol):
         """One mean per class, K x d."""
 
 
-def geometry_distances(
-    moments: Moments, weight: Float[Tensor, "K d"] | None, target: Target
-) -> dict[str, float | None]:
+def geometry_distances(moments: Moments, weight: Float[Tensor, "K d"] | None, target: Target) -> dict[str, Any]:
     """Distances ||A/||A|| - B/||B|||| of WW', of the centred means' Gram matrix and of W H̄ to those of a target.
 
     They ignore rotations of feature space and the scales of W and of the means. Zero where the network has reached the
