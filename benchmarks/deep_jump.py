@@ -1,7 +1,7 @@
 """How the optimum of a deep linear head jumps: the singular value of a class over its number of samples.
 
-Writes ``results/deep/jump.svg``: the closed form for one to four linear layers (lines), and where L-BFGS ends on the plain
-scalar objective, from the best of several random starts (dots).
+Writes ``results/deep/jump.svg``: the closed form for one to four linear layers (lines), and where L-BFGS ends on the
+plain scalar objective, from the best of several random starts (dots).
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ def by_descent(n: int, layers: int) -> float:
         return (factors.prod() - math.sqrt(n)) ** 2 / (2 * total) + DECAY * float(factors @ factors) / 2
 
     rng = np.random.default_rng(n)
-    runs = [minimize(objective, rng.uniform(0, 3, layers + 1), method="L-BFGS-B") for _ in range(10)]
+    starts = [size * rng.random(layers + 1) for size in (0.1, *[3.0] * 10)]  # the origin has a basin of its own
+    runs = [minimize(objective, start, method="L-BFGS-B") for start in starts]
     return float(min(runs, key=lambda run: run.fun).x.prod())
 
 
