@@ -84,7 +84,7 @@ def test_image_folders(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "error", "message"),
     [
-        ("imagenet", ValueError, "unknown dataset 'imagenet': choose digits, mnist"),
+        ("imagenet", ValueError, "unknown dataset 'imagenet': did you mean imagefolder"),
         ("digits:x", ValueError, "unknown dataset"),
         ("hf:", ValueError, "unknown dataset"),
         ("mnist", FileNotFoundError, "no MNIST under .* Point --data-root"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -50,10 +49,13 @@ def train(
     folder = train_run(choices)
     if not first_process():
         return
-    _print_run(folder, read_metrics(folder))
+    from rich.console import Console
+
     from neuralcollapse.cli.report import certificate
     from neuralcollapse.report import write_report
+    from neuralcollapse.train.summary import summary_table
 
+    Console().print(summary_table(folder.name, read_metrics(folder)))
     page = write_report([folder], folder / "report.html", certify=certificate)
     print(f"\nReport: {page}\nRun:    {folder}")
 
@@ -66,35 +68,3 @@ def _print_config(choices: TrainConfig, resolved: TrainConfig) -> None:
     for name, value in choices.to_dict().items():
         line = yaml.safe_dump({name: value}).strip()
         print(line if value is not None or follows[name] is None else f"{line}  # {follows[name]}")
-
-
-def _print_run(folder: Path, rows: list[dict[str, str]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    measured = [row for row in rows if row["nc1"]]
-    first, last = measured[0], measured[-1]
-    table = Table(title=f"{folder.name}: from epoch {first['epoch']} to {last['epoch']}")
-    for column in ("measure", "before", "after", "change"):
-        table.add_column(column, justify="left" if column in ("measure", "change") else "right")
-    for name in ("nc1", "nc2", "nc3", "nc4", "nc2_means", "cdnv", "ncc_mismatch"):
-        if first[name] and last[name]:
-            before, after = float(first[name]), float(last[name])
-            table.add_row(name.upper(), f"{before:.4g}", f"{after:.4g}", change(before, after))
-    for name in ("train_accuracy", "test_accuracy"):
-        table.add_row(name.replace("_", " "), f"{float(first[name]):.2%}", f"{float(last[name]):.2%}", "")
-    Console().print(table)
-
-
-def change(before: float, after: float) -> str:
-    """How a measure moved, in words.
-
-    >>> change(8.0, 0.5), change(0.027, 1.0), change(2.0, 2.0), change(1.0, 0.0)
-    ('fell 16-fold', 'rose 37-fold', 'unchanged', 'fell to 0')
-    """
-    if before == after:
-        return "unchanged"
-    if before <= 0 or after <= 0:
-        return f"{'fell' if after < before else 'rose'} to {after:.3g}"
-    down = after < before
-    return f"{'fell' if down else 'rose'} {before / after if down else after / before:.3g}-fold"

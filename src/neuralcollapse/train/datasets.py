@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +10,14 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from filelock import FileLock
 from jaxtyping import Int, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler
 
 from neuralcollapse.extras import missing
 from neuralcollapse.names import check_dataset
+from neuralcollapse.train.image_folder import image_files, read_image, rgb, split_rows
 from neuralcollapse.train.seeds import mix
 
 _RESIDENT_BYTES = 8 << 30
@@ -251,12 +254,16 @@ def _torchvision(name: str, root: str | Path) -> Iterator[_Raw]:
     import torchvision.datasets
 
     kind = getattr(torchvision.datasets, name)
+    if not Path(root).is_dir() and Path(root) != Path("data"):
+        raise FileNotFoundError(
+            f"there is no folder {Path(root).resolve()}: correct --data-root, or make that folder to download {name}"
+        )
     for train in (True, False):
         try:
             try:
                 data = kind(root, train=train, download=False)
             except RuntimeError:  # torchvision's word for "not there"
-                data = kind(root, train=train, download=True)
+                data = _downloaded(kind, root, train)
         except (RuntimeError, OSError) as error:
             reason = " ".join(str(error).split())
             raise FileNotFoundError(
@@ -270,50 +277,41 @@ def _torchvision(name: str, root: str | Path) -> Iterator[_Raw]:
         yield _from_tensor(pixels, data.targets, data.classes)
 
 
-def _imagefolder(path: str) -> Iterator[_Raw]:
-    from torchvision.datasets import ImageFolder
+def _downloaded(kind: Any, root: str | Path, train: bool) -> Any:
+    """Download a data set, one process of this machine at a time: the others find it when their turn comes."""
+    made = not Path(root).exists()
+    Path(root).mkdir(exist_ok=True)
+    lock = Path(root) / f".{kind.__name__}.lock"
+    try:
+        with FileLock(lock):
+            return kind(root, train=train, download=True)
+    finally:
+        lock.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            for folder in (Path(root) / kind.__name__ / "raw", Path(root) / kind.__name__, *([Path(root)] * made)):
+                folder.rmdir()  # what a failed download leaves empty
 
+
+def _imagefolder(path: str) -> Iterator[_Raw]:
     root = Path(path)
     if not root.is_dir():
         raise FileNotFoundError(f"imagefolder: there is no folder {root.resolve()}")
     test = next((root / name for name in ("test", "val", "validation") if (root / name).is_dir()), None)
-    try:
-        if (root / "train").is_dir() and test is not None:
-            folders = [ImageFolder(root / "train"), ImageFolder(test)]
-        else:
-            folders = [ImageFolder(root)]
-    except FileNotFoundError as error:  # torchvision lists what it looked for
-        raise FileNotFoundError(f"imagefolder: {error}") from error
-    if folders[0].classes != folders[-1].classes:
-        raise ValueError(f"imagefolder: the classes of {root}/train and {test} differ")
-    parts = [(folder, np.arange(len(folder))) for folder in folders]
-    if len(folders) == 1:
-        from sklearn.model_selection import train_test_split
-
-        halves = train_test_split(parts[0][1], test_size=0.2, stratify=folders[0].targets, random_state=0)
-        parts = [(folders[0], np.sort(rows)) for rows in halves]
-    for folder, kept in parts:
-        names = [folder.samples[row][0] for row in kept]
-        labels = np.asarray(folder.targets, dtype=np.int64)[kept]
-        yield _Raw(_file_decoder(names), labels, folder.classes)
+    if (root / "train").is_dir() and test is not None:
+        folders = [image_files(root / "train"), image_files(test)]
+        if folders[0][0] != folders[1][0]:
+            raise ValueError(f"imagefolder: the classes of {root}/train and {test} differ")
+        parts = [(*folder, np.arange(len(folder[1]))) for folder in folders]
+    else:
+        classes, names, labels = image_files(root)
+        parts = [(classes, names, labels, rows) for rows in split_rows(labels, classes, root)]
+    for classes, names, labels, kept in parts:
+        files = [names[row] for row in kept]
+        yield _Raw(_file_decoder(files), np.asarray(labels, dtype=np.int64)[kept], classes)
 
 
 def _file_decoder(names: list[str]) -> Callable[[np.ndarray], list[Tensor]]:
-    return lambda rows: [_open(names[row]) for row in rows]
-
-
-def _open(name: str) -> Tensor:
-    from PIL import Image
-
-    try:
-        with Image.open(name) as image:
-            return _rgb(image)
-    except OSError as error:
-        raise ValueError(f"imagefolder: {name} is not a readable image: {error}") from error
-
-
-def _rgb(image: Any) -> Tensor:
-    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+    return lambda rows: [read_image(names[row]) for row in rows]
 
 
 def _hugging_face(path: str) -> Iterator[_Raw]:
@@ -345,4 +343,4 @@ def _hugging_face(path: str) -> Iterator[_Raw]:
 
 
 def _hf_decoder(split: Any, column: str) -> Callable[[np.ndarray], list[Tensor]]:
-    return lambda rows: [_rgb(row[column]) for row in split.select(rows)]
+    return lambda rows: [rgb(row[column]) for row in split.select(rows)]

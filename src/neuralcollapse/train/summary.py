@@ -1,0 +1,74 @@
+"""What a run came to, as a table: each measure before training, early in it and now, with its ideal value."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from neuralcollapse.geometry.measures import MEASURES
+
+SHOWN = ("nc1", "nc2", "nc3", "nc4", "nc4_relative", "nc2_means", "cdnv", "ncc_mismatch")
+
+_NOTE = (
+    "early: the largest value in the first tenth of training, where the paper's curves begin; change: from there.\n"
+    "ideal: the value at complete collapse; ↓ lower is better, ↑ higher is better.\n"
+    "NC4 alone grows with the logits, which are small before training: nc4_relative is NC4 in units of the logits."
+)
+
+
+def summary_table(title: str, rows: Sequence[dict[str, str]]) -> Any:
+    """A rich table of a run's measured rows.
+
+    Args:
+        title: of the table.
+        rows: of metrics.csv, as text.
+
+    Raises:
+        ValueError: if no row is measured.
+    """
+    from rich.table import Table
+
+    measured = [row for row in rows if row["nc1"]]
+    if not measured:
+        raise ValueError("no epoch is measured yet: there is nothing to sum up")
+    first, last = measured[0], measured[-1]
+    early = [row for row in measured if 1 <= int(row["epoch"]) <= int(last["epoch"]) / 10]
+    table = Table(title=title, caption=_NOTE, caption_justify="left")
+    for column in ("measure", f"epoch {first['epoch']}", "early", f"epoch {last['epoch']}", "change", "ideal"):
+        table.add_column(column, justify="left" if column in ("measure", "change") else "right")
+    for name in SHOWN:
+        if not first.get(name) or not last.get(name):
+            continue
+        highest = max((float(row[name]) for row in early if row[name]), default=None)
+        before, after = float(first[name]), float(last[name])
+        measure = MEASURES[name]
+        table.add_row(
+            measure.label,
+            f"{before:.4g}",
+            "" if highest is None else f"{highest:.4g}",
+            f"{after:.4g}",
+            change(before if highest is None else highest, after),
+            f"{'↓' if measure.direction == 'lower' else '↑'} {measure.ideal:g}",
+        )
+    for name in ("train_accuracy", "test_accuracy"):
+        tested = [row[name] for row in rows if row.get(name)]
+        if tested:
+            shares = [f"{float(share):.2%}" for share in (tested[0], tested[-1])]
+            table.add_row(name.replace("_", " "), shares[0], "", shares[1], "", "↑ 100%")
+    return table
+
+
+def change(before: float, after: float) -> str:
+    """How a measure moved, in words.
+
+    >>> change(8.0, 0.5), change(0.027, 1.0), change(2.0, 2.0), change(1.0, 0.0), change(1.0, 1.004)
+    ('fell 16-fold', 'rose 37-fold', 'unchanged', 'fell to 0', 'rose by 0.4%')
+    """
+    if before == after:
+        return "unchanged"
+    down = after < before
+    verb = "fell" if down else "rose"
+    if before <= 0 or after <= 0:
+        return f"{verb} to {after:.3g}"
+    ratio = before / after if down else after / before
+    return f"{verb} by {abs(after / before - 1):.1%}" if ratio < 1.1 else f"{verb} {ratio:.3g}-fold"
