@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import io
-import itertools
 import logging
 import os
 import pickle
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -159,10 +159,27 @@ def has_digest(path: Path) -> bool:
     return bool(_digests(path))
 
 
+_COMPILED = "_orig_mod."
+"""What torch.compile puts into names, at any place."""
+
+
+def _under_one_prefix(content: dict[str, Any], wanted: Collection[str]) -> dict[str, Any] | None:
+    """What a network wants, by its own names, where all of it lies under one prefix; None where it does not."""
+    stored = {key.replace(_COMPILED, ""): value for key, value in content.items() if isinstance(key, str)}
+    names = {key: key.replace(_COMPILED, "") for key in wanted}
+    longest = max(names.values(), key=len, default="")
+    prefixes = {key.removesuffix(longest) for key in stored if key.endswith(longest)}
+    for prefix in sorted(prefixes, key=len):
+        if prefix[-1:] in ("", ".") and all(prefix + name in stored for name in names.values()):
+            return {key: stored[prefix + name] for key, name in names.items()}
+    return None
+
+
 def load_weights(network: ImageNetwork, path: str | Path) -> None:
     """Load a run's checkpoint, or a state dictionary of the backbone alone.
 
-    Wrappers such as ``state_dict``, ``model.`` and ``module.`` are seen through.
+    Wrappers are seen through, however nested: ``state_dict``, and prefixes such as ``model.``, ``module.`` and
+    ``_orig_mod.`` of trainers, of several devices and of torch.compile.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -173,11 +190,10 @@ def load_weights(network: ImageNetwork, path: str | Path) -> None:
         if isinstance(content.get(key), dict):
             content = content[key]
             break
-    prefixes = ("", "network.", "network.backbone.", "module.", "model.", "_orig_mod.", "backbone.", "net.")
-    for owner, prefix in itertools.product((network, network.backbone), prefixes):
+    for owner in (network, network.backbone):
         wanted = owner.state_dict().keys()
-        inner = {key.removeprefix(prefix): value for key, value in content.items() if key.startswith(prefix)}
-        if wanted <= inner.keys():
+        inner = _under_one_prefix(content, wanted)
+        if inner is not None:
             break
     else:
         wanted = network.backbone.state_dict().keys()
@@ -187,7 +203,7 @@ def load_weights(network: ImageNetwork, path: str | Path) -> None:
             f"them {', '.join(missing[:3])}"
         )
     try:
-        owner.load_state_dict({key: inner[key] for key in wanted})
+        owner.load_state_dict(inner)
     except RuntimeError as error:
         mismatches = [line.strip() for line in str(error).splitlines() if "size mismatch" in line]
         raise ValueError(f"{path} belongs to another network: {mismatches[0] if mismatches else error}") from error
