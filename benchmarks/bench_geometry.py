@@ -1,4 +1,4 @@
-"""measure_features and ClassStatistics against one float32 Gram product X'X of the same features."""
+"""The measures against matrix products: features and streams against X'X, all pairs of classes against K x K."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from neuralcollapse import ClassStatistics, measure_features
+from neuralcollapse import ClassStatistics, Moments, collapse_metrics, measure_features
 
 
 def main() -> None:
@@ -20,8 +20,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="smaller features, for a check that it runs")
     quick = parser.parse_args().quick
     repeats = 2 if quick else 5
-    table = Table(title=f"Cost in Gram products (torch {torch.__version__}, {torch.get_num_threads()} threads)")
-    for column in ("claim", "N", "d", "K", "seconds", "Gram s", "ratio", "bound"):
+    table = Table(title=f"Cost in matrix products (torch {torch.__version__}, {torch.get_num_threads()} threads)")
+    for column in ("claim", "N", "d", "K", "seconds", "product s", "ratio", "bound"):
         table.add_column(column)
 
     samples, dim = (10_000, 512) if quick else (50_000, 2048)
@@ -40,7 +40,14 @@ def main() -> None:
         gathered.within_covariance.sum()
 
     table.add_row("ClassStatistics, batches of 256", *compare(stream, streamed, repeats), "1.5")
-    Console(width=120).print(table)
+
+    classes, dim = (6_000, 256) if quick else (20_000, 256)
+    moments, weight = many_classes(classes, dim)
+    row = compare(lambda: collapse_metrics(moments, weight), moments.means.float(), 1 if quick else 3, pair_product)
+    table.add_row(
+        "collapse_metrics of many classes, in K x K products", str(classes), *row[1:2], str(classes), *row[3:], "3"
+    )
+    Console(width=140).print(table)
 
 
 def collapsed_features(samples: int, dim: int, num_classes: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -51,16 +58,41 @@ def collapsed_features(samples: int, dim: int, num_classes: int) -> tuple[torch.
     return means[labels] + 0.1 * torch.randn(samples, dim, generator=generator), labels
 
 
-def compare(task: Callable[[], object], features: torch.Tensor, repeats: int) -> list[str]:
+def many_classes(num_classes: int, dim: int) -> tuple[Moments, torch.Tensor]:
+    """Moments of two samples per class, and a classifier."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(2 * num_classes) % num_classes
+    features = torch.randn(num_classes, dim, generator=generator)[labels]
+    features = features + 0.1 * torch.randn(features.shape, generator=generator)
+    return Moments.from_features(features, labels), torch.randn(num_classes, dim, generator=generator)
+
+
+def gram(features: torch.Tensor) -> None:
+    """X'X in float32."""
+    _ = features.T @ features
+
+
+def pair_product(vectors: torch.Tensor) -> None:
+    """VV' in float32, some rows at a time."""
+    for rows in vectors.split(1024):
+        _ = rows @ vectors.T
+
+
+def compare(
+    task: Callable[[], object],
+    features: torch.Tensor,
+    repeats: int,
+    product: Callable[[torch.Tensor], None] = gram,
+) -> list[str]:
     """Table cells: N, d, K, the median seconds of both sides, the median of their ratios."""
     pairs = []
     for repeat in range(repeats + 1):
-        pair = (seconds(task), seconds(lambda: features.T @ features))
+        pair = (seconds(task), seconds(lambda: product(features)))
         if repeat:  # the first round warms up
             pairs.append(pair)
-    ours, gram = (statistics.median(side) for side in zip(*pairs, strict=True))
-    ratio = statistics.median(mine / theirs for mine, theirs in pairs)
-    return [str(len(features)), str(features.shape[1]), "10", f"{ours:.3f}", f"{gram:.3f}", f"{ratio:.3f}"]
+    ours, theirs = (statistics.median(side) for side in zip(*pairs, strict=True))
+    ratio = statistics.median(mine / other for mine, other in pairs)
+    return [str(len(features)), str(features.shape[1]), "10", f"{ours:.3f}", f"{theirs:.3f}", f"{ratio:.3f}"]
 
 
 def seconds(task: Callable[[], object]) -> float:

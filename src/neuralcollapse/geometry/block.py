@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from neuralcollapse.geometry.arithmetic import SAFE, row_norms, times_power_of_two
-from neuralcollapse.geometry.moments import first_samples
+from neuralcollapse.geometry.moments import class_sums, first_samples
 
 _BLOCK_ENTRIES = 1 << 22
 """Entries of the samples gathered before they are centred and their products added to the float64 sums."""
@@ -87,13 +87,9 @@ def centre_classes(
 
     The means are summed in float64. Float32 rows lose the rounded mean first and what rounding left of it then.
     """
-    pivots = rows[first_samples(labels, counts)].double()
-    sums = torch.zeros_like(pivots)
-    for x, y in zip(rows.split(_PIECE), labels.split(_PIECE), strict=True):
-        sums.index_add_(0, y, x.double() - pivots.index_select(0, y) if rows.dtype == torch.float64 else x.double())
-    means = sums / counts.clamp(min=1)[:, None]
-    if rows.dtype == torch.float64:
-        means = means + pivots
+    pivots = rows[first_samples(labels, counts)] if rows.dtype == torch.float64 else None
+    means = class_sums(rows, labels, len(counts), pivots=pivots) / counts.clamp(min=1)[:, None]
+    means = means if pivots is None else means + pivots
     means = means * (counts > 0)[:, None]
     rounded = means.to(rows.dtype)
     _subtract(rows, labels, rounded)

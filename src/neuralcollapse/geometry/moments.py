@@ -10,8 +10,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from neuralcollapse.geometry.arithmetic import float64_device, full_precision
+from neuralcollapse.geometry.arithmetic import float64_device, full_precision, times_power_of_two
 from neuralcollapse.geometry.inputs import Rows, as_labels, as_real, check_batch, check_sizes, label_range
+
+_PIECE_BYTES = 1 << 20
+"""Features that are widened to float64 at once: they stay in the processor's nearest cache."""
 
 _MOST_INFERRED = 10_000_000
 """Largest number of classes that labels alone may imply where it exceeds the number of samples."""
@@ -207,3 +210,25 @@ def first_samples(labels: Int[Tensor, "B"], counts: Int[Tensor, "K"]) -> Int[Ten
     where = torch.arange(len(labels), device=labels.device)
     first = torch.full_like(counts, len(labels) - 1)
     return first.scatter_reduce_(0, labels, where, "amin")
+
+
+def class_sums(
+    features: Float[Tensor, "B d"],
+    labels: Int[Tensor, "B"],
+    num_classes: int,
+    exponent: int = 0,
+    pivots: Float[Tensor, "K d"] | None = None,
+) -> Float[Tensor, "K d"]:
+    """Sums per class in float64 and units of 2**exponent, of the features or of what they exceed the pivots by.
+
+    Sums of numbers narrower than float64 need no pivot: they are exact to far below the rounding of the numbers.
+    """
+    sums = torch.zeros(num_classes, features.shape[1], dtype=torch.float64, device=features.device)
+    rows = max(1, _PIECE_BYTES // (8 * features.shape[1]))
+    buffer = sums.new_empty(min(rows, len(features)), features.shape[1])
+    for x, y in zip(features.split(rows), labels.split(rows), strict=True):
+        exact = buffer[: len(x)].copy_(x)
+        if exponent:
+            exact.copy_(times_power_of_two(exact, -exponent))
+        sums.index_add_(0, y, exact if pivots is None else exact.sub_(pivots.index_select(0, y)))
+    return sums

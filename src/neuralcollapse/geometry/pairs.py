@@ -145,10 +145,13 @@ def cosine_spread(vectors: Float[Tensor, "K d"]) -> float:
 def product_norm(left: Float[Tensor, "K d"], right: Float[Tensor, "K d"]) -> float:
     """Frobenius norm of ``left @ right.T``: from d x d matrices where d < K and no digits are lost by it."""
     scales = [float(matrix.abs().max()) or 1.0 for matrix in (left, right)]
-    left, right = left / scales[0], left / scales[0] if right is left else right / scales[1]
+    same = right is left
+    left = left / scales[0]
+    right = left if same else right / scales[1]
     square = math.nan
     if left.shape[1] < len(left):
-        first, second = left.T @ left, right.T @ right
+        first = left.T @ left
+        second = first if same else right.T @ right
         square = float((first * second).sum())
         if not square > 1e-6 * float(first.norm() * second.norm()):
             square = math.nan

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from neuralcollapse.geometry.arithmetic import SAFE, exponent_of, row_norms, times_power_of_two
-from neuralcollapse.geometry.moments import Moments, between_directions, first_samples
+from neuralcollapse.geometry.moments import Moments, between_directions, class_sums, first_samples
 
 _CHUNK_BYTES = 8 << 20
 """Features are walked through in pieces that stay in the processor's cache."""
@@ -66,16 +66,12 @@ def _class_means(
     features: Float[Tensor, "N d"], labels: Int[Tensor, "N"], counts: Int[Tensor, "K"], exponent: int
 ) -> Float[Tensor, "K d"]:
     """Class means in units of 2**exponent, summed in float64; zeros for a class without samples."""
-    sums = torch.zeros(len(counts), features.shape[1], dtype=torch.float64, device=features.device)
+    pivots = None
     if features.dtype == torch.float64:  # the first of its class goes first, so that sums are no longer than spreads
         pivots = times_power_of_two(features[first_samples(labels, counts)], -exponent)
-    else:
-        pivots = sums  # sums of narrower numbers are exact to far below their own rounding
-    for x, y in _chunks(features, labels, torch.float64):
-        exact = times_power_of_two(x.double(), -exponent)
-        sums.index_add_(0, y, exact - pivots[y] if pivots is not sums else exact)
+    sums = class_sums(features, labels, len(counts), exponent, pivots)
     means = sums / counts.clamp(min=1)[:, None]
-    return means if pivots is sums else (means + pivots) * (counts > 0)[:, None]
+    return means if pivots is None else (means + pivots) * (counts > 0)[:, None]
 
 
 def _second_moments(
