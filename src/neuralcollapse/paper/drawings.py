@@ -136,12 +136,12 @@ def draw_theory(theory: Mapping[str, Optimality]) -> list[Drawing]:
 def _norms(by_data: Mapping[str, Mapping[str, Optimality]], name: str) -> go.Figure:
     figure = go.Figure()
     every: list[float] = []
-    for index, group in enumerate(by_data.values()):
+    for index, (data, group) in enumerate(by_data.items()):
         pairs = [(getattr(one.predicted, name), getattr(one.measured, name)) for one in group.values()]
         every += [value for pair in pairs for value in pair if value > 0]
         figure.add_scatter(
             x=[pair[0] for pair in pairs], y=[pair[1] for pair in pairs], mode="markers", text=list(map(label, group)),
-            marker={"size": 9, "color": colour(index)}, showlegend=False,
+            marker={"size": 9, "color": colour(index)}, name=data, showlegend=False,
             hovertemplate="%{text}: %{y:.3g}, theory %{x:.3g}<extra></extra>",
         )  # fmt: skip
     axis = log_axis(every)

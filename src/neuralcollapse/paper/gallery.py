@@ -150,7 +150,7 @@ def _together(drawing: Drawing) -> go.Figure:
     rows = -(-len(drawing.panels) // columns)
     titles = list(drawing.panels)
     figure = make_subplots(
-        rows, columns, subplot_titles=titles, vertical_spacing=0.36 / rows, horizontal_spacing=0.08
+        rows, columns, subplot_titles=titles, vertical_spacing=0.44 / rows, horizontal_spacing=0.08
     )  # fmt: skip
     for place, panel in enumerate(drawing.panels.values()):
         at = {"row": place // columns + 1, "col": place % columns + 1}

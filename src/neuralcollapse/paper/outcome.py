@@ -64,6 +64,13 @@ class Outcome:
         return self.rows[-1]["seconds"] / 3600 if self.rows else 0.0
 
     @property
+    def data(self) -> str:
+        """``hf:../shared/data/cifar10`` as ``hf:DATA/cifar10``; a name on the Hub stays as it is."""
+        kind, separator, place = self.config.dataset.rpartition(":")
+        is_path = place.startswith((".", "/", "~")) or (bool(separator) and Path(place).is_dir())
+        return f"{kind}{separator}{DATA}/{Path(place).name}" if is_path else self.config.dataset
+
+    @property
     def command(self) -> str:
         """What repeats the run alone, in a folder of its own: only what differs from the defaults.
 
@@ -72,7 +79,7 @@ class Outcome:
         repeated = dataclasses.replace(
             self.config,
             output=f"runs/{self.experiment.name}",
-            dataset=_elsewhere(self.config.dataset),
+            dataset=self.data,
             data_root=TrainConfig().data_root if self.config.dataset in _WITHOUT_FOLDER else DATA,
         )
         given = {name: getattr(repeated, name) for name in ("dataset", "model", "optimizer", "data_root", "output")}
@@ -101,13 +108,6 @@ def as_trained(run: Outcome) -> Outcome:
 
 _WITHOUT_FOLDER = ("digits",)
 """Data sets that come with a package."""
-
-
-def _elsewhere(dataset: str) -> str:
-    """``hf:../shared/data/cifar10`` as ``hf:DATA/cifar10``; a name on the Hub stays as it is."""
-    kind, separator, place = dataset.rpartition(":")
-    is_path = place.startswith((".", "/", "~")) or Path(place).is_dir()
-    return f"{kind}{separator}{DATA}/{Path(place).name}" if is_path else dataset
 
 
 def groups(

@@ -42,7 +42,7 @@ def claims_rows(judged: Mapping[str, Sequence[Judgement]]) -> list[tuple[str, ..
 def run_row(run: Outcome) -> tuple[str, ...]:
     """What a run is and where it ended; only that it has not begun, if so."""
     config = run.config
-    facts = (config.dataset, str(config.model), str(config.seed), run.command)
+    facts = (run.data, str(config.model), str(config.seed), run.command)
     if not run.rows:
         return (run.experiment.name, "not begun", cut(run), *[""] * 8, *facts)
     last = run.rows[-1]
