@@ -49,7 +49,7 @@ def network(folder: Path, weight: np.ndarray, means: np.ndarray, **options: obje
 
 
 def certified(run: Outcome) -> Optimality | None:
-    return certificates([run]).get(run.experiment.name)
+    return certificates([run])[0].get(run.experiment.name)
 
 
 def test_decay_on_features_is_predicted_without_a_fit(tmp_path: Path) -> None:
@@ -81,8 +81,11 @@ def test_fixed_classifier(tmp_path: Path) -> None:
     assert found.predicted.weight == pytest.approx(np.linalg.norm(weight), rel=1e-6)
     assert found.predicted.features == pytest.approx(np.linalg.norm(means), rel=1e-4)
     assert found.predicted.loss == pytest.approx(cross_entropy(weight, means), rel=1e-3)
-    assert certified(network(tmp_path / "untrained", weight, -means, head="etf")) is None
+    untrained = network(tmp_path / "untrained", weight, -means, head="etf")
+    assert "hardly trained" in certificates([untrained])[1][untrained.experiment.name]
 
 
 def test_runs_without_a_snapshot_have_no_certificate(tmp_path: Path) -> None:
-    assert certified(written(tmp_path, Experiment("mnist"), TrainConfig(epochs=10))) is None
+    run = written(tmp_path, Experiment("mnist"), TrainConfig(epochs=10))
+    assert certified(run) is None
+    assert "has no snapshots" in certificates([run])[1][run.experiment.name]

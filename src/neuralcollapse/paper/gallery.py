@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import plotly.graph_objects as go
 
@@ -57,7 +56,7 @@ def write_gallery(
     small = not SCALES[scale].judged
     judged = {name: judge(name, runs, small=small) for name, runs in figures.items()}
     runs = {run.experiment.name: run for group in figures.values() for run in group}
-    theory = certificates(runs.values())
+    theory, uncertified = certificates(runs.values())
     drawings = {name: draw(name, group) for name, group in figures.items()} | {"theory": draw_theory(theory)}
     with image_writer() if static else contextlib.nullcontext():
         pictures = _pictures(drawings, output / "figures") if static else {}
@@ -81,6 +80,7 @@ def write_gallery(
         count=len(runs),
         runs=[(run_row(run)[: len(SHOWN_RUNS)], run.command) for run in runs.values()],
         run_heads=SHOWN_RUNS,
+        uncertified=uncertified,
         norm_heads=SHOWN_NORMS,
         norms=shown_norms(theory, runs),
     )
@@ -106,14 +106,16 @@ def headline(judged: Mapping[str, Sequence[Judgement]]) -> str:
     return f"Of {len(kinds)} claims of the paper: {', '.join(counts)}"
 
 
-def certificates(runs: Any) -> dict[str, Optimality]:
-    """The certificate of each finished run, from the class means of its last snapshot; none where it has no λ's."""
-    found = {}
+def certificates(runs: Iterable[Outcome]) -> tuple[dict[str, Optimality], dict[str, str]]:
+    """The certificate of each finished run, from the class means of its last snapshot; or why there is none."""
+    found, reasons = {}, {}
     for run in runs:
         if run.finished:
-            with contextlib.suppress(ValueError, FileNotFoundError):
+            try:
                 found[run.experiment.name] = certify_snapshot(run.config, read_snapshots(run.folder)[-1])
-    return found
+            except (ValueError, FileNotFoundError) as error:
+                reasons[run.experiment.name] = str(error)
+    return found, reasons
 
 
 def _panels(drawings: Mapping[str, Sequence[Drawing]]) -> list[tuple[str, Drawing, str, go.Figure]]:
