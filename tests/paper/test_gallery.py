@@ -158,7 +158,7 @@ def test_static_gallery_is_small_and_its_figures_follow_dark_mode(smoke: Path, b
     page = (tmp_path / "gallery.html").read_text()
     assert len(page) < 500_000
     assert page.count("data:image/svg+xml;base64,") == 4 + 2
-    assert "Plotly" not in page
+    assert "plotly.js v" not in page
     (file,) = (tmp_path / "figures").glob("figure5-*.svg")
     assert "prefers-color-scheme: dark" in file.read_text()
     opened = browser.new_page(offline=True)
