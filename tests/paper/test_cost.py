@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from neuralcollapse.measurement.run_folder import write_metrics
-from neuralcollapse.paper.cost import Cost, Forecast, estimate, pace, total
+from neuralcollapse.paper.cost import Cost, Forecast, _sizes, estimate, pace, total
 from neuralcollapse.paper.experiments import Experiment
 from neuralcollapse.paper.outcome import Outcome
 from neuralcollapse.paper.sweep import Job, State
@@ -77,3 +77,8 @@ def test_the_time_left_follows_the_speed_of_the_runs(tmp_path: Path) -> None:
     assert forecast.left(jobs) == pytest.approx(400)
     jobs[1].state = State.FINISHED
     assert forecast.left(jobs) is None
+
+
+@pytest.mark.parametrize(("tested", "images"), [("all", 360), ("auto", 100), (5, 50)])
+def test_test_images_are_counted_as_the_run_takes_them(tested: int | str, images: int) -> None:
+    assert _sizes("digits", "data", 10, tested) == (100, images)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from neuralcollapse.paper.cuts import cut
 from neuralcollapse.paper.experiments import FIGURES, SCALES, Experiment, grid
 from neuralcollapse.paper.outcome import Outcome
 from neuralcollapse.paper.reproduce import plan
@@ -154,3 +155,11 @@ def test_printed_commands_hold_no_folder_of_this_machine(source: str, root: str,
     assert printed in run.command
     assert not {"../shared", "/home/me", "/tmp/o"} & set(run.command.split("/"))
     assert "shared" not in run.command
+
+
+def test_precision_is_every_runs_and_stands_beside_its_numbers() -> None:
+    planned = plan(["figure3", "figure7"], "narrow", output=Path("o"), precision="bf16-mixed")
+    for run in [run for group in planned.values() for run in group]:
+        assert run.config.precision == "bf16-mixed"
+        assert "bf16-mixed" in cut(run)
+        assert "--precision bf16-mixed" in run.command

@@ -42,6 +42,8 @@ class Choices:
     """Where CIFAR-10 comes from, such as hf:FOLDER."""
     seeds: Annotated[str, _RUNS] = ""
     """Seeds of every run, such as 0,1,2. By default the scale's own."""
+    precision: Annotated[Literal["32-true", "bf16-mixed", "16-mixed"] | None, _RUNS] = None
+    """Arithmetic of the training steps of every run. By default 32-true."""
     engine: Annotated[Literal["local", "ray"], _RUNS] = "local"
     """Run in processes of this machine, or on Ray."""
     workers: Annotated[int, _RUNS] = 1
@@ -99,6 +101,7 @@ def reproduce(
         output=output,
         data_root=choices.data_root,
         seeds=numbers(choices.seeds, "--seeds", "0,1,2", int) if choices.seeds else (),
+        precision=choices.precision,
         sources={"mnist": choices.mnist, "cifar10": choices.cifar10},
     )
     if choices.draw:

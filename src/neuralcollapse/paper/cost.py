@@ -78,10 +78,13 @@ def pace(run: Outcome) -> float | None:
 
 
 @functools.cache
-def _sizes(dataset: str, data_root: str, samples: int | None, test_samples: int | None) -> tuple[int, int]:
+def _sizes(dataset: str, data_root: str, samples: int | None, test_samples: int | str) -> tuple[int, int]:
+    """Training and test images of a run; about as many of the latter with ``auto``."""
     from neuralcollapse.train.datasets import split_sizes
 
-    return split_sizes(dataset, data_root, samples_per_class=samples, test_samples_per_class=test_samples)
+    most = test_samples if isinstance(test_samples, int) else None
+    images, tested = split_sizes(dataset, data_root, samples_per_class=samples, test_samples_per_class=most)
+    return images, min(images, tested) if test_samples == "auto" else tested
 
 
 _MATTERS = ("dataset", "data_root", "image_size", "model", "width", "stem", "head", "feature_dim", "batch_size",

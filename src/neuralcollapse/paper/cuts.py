@@ -23,7 +23,9 @@ def cut(run: Outcome) -> str:
         said.append(f"{config.samples_per_class} images per class")
     if config.batch_size != paper.batch_size:
         said.append(f"batches of {config.batch_size}")
-    if config.test_samples_per_class is not None:
+    if config.precision != paper.precision:
+        said.append(config.precision)
+    if isinstance(config.test_samples_per_class, int):
         said.append(f"{config.test_samples_per_class} test images per class")
     return ", ".join(said)
 

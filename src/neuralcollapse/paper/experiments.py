@@ -62,7 +62,15 @@ class Experiment:
         """Whether it has these values in these fields."""
         return all(getattr(self, name) == value for name, value in wanted.items())
 
-    def config(self, scale: Scale, *, sources: Mapping[str, str], data_root: str, output: Path) -> TrainConfig:
+    def config(
+        self,
+        scale: Scale,
+        *,
+        sources: Mapping[str, str],
+        data_root: str,
+        output: Path,
+        precision: str | None = None,
+    ) -> TrainConfig:
         """The run at a scale, every choice made.
 
         Args:
@@ -70,8 +78,11 @@ class Experiment:
             sources: where a data set comes from, if not from torchvision: ``{"cifar10": "hf:FOLDER"}``.
             data_root: folder of torchvision's data sets.
             output: folder of all runs.
+            precision: of the training steps; by default the run's own.
         """
         options: dict[str, Any] = {"model": self.model, "optimizer": self.optimizer, "width": self.width}
+        if precision is not None:
+            options["precision"] = precision
         if self.seed is not None:
             options["seed"] = self.seed
         for wanted, given in (*PROTOCOL, *scale.rules):

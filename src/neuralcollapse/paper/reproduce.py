@@ -17,6 +17,7 @@ def plan(
     data_root: str = "data",
     sources: Mapping[str, str] | None = None,
     seeds: Sequence[int] = (),
+    precision: str | None = None,
 ) -> dict[str, list[Outcome]]:
     """The runs of each figure, as far as they are; figures share runs.
 
@@ -27,6 +28,7 @@ def plan(
         data_root: folder of torchvision's data sets.
         sources: where a data set comes from otherwise: ``{"cifar10": "hf:FOLDER"}``.
         seeds: of every experiment, in place of the scale's own.
+        precision: of the training steps of every run, as Lightning names it: ``32-true``, ``bf16-mixed``, ``16-mixed``.
 
     Raises:
         ValueError: if a figure or scale is unknown, or a seed is negative or given twice.
@@ -42,7 +44,9 @@ def plan(
         experiments = SCALES[scale].seeded(FIGURES[name].runs(SCALES[scale]), seeds)
         for experiment in experiments:
             if experiment.name not in runs:
-                config = experiment.config(SCALES[scale], sources=sources or {}, data_root=data_root, output=output)
+                config = experiment.config(
+                    SCALES[scale], sources=sources or {}, data_root=data_root, output=output, precision=precision
+                )
                 runs[experiment.name] = Outcome(experiment, config)
         planned[name] = [runs[experiment.name] for experiment in experiments]
     return planned
