@@ -56,7 +56,7 @@ def test_errors(call) -> None:
     for arguments, message in (
         (("target",), "--counts"),
         (("target", "--counts", "a,b"), "--counts a,b"),
-        (("thresholds", "--counts", "3"), "num_classes=1"),
+        (("thresholds", "--counts", "3"), "class_counts"),
         (("thresholds", "--counts", "3,2", "--loss", "focal"), "not convex"),
         (("explore", "--feature-dim", "2", "--picture", "p.svg"), "--feature-dim 3"),
         (("explore", "--starts", "0"), "starts=0"),

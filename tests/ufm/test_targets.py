@@ -138,6 +138,12 @@ def test_the_limit_of_no_decay(counts: list[int], free: bool) -> None:
         np.testing.assert_allclose(target_geometry(counts, 0, 0, 1e-2).weight_gram, target.weight_gram)
 
 
+def test_class_sizes_of_other_kinds() -> None:
+    for counts in ((30, 30, 2, 2), np.array([30, 30, 2, 2]), np.array([30, 30, 2, 2], dtype=np.int32)):
+        assert target_geometry(counts, 0.03, 0.03, 1e-2).merged == ((2, 3),)
+        assert collapse_thresholds(counts, 0.03, 0.03).lost == (2, 3)
+
+
 def test_words_and_numbers() -> None:
     target = target_geometry([30, 30, 2, 2], 0.03, 0.03, 1e-2)
     assert "classes 2, 3 merge into one point" in str(target)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy.optimize import brentq
 
 
@@ -56,7 +56,7 @@ class DeepOptimum:
 
 
 def deep_optimum(
-    class_counts: Sequence[int], feature_dim: int, *, lambdas: Sequence[float], lambda_h: float
+    class_counts: Sequence[int] | Int[np.ndarray, "K"], feature_dim: int, *, lambdas: Sequence[float], lambda_h: float
 ) -> DeepOptimum:
     r"""The global minimiser of M linear layers over free features, in closed form up to one root per class.
 
@@ -129,7 +129,11 @@ def largest_root(target: float, layers: int, decay: float) -> float:
 
 
 def _check(
-    counts: np.ndarray, given: Sequence[int], feature_dim: int, lambdas: Sequence[float], lambda_h: float
+    counts: np.ndarray,
+    given: Sequence[int] | Int[np.ndarray, "K"],
+    feature_dim: int,
+    lambdas: Sequence[float],
+    lambda_h: float,
 ) -> None:
     if counts.ndim != 1 or len(counts) < 2 or not np.issubdtype(counts.dtype, np.integer) or (counts < 1).any():
         raise ValueError(f"class_counts={given} must be at least two positive whole numbers")

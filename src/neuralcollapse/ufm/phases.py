@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float
 from scipy.optimize import brentq
 
 from neuralcollapse.ufm.minima import LocalMinimum, polish
@@ -22,7 +23,7 @@ class Branch:
     minima: tuple[LocalMinimum, ...]
 
 
-def follow(problem: UFM, minimum: LocalMinimum, lambdas: Sequence[float]) -> Branch:
+def follow(problem: UFM, minimum: LocalMinimum, lambdas: Sequence[float] | Float[np.ndarray, "steps"]) -> Branch:
     """Follow a minimum from the problem's own λW to each of the others, upwards and downwards, until it is lost.
 
     It is lost where Newton's method from the neighbouring λ does not end at a strict minimum of the same shape.

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from neuralcollapse.ufm.losses import Loss
 from neuralcollapse.ufm.minima import polish
@@ -132,7 +132,7 @@ class TargetGeometry:
 
 
 def target_geometry(
-    class_counts: Sequence[int],
+    class_counts: Sequence[int] | Int[np.ndarray, "K"],
     lambda_w: float | int,
     lambda_h: float | int,
     lambda_b: float | int = 0.0,
@@ -171,7 +171,7 @@ def target_geometry(
     """
     if lambda_w == 0 and lambda_h == 0:
         return _limit(class_counts, lambda_b, loss, bias=bias, nonnegative=nonnegative)
-    counts = _sizes(class_counts)
+    counts = class_sizes(class_counts)
     k = len(counts)
     problem = UFM(
         k, counts, k if feature_dim is None else feature_dim, lambda_w=lambda_w, lambda_h=lambda_h, lambda_b=lambda_b,
@@ -201,7 +201,12 @@ def _of(counts: list[int], point: Point, solution: Solution, source: str) -> Tar
 
 
 def _limit(
-    class_counts: Sequence[int], lambda_b: float, loss: str | Loss, *, bias: bool, nonnegative: bool
+    class_counts: Sequence[int] | Int[np.ndarray, "K"],
+    lambda_b: float,
+    loss: str | Loss,
+    *,
+    bias: bool,
+    nonnegative: bool,
 ) -> TargetGeometry:
     """With Z D^½ = U Σ V', W = U Σ^½ and H = Σ^½ V' D^-½; scaled to a largest row of W of norm one.
 
@@ -215,7 +220,7 @@ def _limit(
         )
     if not (lambda_b >= 0 and math.isfinite(lambda_b)):
         raise ValueError(f"lambda_b={lambda_b} must be zero or positive, and finite (bias=False leaves it out)")
-    counts = _sizes(class_counts)
+    counts = class_sizes(class_counts)
     k = len(counts)
     free = bias and lambda_b == 0
     taken = np.array(counts) / sum(counts) if free else np.full(k, 1 / k)
@@ -227,7 +232,8 @@ def _limit(
     return TargetGeometry(tuple(counts), weight / scale, means / scale, (taken - 1 / k) / scale**2, None, None, source)
 
 
-def _sizes(class_counts: Sequence[int]) -> list[int]:
+def class_sizes(class_counts: Sequence[int] | Int[np.ndarray, "K"]) -> list[int]:
+    """The sizes as whole numbers, or what is wrong with them."""
     counts = np.asarray(class_counts)
     if counts.ndim != 1 or len(counts) < 2 or not np.issubdtype(counts.dtype, np.integer) or (counts < 1).any():
         raise ValueError(f"class_counts={class_counts} must be at least two positive whole numbers")

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int
 from scipy.optimize import minimize
 
 from neuralcollapse.ufm.losses import CrossEntropy, Focal, LabelSmoothing, Loss, MeanSquaredError
 from neuralcollapse.ufm.problem import UFM
 from neuralcollapse.ufm.solution import Point
+from neuralcollapse.ufm.targets import class_sizes
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class CollapseThresholds:
 
 
 def collapse_thresholds(
-    class_counts: Sequence[int],
+    class_counts: Sequence[int] | Int[np.ndarray, "K"],
     lambda_w: float | int,
     lambda_h: float | int,
     lambda_b: float | int = 0.0,
@@ -101,8 +103,9 @@ def collapse_thresholds(
     >>> found.lost, found.keeps_all
     ((3, 4, 5), 3)
     """
+    sizes = class_sizes(class_counts)
     problem = UFM(
-        len(class_counts), class_counts, len(class_counts), lambda_w=lambda_w, lambda_h=lambda_h, lambda_b=lambda_b,
+        len(sizes), sizes, len(sizes), lambda_w=lambda_w, lambda_h=lambda_h, lambda_b=lambda_b,
         loss=loss, bias=bias, nonnegative=nonnegative,
     ).by_class  # fmt: skip
     counts, k = problem.class_counts, problem.num_classes
