@@ -143,3 +143,20 @@ def test_hugging_face(name, tmp_path):
     again.load_state_dict(torch.load(tmp_path / "weights.pt", weights_only=True))
     model.eval(), again.eval()
     assert torch.equal(model(inputs).logits, again(inputs).logits)
+
+
+def test_num_classes_0_is_refused_and_not_taken_for_none() -> None:
+    with pytest.raises(ValueError, match="num_classes=0: a simplex ETF needs at least 2 classes"):
+        fix_classifier(nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 3)), num_classes=0)
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_pointwise_heads_of_every_dimension_convert(dims: int) -> None:
+    convolution = getattr(nn, f"Conv{dims}d")
+    model = nn.Sequential(convolution(2, 8, 3), convolution(8, 3, 1))
+    x = torch.randn(2, 2, *[5] * dims)
+    expected = model(x).shape
+    for convert in (fix_classifier, lambda net: set_feature_dim(net, 4)):
+        convert(model)
+        assert model(x).shape == expected
+    assert isinstance(model[1][0], convolution)

@@ -66,3 +66,9 @@ def test_one_of_two_heads_by_name():
 def test_features_too_few_for_the_classes():
     savings = parameter_savings(nn.Sequential(nn.Linear(4, 5), nn.Linear(5, 20)))
     assert [variant.name for variant in savings.variants] == ["as it is", "d = K", "both"]
+
+
+def test_a_frozen_model_has_nothing_to_save() -> None:
+    model = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 3)).requires_grad_(False)
+    with pytest.raises(ValueError, match="every parameter of the model is frozen"):
+        parameter_savings(model)

@@ -1,0 +1,73 @@
+"""What a report says, in each of its forms."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from neuralcollapse import NECO, CollapseReport, measure
+from neuralcollapse.geometry.measures import MEASURES
+
+LABELS = torch.arange(60) % 3
+INPUTS = torch.randn(60, 8, generator=torch.Generator().manual_seed(0)) + LABELS[:, None]
+
+
+@pytest.fixture(scope="module")
+def report() -> CollapseReport:
+    model = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 3))
+    return measure(model, [(INPUTS, LABELS)], layers=["0"])
+
+
+def test_every_measure_of_the_registry_has_a_row_with_its_ideal(report: CollapseReport) -> None:
+    found = {name for name, value in report.to_dict().items() if value is not None}
+    assert found <= MEASURES.keys()
+    lines = str(report).splitlines()
+    for name in found:
+        measure_ = MEASURES[name]
+        (line,) = (line for line in lines if f" {name} " in line)
+        assert f"{'↓' if measure_.direction == 'lower' else '↑'} {measure_.ideal:g}" in line
+    assert "at collapse" in str(report)
+
+
+def test_json_is_valid_where_numbers_are_not(report: CollapseReport) -> None:
+    same = torch.ones(60, 8)
+    with pytest.warns(UserWarning, match="coincide|directions|undefined|equal"):
+        flat = measure(nn.Sequential(nn.Identity(), nn.Linear(8, 3)), [(same, LABELS)])
+    assert not math.isfinite(flat.metrics.nc1)
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    found = json.loads(flat.to_json(), parse_constant=refuse)
+    assert found["nc1"] is None
+    found = json.loads(report.to_json(), parse_constant=refuse)
+    assert found["nc1"] == report.metrics.nc1
+    assert found["layers"]["0"]["nc1"] == report.layers["0"].nc1
+    assert (found["samples"], found["classes"], found["feature_dim"]) == (60, 3, 6)
+
+
+def test_frame_and_page_hold_the_same_numbers(report: CollapseReport) -> None:
+    pytest.importorskip("pandas")
+    frame = report.to_frame()
+    assert list(frame.columns) == ["2", "0"]
+    assert frame.loc["nc1", "0"] == report.layers["0"].nc1
+    page = report._repr_html_()
+    assert f"{report.metrics.nc1:.4g}" in page
+    assert all(MEASURES[name].title in page for name in ("nc1", "nc4", "accuracy"))
+
+
+def test_it_explains_itself_in_words(report: CollapseReport) -> None:
+    words = report.explain()
+    assert f"NC1: within-class variability is {report.metrics.nc1:.3g}, far from collapse." in words
+    assert f"decides {report.accuracy:.2%} of the samples correctly" in words
+    assert "NC1 by layer: 0 " in words
+
+
+def test_statistics_are_those_of_the_features(report: CollapseReport) -> None:
+    assert report.statistics.total == 60
+    torch.testing.assert_close(report.statistics.means, report.moments.means)
+    assert NECO(report.statistics).score(report.features).shape == (60,)
