@@ -12,12 +12,11 @@ import lightning as L
 import torch
 from torch.utils.data import DataLoader
 
+from neuralcollapse.geometry.measures import HEADLINE
 from neuralcollapse.measurement import CollapseReport, measure
 from neuralcollapse.measurement.batches import arguments
 from neuralcollapse.measurement.pooling import Pooling
 from neuralcollapse.measurement.tracker import CollapseTracker
-
-SHOWN = ("nc1", "nc2", "nc3", "nc4")
 
 
 class NeuralCollapseCallback(L.Callback):
@@ -118,7 +117,7 @@ class NeuralCollapseCallback(L.Callback):
         self.tracker.record(self.report, epoch=done, step=trainer.global_step)
         for name, value in found.items():
             if value is not None:
-                pl_module.log(self.prefix + name, value, prog_bar=name in SHOWN)
+                pl_module.log(self.prefix + name, value, prog_bar=name in HEADLINE)
         return self.report
 
     def to_frame(self) -> Any:

@@ -13,9 +13,10 @@ import torch
 from rich.console import Console
 from torchmetrics.classification import MulticlassAccuracy
 
+from neuralcollapse.geometry.measures import HEADLINE
 from neuralcollapse.measurement.ranks import Ranks
 from neuralcollapse.measurement.run_folder import append_metrics, snapshot_of, write_snapshot
-from neuralcollapse.train.callback import SHOWN, NeuralCollapseCallback
+from neuralcollapse.train.callback import NeuralCollapseCallback
 from neuralcollapse.train.config import TrainConfig
 from neuralcollapse.train.folder import RECORD, Start
 
@@ -123,7 +124,7 @@ class RunRecorder(NeuralCollapseCallback):
 
     def _show(self, row: dict[str, Any]) -> None:
         tested = "" if row["test_accuracy"] is None else f"  test {row['test_accuracy']:.2%}"
-        measures = "  ".join(f"{name.upper()} {row[name]:.3g}" for name in SHOWN if row[name] is not None)
+        measures = "  ".join(f"{name.upper()} {row[name]:.3g}" for name in HEADLINE if row[name] is not None)
         Console(stderr=True, highlight=False, soft_wrap=True).print(
             f"epoch {row['epoch']:>4}  train {row['train_accuracy']:.2%}{tested}  {measures}"
         )
