@@ -128,8 +128,8 @@ def catalogue(
     Raises:
         ValueError: as :func:`explore` and :class:`UFM`.
 
-    >>> [row["shape"] for row in catalogue([4], [2], [1e-3], starts=2)]
-    ['4 corners']
+    >>> next(catalogue([4], [2], [1e-3], starts=2))["shape"]
+    '4 corners'
     """
     for d in feature_dims:
         for k in num_classes:
