@@ -13,12 +13,14 @@ import pytest
 from neuralcollapse.figures.simplex import points_of
 from neuralcollapse.report import RunSkipped, write_report
 from neuralcollapse.report.command import command_of
+from neuralcollapse.report.dynamics import write_dynamics
 from neuralcollapse.report.geometry import MAPS
 from neuralcollapse.report.headline import headline
 from neuralcollapse.report.history import History, read_history
 from neuralcollapse.report.page import write_page
 from neuralcollapse.report.seeds import by_experiment
 from neuralcollapse.train.config import TrainConfig
+from neuralcollapse.ufm import UFM
 from tests.report.pages import HOSTILE, opened
 from tests.report.runs import make_run
 
@@ -105,6 +107,25 @@ def test_hostile_runs_stay_text(run: Path, browser: Any, tmp_path: Path) -> None
             page.locator("details summary").first.click()
             page.locator("[data-figure=nc1]").hover()
             assert page.evaluate("page.data.runs[0].classes") == list(HOSTILE)
+
+
+def test_hostile_dynamics_stay_text(run: Path, browser: Any, tmp_path: Path) -> None:
+    """The page of the unconstrained model, with methods and starts named by an enemy."""
+    plain = read_history(run)
+    metrics = {"iteration": plain.metrics["epoch"], "gap": [1e-3, 1e-9, 1.92e-31, 0.0, None]}
+    metrics |= {name: plain.metrics[name] for name in ("nc1", "nc2", "nc3", "nc4")}
+    histories = [
+        dataclasses.replace(plain, name=text, metrics=metrics, config={"optimizer": text, "start": HOSTILE[0]})
+        for text in HOSTILE
+    ]
+    problem = UFM(4, 5, 4, lambda_w=5e-3, lambda_h=1e-3, lambda_b=1e-2)
+    path = write_dynamics(problem, histories, tmp_path / "d.html")
+    with opened(browser, path, width=390, scheme="dark", reduced_motion="reduce") as page:
+        shown = page.locator("#curves .legend li").all_inner_texts()
+        assert shown == list(HOSTILE)
+        assert page.locator("#run option").count() == len(HOSTILE)
+        page.locator("details summary").click()
+        assert page.locator("#summary details td").first.bounding_box()["x"] >= 0
 
 
 def test_seeds_are_a_band_and_several_runs_share_a_page(browser: Any, tmp_path: Path) -> None:

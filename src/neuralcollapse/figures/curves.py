@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from neuralcollapse.figures.look import checked_names, colour, label, laid_out, log_axis, positive, see_through
-from neuralcollapse.figures.names import MEASURES, title
+from neuralcollapse.figures.names import title
+from neuralcollapse.geometry.measures import HEADLINE
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -162,9 +163,9 @@ def _shown(runs: Mapping[str, Sequence[Columns]], names: Sequence[str] | None) -
     known = dict.fromkeys(name for group in runs.values() for columns in group for name in list(columns)[1:])
     if names is not None:
         return checked_names(names, known, "names")
-    shown = [name for name in MEASURES if name in known]
+    shown = [name for name in HEADLINE if name in known]
     if not shown:
-        raise ValueError(f"history has none of {', '.join(MEASURES)}: choose columns with names=")
+        raise ValueError(f"history has none of {', '.join(HEADLINE)}: choose columns with names=")
     return shown
 
 

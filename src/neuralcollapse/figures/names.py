@@ -1,24 +1,23 @@
-"""Short names and one-line meanings of the measures that figures and pages show."""
+"""Names of columns as a reader sees them; the measures' own come from their registry."""
 
 from __future__ import annotations
 
-MEASURES = {
-    "nc1": "Within-class variability",
-    "nc2": "Classifier's distance from a simplex ETF",
-    "nc3": "Distance from self-duality",
-    "nc4": "Bias collapse",
-}
+from neuralcollapse.geometry.measures import HEADLINE, MEASURES
+
+_WORDS = {"train": "training"}
 
 
 def title(name: str) -> str:
     """A column's name as a reader sees it.
 
-    >>> title("nc1"), title("test_nc1"), title("train_accuracy")
-    ('NC1', 'NC1, test set', 'training accuracy')
+    >>> title("nc1"), title("test_nc1"), title("train_accuracy"), title("nc4_relative")
+    ('NC1', 'NC1, test set', 'training accuracy', 'NC4 relative to the logits')
     """
-    if name.startswith("test_nc"):
-        return f"{title(name.removeprefix('test_'))}, test set"
-    words = {"train": "training", "nc4_relative": "NC4, relative to the logits"}
-    if name in MEASURES or name in words:
-        return words.get(name, name.upper())
-    return " ".join(words.get(word, word) for word in name.split("_"))
+    measured = name.removeprefix("test_")
+    if measured in HEADLINE:
+        found = MEASURES[measured].label
+    elif measured in MEASURES and measured != "accuracy":
+        found = MEASURES[measured].title
+    else:
+        return " ".join(_WORDS.get(word, word) for word in name.split("_"))
+    return f"{found}, test set" if measured != name else found

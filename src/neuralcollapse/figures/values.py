@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from neuralcollapse.figures.look import checked_names, colour, laid_out, log_axis
-from neuralcollapse.figures.names import MEASURES, title
+from neuralcollapse.figures.names import title
+from neuralcollapse.geometry.measures import HEADLINE
 
 
 def plot_values(measures: Any, names: Sequence[str] | None = None, *, backend: str = "plotly") -> Any:
@@ -29,7 +30,7 @@ def plot_values(measures: Any, names: Sequence[str] | None = None, *, backend: s
     from neuralcollapse.figures.backend import on_backend
 
     found: Mapping[str, Any] = measures.to_dict() if hasattr(measures, "to_dict") else measures
-    chosen = checked_names(names, found, "names") if names is not None else [n for n in MEASURES if n in found]
+    chosen = checked_names(names, found, "names") if names is not None else [n for n in HEADLINE if n in found]
     values = {title(name): float(found[name]) for name in chosen if found[name] is not None and found[name] > 0}
     if not values:
         raise ValueError("measures: none of those to draw has a positive value")

@@ -12,10 +12,11 @@ import plotly.graph_objects as go
 import torch
 
 from neuralcollapse.figures.look import colour, label, laid_out, log_axis, positive
-from neuralcollapse.figures.names import MEASURES, title
+from neuralcollapse.figures.names import title
 from neuralcollapse.figures.simplex import Frame, frame_of
 from neuralcollapse.files import write_text
 from neuralcollapse.geometry import measure_features
+from neuralcollapse.geometry.measures import HEADLINE, MEASURES
 from neuralcollapse.report.geometry import geometry
 from neuralcollapse.report.history import History
 from neuralcollapse.report.problem import facts_of
@@ -62,7 +63,7 @@ def write_dynamics(problem: UFM, histories: Sequence[History], output: str | Pat
     """
     methods = list(dict.fromkeys(str(history.config["optimizer"]) for history in histories))
     section = geometry(histories)
-    panels = {name: _panel(histories, methods, name) for name in (*MEASURES, "gap")}
+    panels = {name: _panel(histories, methods, name) for name in (*HEADLINE, "gap")}
     gaps = [history.last("gap") for history in histories]
     arrived = sum(gap is not None and gap < _CLOSE for gap in gaps)
     page = render(
@@ -73,7 +74,7 @@ def write_dynamics(problem: UFM, histories: Sequence[History], output: str | Pat
         scripts=section["scripts"],
         maps=section["maps"],
         methods=methods,
-        panels=[(name, title(name), MEASURES[name]) for name in MEASURES],
+        panels=[(name, MEASURES[name].title, MEASURES[name].meaning) for name in HEADLINE],
         total=len(histories),
         certified=any(gap is not None for gap in gaps),
         arrived=arrived,
@@ -116,12 +117,12 @@ def _summary(method: str, histories: Sequence[History]) -> list[str]:
 
 def _row(history: History) -> list[str]:
     config = history.config
-    values = [number(history.last(name)) for name in ("iteration", *MEASURES, "gap")]
+    values = [number(history.last(name)) for name in ("iteration", *HEADLINE, "gap")]
     return [f"{config['optimizer']} from {config['start']}", *values]
 
 
 def _history(problem: UFM, method: str, name: str, start: Point, tol: float) -> History:
-    columns: dict[str, list[float | None]] = {key: [] for key in ("iteration", *MEASURES, "gap")}
+    columns: dict[str, list[float | None]] = {key: [] for key in ("iteration", *HEADLINE, "gap")}
     frames: list[Frame] = []
 
     def observe(iteration: int, point: Point) -> None:
@@ -149,7 +150,7 @@ def _measures(problem: UFM, point: Point) -> dict[str, float | None]:
             torch.from_numpy(point.W),
             torch.from_numpy(point.b.astype(float)),
         ).to_dict()
-    return {name: found[name] for name in MEASURES}
+    return {name: found[name] for name in HEADLINE}
 
 
 def _frame(problem: UFM, iteration: int, point: Point) -> Frame:

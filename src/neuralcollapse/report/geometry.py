@@ -10,7 +10,8 @@ import plotly.graph_objects as go
 
 from neuralcollapse.figures.cosines import cosine_panel
 from neuralcollapse.figures.simplex import Frame, space_figure
-from neuralcollapse.report.history import MEASURES, History
+from neuralcollapse.geometry.measures import HEADLINE
+from neuralcollapse.report.history import History
 from neuralcollapse.report.template import own
 
 SCRIPT = "geometry.js"
@@ -19,7 +20,7 @@ MAPS = {
     "means": ("Class means with each other", "centred class means"),
     "duality": ("Classifier rows with class means", "classifier down, means across"),
 }
-_LIVE = (*MEASURES, "gap", "train_accuracy", "test_accuracy")
+_LIVE = (*HEADLINE, "gap", "train_accuracy", "test_accuracy")
 
 
 def geometry(histories: Sequence[History]) -> dict[str, Any]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from neuralcollapse.report.history import MEASURES, History
+from neuralcollapse.geometry.measures import HEADLINE
+from neuralcollapse.report.history import History
 
 _MOVED = 1.05
 """Smaller factors count as no change."""
@@ -19,9 +20,9 @@ def headline(history: History) -> str:
     >>> headline(History("run", {"epoch": [0, 9], "nc1": [17.7, 0.1], "nc2": [0.8, 0.4], "nc4": [1.0, 2.0]}))
     'NC1 fell 177-fold and NC2 2-fold; NC4 rose 2-fold.'
     """
-    moves = {name: movement(history.first(name), history.last(name)) for name in MEASURES}
+    moves = {name: movement(history.first(name), history.last(name)) for name in HEADLINE}
     if len(history.metrics[next(iter(history.metrics))]) < 2:
-        values = [f"{name.upper()} is {history.last(name):.3g}" for name in MEASURES if history.last(name) is not None]
+        values = [f"{name.upper()} is {history.last(name):.3g}" for name in HEADLINE if history.last(name) is not None]
         return f"{_listed(values)}, measured once."
     parts = []
     for direction in ("fell", "rose"):

@@ -13,9 +13,9 @@ import numpy as np
 
 from neuralcollapse.figures.curves import Columns
 from neuralcollapse.figures.simplex import Frame, chosen_classes, frame_of
+from neuralcollapse.geometry.measures import HEADLINE
 from neuralcollapse.measurement.run_folder import CONFIG, METRICS, read_metrics, read_snapshot, snapshots
 
-MEASURES = ("nc1", "nc2", "nc3", "nc4")
 _MOST_FRAMES = 60
 
 
@@ -66,7 +66,7 @@ def read_history(folder: str | Path, classes: Sequence[int] | None = None) -> Hi
     folder = Path(folder)
     if not (folder / METRICS).is_file() and not (folder / CONFIG).is_file():
         raise FileNotFoundError(f"no {METRICS} in {folder}: is it a run folder?")
-    rows = [row for row in read_metrics(folder) if any(row.get(name) for name in MEASURES)]
+    rows = [row for row in read_metrics(folder) if any(row.get(name) for name in HEADLINE)]
     if not rows:
         raise ValueError(f"{folder} has no measured epoch yet: there is nothing to draw")
     metrics = {name: [float(row[name]) if row[name] else None for row in rows] for name in _epoch_first(rows[0])}

@@ -13,8 +13,9 @@ import plotly.graph_objects as go
 import neuralcollapse
 from neuralcollapse.figures.curves import Columns, accuracy_panel, curves, measure_panel
 from neuralcollapse.figures.look import log_axis
-from neuralcollapse.figures.names import MEASURES, title
+from neuralcollapse.figures.names import title
 from neuralcollapse.files import write_text
+from neuralcollapse.geometry.measures import HEADLINE, MEASURES
 from neuralcollapse.report.command import command_of
 from neuralcollapse.report.geometry import geometry
 from neuralcollapse.report.headline import accuracies, comparison, headline, lead, movement
@@ -26,12 +27,6 @@ from neuralcollapse.report.theory import Certify, theory_of
 
 _FACTS = ("dataset", "model", "optimizer", "learning_rate", "weight_decay", "feature_decay", "batch_size", "epochs",
           "head", "feature_dim", "seed")  # fmt: skip
-_MEANINGS = {
-    "nc1": "spread of features within a class, relative to the spread between classes",
-    "nc2": "distance of the classifier from a simplex ETF",
-    "nc3": "mismatch between classifier and class means",
-    "nc4": "what the bias leaves of the global mean",
-}
 
 
 class RunSkipped(UserWarning):
@@ -150,15 +145,15 @@ def _several(histories: Sequence[History]) -> list[str]:
 
 def _before_after(history: History) -> list[dict[str, str]]:
     rows = []
-    for name, meaning in _MEANINGS.items():
+    for name in HEADLINE:
         before, after = history.first(name), history.last(name)
         if after is None:
             continue
         way, size = movement(before, after)
         change = {"stayed": "unchanged", "unknown": ""}.get(way, f"{way} {size}")
         rows.append(
-            {"title": title(name), "meaning": meaning, "before": number(before), "after": number(after),
-             "way": way, "change": change, "ideal": "0"}
+            {"title": title(name), "meaning": MEASURES[name].meaning, "before": number(before), "after": number(after),
+             "way": way, "change": change, "ideal": number(MEASURES[name].ideal)}
         )  # fmt: skip
     for name in ("train_accuracy", "test_accuracy"):
         if history.last(name) is not None:
@@ -171,7 +166,7 @@ def _before_after(history: History) -> list[dict[str, str]]:
 
 
 def _ends(histories: Sequence[History]) -> list[str]:
-    wanted = (*MEASURES, "train_accuracy", "test_accuracy")
+    wanted = (*HEADLINE, "train_accuracy", "test_accuracy")
     return [name for name in wanted if any(history.last(name) is not None for history in histories)]
 
 
@@ -191,9 +186,15 @@ def _percent(value: float | None) -> str:
     return "–" if value is None else f"{value:.1%}"
 
 
-def _others(history: History) -> list[tuple[str, str, str]]:
+def _others(history: History) -> list[tuple[str, str, str, str]]:
+    """Every column, with the ideal of those that are measures."""
     return [
-        (title(name), number(history.first(name), 4), number(history.last(name), 4))
+        (
+            title(name),
+            number(history.first(name), 4),
+            number(history.last(name), 4),
+            number(MEASURES[name].ideal) if name in MEASURES else "",
+        )
         for name in list(history.metrics)[1:]
         if history.last(name) is not None
     ]
@@ -227,7 +228,7 @@ def _panels(groups: Mapping[str, Sequence[Columns]]) -> tuple[dict[str, go.Figur
         figures[id] = figure
         shown.append((id, heading, text))
 
-    for name in MEASURES:
+    for name in HEADLINE:
         if name in names:
             panel = measure_panel(groups, name)
             if f"test_{name}" in names:
@@ -236,8 +237,8 @@ def _panels(groups: Mapping[str, Sequence[Columns]]) -> tuple[dict[str, go.Figur
             add(
                 name,
                 panel,
-                f"{title(name)}: {MEASURES[name][0].lower()}{MEASURES[name][1:]}",
-                _sentence(_MEANINGS[name]),
+                MEASURES[name].title,
+                MEASURES[name].meaning,
             )
     if names & {"train_accuracy", "test_accuracy"}:
         add("accuracy", accuracy_panel(groups), "Accuracy", "Solid: training data. Dashed: test data.")
@@ -245,10 +246,6 @@ def _panels(groups: Mapping[str, Sequence[Columns]]) -> tuple[dict[str, go.Figur
         panel = measure_panel(groups, "train_loss", axis="training loss")
         add("loss", panel, "Training loss", "Average over the epoch, without weight decay.")
     return figures, shown
-
-
-def _sentence(words: str) -> str:
-    return f"{words[0].upper()}{words[1:]}."
 
 
 def _rate_drops(columns: Columns) -> list[float]:
