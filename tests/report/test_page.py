@@ -228,8 +228,7 @@ def test_commands_hold_no_folder_of_this_machine() -> None:
     config = TrainConfig(dataset="hf:../somewhere/cifar10", data_root="/home/me", samples_per_class=100, augment=True)
     command, caution = command_of(config.resolved().to_dict(), "it's")
     assert command == (
-        "neuralcollapse train --dataset hf:DATA/cifar10 --model resnet18 --samples-per-class 100 --augment "
-        "--output 'runs/it'\"'\"'s'"
+        "neuralcollapse train --dataset hf:DATA/cifar10 --samples-per-class 100 --augment --output 'runs/it'\"'\"'s'"
     )
     assert "folder of your data sets" in caution
     assert command_of({"model": "mine", "lr": 0.1}, "run") == ("", "")

@@ -12,7 +12,7 @@ from neuralcollapse.train.config import TrainConfig
 DATA = "DATA"
 """Stands for the folder of the data sets, wherever the reader has it."""
 _WITHOUT_FOLDER = ("digits",)
-_UNNEEDED = ("resume", "output", "devices", "nodes", "accelerator")
+_UNNEEDED = ("resume", "output", "data_root", "devices", "nodes", "accelerator")
 
 
 def command_of(config: Mapping[str, Any], name: str) -> tuple[str, str]:
@@ -21,28 +21,33 @@ def command_of(config: Mapping[str, Any], name: str) -> tuple[str, str]:
     >>> command_of(TrainConfig(epochs=5, seed=3).resolved().to_dict(), "mine")
     ('neuralcollapse train --epochs 5 --seed 3 --output runs/mine', '')
     """
-    known = {field.name for field in dataclasses.fields(TrainConfig)}
-    if not {"dataset", "model", "optimizer"} <= config.keys() or not config.keys() <= known:
+    fields = {field.name for field in dataclasses.fields(TrainConfig)}
+    if not {"dataset", "model", "optimizer"} <= config.keys() or not config.keys() <= fields:
         return "", ""
-    given = {field: config[field] for field in ("dataset", "model", "optimizer")}
     try:
-        default = TrainConfig(**given).resolved().to_dict()
+        chosen = _chosen(config)
     except (TypeError, ValueError):
         return "", ""
-    plain = TrainConfig().resolved().to_dict()
     words = ["neuralcollapse", "train"]
+    for field, value in chosen.items():
+        words.append(f"--{field.replace('_', '-')}")
+        words += [] if value is True else [_elsewhere(str(value)) if field == "dataset" else _word(value)]
     dataset = str(config["dataset"])
-    local = dataset not in _WITHOUT_FOLDER and ":" not in dataset
-    for field, value in config.items():
-        if field in _UNNEEDED or field == "data_root" or value is None:
-            continue
-        if value != (plain if field in given else default)[field]:
-            words.append(f"--{field.replace('_', '-')}")
-            words += [] if value is True else [_elsewhere(str(value)) if field == "dataset" else _word(value)]
-    words += ["--data-root", DATA] if local else []
+    words += ["--data-root", DATA] if dataset not in _WITHOUT_FOLDER and ":" not in dataset else []
     words += ["--output", f"runs/{name}"]
     caution = f", where {DATA} is the folder of your data sets" if DATA in " ".join(words) else ""
     return shlex.join(words), caution
+
+
+def _chosen(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that do not follow from those before them."""
+    chosen: dict[str, Any] = {}
+    for field, value in config.items():
+        if field in _UNNEEDED or value is None:
+            continue
+        if getattr(TrainConfig(**chosen).resolved(), field) != value:
+            chosen[field] = value
+    return chosen
 
 
 def _word(value: Any) -> str:
