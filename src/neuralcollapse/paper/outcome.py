@@ -82,7 +82,7 @@ class Outcome:
             dataset=self.data,
             data_root=TrainConfig().data_root if self.config.dataset in _WITHOUT_FOLDER else DATA,
         )
-        given = {name: getattr(repeated, name) for name in ("dataset", "model", "optimizer", "data_root", "output")}
+        given = {name: getattr(repeated, name) for name in _OTHERS_FOLLOW}
         plain = TrainConfig(**given).resolved().to_dict()
         default = TrainConfig().to_dict()
         words = ["neuralcollapse", "train"]
@@ -105,6 +105,9 @@ def as_trained(run: Outcome) -> Outcome:
     same = Path(source.rpartition(":")[2]).name == run.experiment.dataset
     return dataclasses.replace(run, config=dataclasses.replace(run.config, dataset=source)) if same else run
 
+
+_OTHERS_FOLLOW = ("dataset", "model", "optimizer", "data_root", "output", "samples_per_class", "measure_every")
+"""Choices from which the defaults of others follow."""
 
 _WITHOUT_FOLDER = ("digits",)
 """Data sets that come with a package."""
