@@ -16,6 +16,7 @@ from scipy.optimize import minimize
 from neuralcollapse.ufm.certificate import Certificate, certify
 from neuralcollapse.ufm.problem import UFM
 from neuralcollapse.ufm.solution import Point
+from neuralcollapse.ufm.solvers.coordinates import Balanced
 
 _MORSE_SIZE = 1500
 """Variables up to which all eigenvalues of the Hessian are counted."""
@@ -67,8 +68,11 @@ def saddles(problem: UFM) -> Iterator[CriticalPoint]:
     point is polished by Newton's method to a gradient norm of 1e-10 or less.
 
     Raises:
+        ValueError: if features are nonnegative: with an edge, symmetric points need not be critical.
         ArithmeticError: if a point cannot be polished that far.
     """
+    if problem.nonnegative:
+        raise ValueError("nonnegative features have no atlas of critical points: leave them free, or use solve()")
     everything = tuple(range(problem.num_classes))
     yield critical_point(problem, (everything,))
     sizes = np.unique(problem.class_counts)[::-1]
@@ -133,6 +137,7 @@ def _least(problem: UFM, groups: tuple[tuple[int, ...], ...]) -> Point:
         return few.objective(point), restrict(few.gradient(point))
 
     start = np.random.default_rng(0).standard_normal(cuts[1] + member.shape[1])
+    start[cuts[1] :] *= problem.bias
     options = {"maxiter": 5000, "gtol": 1e-9, "ftol": 0}
     found = minimize(value_and_gradient, start, jac=True, method="L-BFGS-B", options=options).x
     for _ in range(30):
@@ -154,5 +159,8 @@ def morse_index(model: UFM, point: Point) -> int | None:
     size = len(point.to_vector())
     if size > _MORSE_SIZE:
         return None
-    values = np.linalg.eigvalsh(model.dense_hessian(point))
-    return int((values < -1e-9).sum())
+    # Sylvester: in balanced coordinates as many are negative, and τ is the unit of all.
+    space = Balanced(model)
+    values = np.linalg.eigvalsh(space.dense_hessian(space.vector(point)))
+    margin = max(1e-6 * model.tau, 1e3 * np.finfo(float).eps * np.abs(values).max())
+    return int((values < -margin).sum())

@@ -16,6 +16,7 @@ def certify(
     For example:
       neuralcollapse ufm solve --output point.npz && neuralcollapse ufm certify point.npz
       neuralcollapse ufm certify point.npz --lambda-w 0.001
+      neuralcollapse ufm certify point.npz --loss mse --no-bias
 
     Args:
         point: File of the point, .npz or .safetensors, with W (K, d), H (d, N), b (K,) and labels (N,).
@@ -35,6 +36,5 @@ def certify(
     problem = UFM(num_classes, counts.tolist(), feature_dim, **decays.lambdas())
     if arrays["H"].shape != (feature_dim, len(labels)):
         raise ValueError(f"{point}: H has shape {arrays['H'].shape}, expected ({feature_dim}, {len(labels)})")
-    weight, features, bias = (arrays[name].astype(float) for name in ("W", "H", "b"))
     print(problem)
-    print(problem.certify(Point(weight, features[:, order], bias)))
+    print(problem.certify(Point(arrays["W"], arrays["H"][:, order], arrays["b"])))

@@ -17,12 +17,6 @@ class Classes(Decays):
 
     counts: str = ""
     """Samples of each class: 500,50,5."""
-    loss: str = "cross_entropy"
-    """The loss: cross_entropy, label_smoothing:0.1, mse, binary_cross_entropy."""
-    bias: bool = True
-    """Whether the classifier has a bias."""
-    nonnegative: bool = False
-    """Whether features are nonnegative, as after a ReLU."""
 
     def sizes(self) -> list[int]:
         """Samples of each class.
@@ -34,7 +28,7 @@ class Classes(Decays):
 
     def model(self) -> dict[str, Any]:
         """Everything but the sizes, by name."""
-        return {**self.lambdas(), "loss": self.loss, "bias": self.bias, "nonnegative": self.nonnegative}
+        return self.lambdas()
 
 
 ClassOptions = Annotated[Classes, Parameter(name="*")]

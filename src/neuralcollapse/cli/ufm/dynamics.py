@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from neuralcollapse.cli.options import words, writable
+from neuralcollapse.cli.options import words
+from neuralcollapse.cli.ufm.place import Place
 from neuralcollapse.cli.ufm.problem import Problem, ProblemOptions
 
 
@@ -14,7 +15,7 @@ def dynamics(
     methods: str = "",
     random_starts: int = 2,
     seed: int = 0,
-    output: Path = Path("dynamics.html"),
+    output: Path | None = None,
 ) -> None:
     """Run every optimizer from random starts and from beside each saddle, and draw all of them collapse.
 
@@ -26,10 +27,9 @@ def dynamics(
         methods: Some of gradient,sgd,adam,lbfgs,newton. By default all.
         random_starts: Random starts, besides one start beside each saddle.
         seed: Seed of the random starts.
-        output: The page.
+        output: The page. By default runs/ufm/dynamics.html.
     """
-    path = writable(output, "--output")
-    assert path is not None
+    place = Place(output, "runs/ufm/dynamics.html")
     from rich.console import Console
     from rich.progress import track
 
@@ -43,5 +43,11 @@ def dynamics(
     for history in histories:
         last = {name: values[-1] for name, values in history.metrics.items()}
         measures = "  ".join(f"{name.upper()} {last[name]:.1e}" for name in ("nc1", "nc2", "nc3"))
-        print(f"{history.name:<28} {last['iteration']:>6.0f} iterations  gap {last['gap']:.1e}  {measures}")
-    print(f"Report: {write_dynamics(problem, histories, path)}")
+        print(f"{history.name:<28} {last['iteration']:>6.0f} iterations  {_end(last)}  {measures}")
+    write_dynamics(problem, histories, place.path)
+    print(place.said("Report"))
+
+
+def _end(last: dict[str, float | None]) -> str:
+    """How far from optimal, where the loss is convex."""
+    return "no certificate" if last["gap"] is None else f"gap {last['gap']:.1e}"

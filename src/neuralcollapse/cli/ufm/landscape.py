@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from neuralcollapse.cli.options import writable
+from neuralcollapse.cli.ufm.place import Place
 from neuralcollapse.cli.ufm.problem import Problem, ProblemOptions
 
 
@@ -12,7 +12,7 @@ def landscape(
     *,
     choices: ProblemOptions = Problem(),  # noqa: B008  (it is frozen)
     saddle: str | None = None,
-    output: Path = Path("landscape.html"),
+    output: Path | None = None,
 ) -> None:
     """List the critical points, and draw a slice of the objective through a saddle and the optimum.
 
@@ -24,10 +24,9 @@ def landscape(
 
     Args:
         saddle: The saddle to draw, by how it groups the classes, such as 2+1+1. By default the first of rank 1.
-        output: The page.
+        output: The page. By default runs/ufm/landscape.html.
     """
-    path = writable(output, "--output")
-    assert path is not None
+    place = Place(output, "runs/ufm/landscape.html")
     from neuralcollapse.report.landscape import write_landscape
     from neuralcollapse.ufm import Verdict
 
@@ -47,4 +46,5 @@ def landscape(
     wanted = saddle or next((name for name, found in strict.items() if found.rank == 1), next(iter(strict)))
     if wanted not in strict:
         raise ValueError(f"--saddle {wanted}: choose one of {', '.join(strict)}")
-    print(f"Landscape: {write_landscape(problem, strict[wanted], path)}")
+    write_landscape(problem, strict[wanted], place.path)
+    print(place.said("Landscape"))

@@ -18,7 +18,7 @@ DECAYS = Parameter(group=Group("Weight decay", sort_key=2))
 
 @dataclass(frozen=True, kw_only=True)
 class Decays:
-    """The weight decays of the objective."""
+    """The terms of the objective."""
 
     lambda_w: Annotated[float, DECAYS] = 5e-3
     """Weight decay of the classifier."""
@@ -27,9 +27,17 @@ class Decays:
     lambda_b: Annotated[float, DECAYS] = 1e-2
     """Weight decay of the bias."""
 
+    loss: Annotated[str, _PROBLEM] = "cross_entropy"
+    """Loss: cross_entropy, label_smoothing:0.1, focal:3, mse or binary_cross_entropy."""
+    bias: Annotated[bool, _PROBLEM] = True
+    """Whether there is a bias."""
+    nonnegative: Annotated[bool, Parameter(negative="", group=_PROBLEM.group)] = False
+    """Features must be nonnegative, as after a ReLU."""
+
     def lambdas(self) -> dict[str, Any]:
-        """The decays by name."""
-        return {"lambda_w": self.lambda_w, "lambda_h": self.lambda_h, "lambda_b": self.lambda_b}
+        """The loss, the decays and the kind of model, by the names of the model's arguments."""
+        names = ("lambda_w", "lambda_h", "lambda_b", "loss", "bias", "nonnegative")
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True, kw_only=True)
