@@ -66,7 +66,15 @@ def convex_optimum(problem: UFM, solver: str = "CLARABEL", **options: object) ->
     logits, bias = cp.Variable((k, n)), cp.Variable(k)
     outputs = logits + cp.reshape(bias, (k, 1), order="C") @ np.ones((1, n))
     one_hot = np.repeat(np.eye(k), problem.class_counts, axis=1)
-    loss = cp.sum(cp.log_sum_exp(outputs, axis=0)) - cp.sum(cp.multiply(one_hot, outputs))
+    match problem.loss.name:
+        case "mse":
+            loss = cp.sum_squares(outputs - one_hot) / 2
+        case "binary_cross_entropy":
+            loss = cp.sum(cp.logistic(outputs)) - cp.sum(cp.multiply(one_hot, outputs))
+        case _:
+            alpha = getattr(problem.loss, "alpha", 0)
+            targets = (1 - alpha) * one_hot + alpha / k
+            loss = cp.sum(cp.log_sum_exp(outputs, axis=0)) - cp.sum(cp.multiply(targets, outputs))
     decay = problem.tau * cp.normNuc(logits) + problem.lambda_b / 2 * cp.sum_squares(bias)
     program = cp.Problem(cp.Minimize(loss / n + decay))
     program.solve(solver=solver, **options)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from scipy.sparse.linalg import eigsh
 
 from neuralcollapse import measure_features
-from neuralcollapse.ufm import Verdict
+from neuralcollapse.ufm import UFM, Focal, Point, Stop, Verdict
 from neuralcollapse.ufm.bound import lower_bound
 from tests.ufm.cases import CASES, convex_optimum, make, near
 
@@ -88,7 +88,8 @@ def test_random_points_have_no_negative_gap(points: int) -> None:
     ("k", "counts", "bias"),
     [
         (4, [10] * 4, 0.0), (4, [10] * 4, 1e-2), (4, [25, 10, 4, 1], 0.0), (4, [25, 10, 4, 1], 1e-2),
-        (10, [20] * 10, 0.0), (10, [65, 40, 30, 20, 15, 12, 8, 5, 3, 2], 1e-2),
+        pytest.param(10, [20] * 10, 0.0, marks=pytest.mark.exhaustive),
+        pytest.param(10, [65, 40, 30, 20, 15, 12, 8, 5, 3, 2], 1e-2, marks=pytest.mark.exhaustive),
     ],
 )  # fmt: skip
 def test_the_certified_value_is_cvxpys_optimum(k: int, counts: list[int], bias: float) -> None:
@@ -139,3 +140,128 @@ def test_verdicts() -> None:
     assert narrow.certificate.lower_bound == pytest.approx(narrow.relaxed.value, abs=1e-6)
     assert narrow.relaxed.value == pytest.approx(convex_optimum(CASES["narrow"]), abs=1e-5)
     assert "not tight" in str(narrow)
+
+
+@pytest.mark.parametrize("loss", ["mse", "label_smoothing:0.1", "binary_cross_entropy"])
+@pytest.mark.parametrize(("counts", "bias"), [([4] * 3, 0.0), ([7, 3, 1], 0.0), ([7, 3, 1], 1e-2)])
+def test_certificates_of_other_losses_agree_with_cvxpy(loss: str, counts: list[int], bias: float) -> None:
+    problem = UFM(3, counts, 3, lambda_w=2e-2, lambda_h=5e-3, lambda_b=bias, loss=loss)
+    found = problem.solve(tol=1e-8).certificate
+    expected = convex_optimum(problem)
+    assert found.value == pytest.approx(expected, abs=1e-5)
+    assert found.lower_bound == pytest.approx(expected, abs=1e-5)
+    assert found.verdict is Verdict.OPTIMAL
+
+
+OTHERS = [
+    UFM(3, counts, d, lambda_w=w, lambda_h=5e-3, lambda_b=b, loss=loss, bias=bias, nonnegative=relu)
+    for loss in ("cross_entropy", "mse", "label_smoothing:0.2", "binary_cross_entropy")
+    for counts, d, w, b, bias, relu in [
+        (4, 3, 2e-2, 0.0, True, False), ([7, 3, 1], 3, 2e-2, 1e-2, True, False), ([5, 1, 1], 4, 0.5, 0.0, True, False),
+        ([5, 2, 2], 2, 1e-3, 0.0, False, False), ([5, 2, 2], 3, 1e-3, 1e-300, True, True),
+    ]
+]  # fmt: skip
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    index=st.integers(0, len(OTHERS) - 1), scale=st.floats(-3, 1.5), seed=st.integers(0, 10**6), around=st.booleans(),
+    precision=st.sampled_from([np.float64, np.float32, np.float16]),
+)  # fmt: skip
+def test_no_bound_of_another_loss_lies_above_a_point(
+    index: int, scale: float, seed: int, around: bool, precision: type
+) -> None:
+    """In any precision: the arithmetic is float64, with a margin for rounding."""
+    problem = OTHERS[index]
+    best = BEST.setdefault(index, problem.solve())
+    point = near(best.point, 10**scale, seed) if around else problem.random_point(seed, 10**scale)
+    features = np.maximum(point.H, 0) if problem.nonnegative else point.H
+    point = Point(*(part.astype(precision) for part in (point.W, features, point.b * problem.bias)))
+    found = problem.certify(point)
+    assert found.lower_bound <= best.value
+    assert found.gap >= 0
+    assert found.value >= best.certificate.lower_bound
+
+
+def test_small_decays_are_judged_relative_to_the_value() -> None:
+    problem = make(4, 5, 4, 1e-9, 1e-9)
+    best = problem.global_optimum()
+    worse = problem.certify(Point(1.3 * best.point.W, 1.3 * best.point.H, best.point.b))
+    assert worse.gap < 1e-6 < worse.gap / worse.value
+    assert worse.verdict is not Verdict.OPTIMAL
+    assert best.certificate.verdict is Verdict.OPTIMAL
+    assert best.certificate.gap < 1e-9 * best.value
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "binary_cross_entropy", "label_smoothing:0.1"])
+@pytest.mark.parametrize("decays", [(1e-308, 1e300), (1e300, 1e-308), (1e-300, 1e-300), (2.0, 1e-9), (1e300, 1e300)])
+def test_extreme_decays(loss: str, decays: tuple[float, float]) -> None:
+    problem = UFM(3, 5, 3, lambda_w=decays[0], lambda_h=decays[1], loss=loss)
+    found = problem.global_optimum().certificate
+    assert found.verdict is Verdict.OPTIMAL
+    assert 0 <= found.gap < 1e-12 * found.value
+    if decays != (1e-300, 1e-300):
+        unequal = problem.replace(samples_per_class=[5, 2, 1]).solve()
+        assert unequal.certificate.verdict is Verdict.OPTIMAL
+        assert unequal.certificate.gap <= 1e-8 * unequal.value
+
+
+def test_a_loss_that_is_not_convex_has_no_certificate() -> None:
+    problem = UFM(3, 4, 3, lambda_w=1e-2, lambda_h=1e-3, loss=Focal(3.0))
+    found = problem.solve()
+    assert found.stop is Stop.CRITICAL
+    assert found.value == pytest.approx(problem.global_optimum().value, abs=1e-9)
+    assert found.certificate.lower_bound is found.certificate.gap is None
+    assert "no certificate exists" in str(found)
+    with pytest.raises(ValueError, match="focal:3 is not convex in the logits: no certificate exists"):
+        lower_bound(problem, found.point)
+
+
+def test_points_from_anywhere() -> None:
+    problem = CASES["d=K"]
+    best = problem.global_optimum().point
+    tensors = Point(torch.tensor(best.W, requires_grad=True), torch.tensor(best.H).float(), best.b.tolist())
+    assert tensors.W.dtype == tensors.H.dtype == tensors.b.dtype == np.float64
+    assert problem.certify(tensors).gap < 1e-6
+    assert problem.certify(Point(best.W.tolist(), best.H.tolist(), [0, 0, 0, 0])).verdict is Verdict.OPTIMAL
+    assert Point(torch.tensor(best.W).bfloat16(), best.H, best.b).W.dtype == np.float64
+    for bad, message in [("text", "W has dtype"), ([[1], [1, 2]], "rows of different length"), (best.W + 0j, "real"),
+                         (best.b, "it must have 2 axes"), (None, "W has dtype object")]:  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            Point(bad, best.H, best.b)
+
+
+@pytest.mark.parametrize("tol", [0.0, -1.0, float("inf"), float("nan"), 1.0])
+def test_tolerances_are_shares_of_the_value(tol: float) -> None:
+    problem = CASES["d=K"]
+    with pytest.raises(ValueError, match=f"tol={tol} must be"):
+        problem.certify(problem.random_point(), tol=tol)
+    with pytest.raises(ValueError, match=f"tol={tol} must be"):
+        problem.solve(tol=tol)
+
+
+def test_one_tolerance_for_the_stop_and_the_verdict() -> None:
+    for method in ("sgd", "lbfgs"):
+        found = CASES["two classes"].solve(method=method, tol=1e-2)
+        assert found.stop is Stop.CERTIFIED
+        assert found.certificate.verdict is Verdict.OPTIMAL
+        assert found.certificate.gap <= 1e-2 * found.value
+
+
+def test_counts_without_end() -> None:
+    with pytest.raises(ValueError, match=r"at most 2\^53 are counted exactly"):
+        make(4, 2**62, 4)
+    many = make(4, 2**45, 4, 1e-9, 1e-9)
+    assert many.global_optimum().certificate.verdict is Verdict.OPTIMAL
+    with pytest.raises(ValueError, match="too many for one feature each: work with `by_class`"):
+        many.random_point()
+
+
+@pytest.mark.usefixtures("unchecked_shapes")
+@pytest.mark.parametrize(("options", "message"), [
+    ({"max_iterations": -3}, "max_iterations=-3 must be at least 1"), ({"max_iterations": 0}, "must be at least 1"),
+    ({"max_iterations": 2.5}, "max_iterations=2.5 must be a whole number"), ({"every": 0}, "every=0 must be"),
+])  # fmt: skip
+def test_iterations_are_whole_and_positive(options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        CASES["d=K"].solve(**options)

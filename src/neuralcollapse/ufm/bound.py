@@ -86,7 +86,7 @@ def dual_norm(model: UFM, dual: np.ndarray) -> float:
 
 
 def best_bias(problem: UFM, point: Point) -> Float[np.ndarray, "K"]:
-    """The bias that minimises a convex loss for fixed W and H, as far as L-BFGS takes it."""
+    """The bias that minimises f for fixed W and H and a convex loss, as far as L-BFGS takes it."""
     at_zero = replace(point, b=np.zeros_like(point.b))
     small = problem.num_classes * len(problem.labels) <= _KEPT
     kept = list(problem.blocks(at_zero)) if small else None
@@ -97,11 +97,13 @@ def best_bias(problem: UFM, point: Point) -> Float[np.ndarray, "K"]:
             values, residual = problem.loss.value_and_gradient(logits + bias[:, None], targets)
             value += float(problem.weights[part] @ values)
             gradient += residual @ problem.weights[part]
-        return value / problem.total, gradient / problem.total
+        decay = problem.lambda_b * bias
+        return value / problem.total + float(decay @ bias) / 2, gradient / problem.total + decay
 
-    if np.linalg.norm(value_and_gradient(point.b)[1]) <= 1e-13 * problem.tau:
+    unit = min(1.0, problem.tau)
+    if np.linalg.norm(value_and_gradient(point.b)[1]) <= 1e-13 * unit:
         return point.b
-    options = {"maxiter": 50, "gtol": 1e-14 * problem.tau, "ftol": 0, "maxcor": 20}
+    options = {"maxiter": 50, "gtol": 1e-14 * unit, "ftol": 0, "maxcor": 20}
     found = minimize(value_and_gradient, point.b, jac=True, method="L-BFGS-B", options=options)
     return np.asarray(found.x)
 

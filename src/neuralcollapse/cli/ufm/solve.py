@@ -41,9 +41,9 @@ def solve(
         seed: Seed of the random start.
         output: Write the point to this .npz file: W, H, b, labels.
     """
+    place = None if output is None else Place(output, "")
     if output is not None and output.suffix != ".npz" and (output.is_file() or not output.exists()):
         raise ValueError(f"--output {output} must end in .npz: that is the format of the point")
-    place = None if output is None else Place(output, "")
     problem = choices.make()
     solution = problem.solve(method=method, seed=seed, tol=tol, max_iterations=max_iterations)
     print(problem)

@@ -62,7 +62,7 @@ class Balanced:
     def far(self, vector: Vector, gradient: Vector) -> float:
         """The gradient's size relative to the penalty's part of it: small near a critical point."""
         inwards = np.where(vector > self.lowest, gradient, np.minimum(gradient, 0))
-        return float(np.linalg.norm(inwards)) / (self.model.tau * max(1.0, float(np.linalg.norm(vector))))
+        return float(np.linalg.norm(inwards / self.model.tau)) / max(1.0, float(np.linalg.norm(vector)))
 
 
 def value_and_gradient_of(model: UFM) -> Callable[[np.ndarray], tuple[float, np.ndarray]]:

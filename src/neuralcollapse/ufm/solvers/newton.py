@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.optimize import minimize
 
+from neuralcollapse.ufm.bound import best_bias, top_residual
 from neuralcollapse.ufm.certificate import Certificate, Verdict, certify, descent_direction
 from neuralcollapse.ufm.problem import UFM
 from neuralcollapse.ufm.solution import Point
@@ -34,6 +35,9 @@ class Newton(Solver):
 
     def iterates(self, model: UFM, start: Point, seed: int) -> Iterates:
         """Points after 1, 2, ... rounds, until there is no further decrease."""
+        if (origin := _least_origin(model, start)) is not None:
+            yield 1, origin
+            return
         space = Balanced(model)
         x = space.vector(start)
         value, gradient = space.value_and_gradient(x)
@@ -59,6 +63,16 @@ class Newton(Solver):
     def _at_saddle(self, found: Certificate, stuck: int) -> bool:
         """Near a minimum ||G||₂ exceeds τ a little too: there Newton steps are faster, while they lead on."""
         return found.verdict is Verdict.SADDLE and (stuck > 0 or found.residual_ratio > 1 + self.saddle)
+
+
+def _least_origin(model: UFM, point: Point) -> Point | None:
+    """W = 0, H = 0 and the best bias, where decay past the phase transition makes that the global minimum."""
+    origin = 0.0 * point
+    if not model.loss.convex:
+        return None
+    if model.bias:
+        origin = replace(origin, b=best_bias(model, origin))
+    return origin if top_residual(model, origin)[0] <= model.tau else None
 
 
 def _escape(model: UFM, point: Point) -> Point:
