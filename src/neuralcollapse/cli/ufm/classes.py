@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from neuralcollapse.cli.options import numbers
-from neuralcollapse.cli.ufm.problem import DECAYS, Decays  # noqa: F401  (inherited annotations are read here)
+from neuralcollapse.cli.ufm.problem import DECAYS, PROBLEM, Decays  # noqa: F401  (inherited annotations are read here)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from neuralcollapse.cli.options import numbers
 if TYPE_CHECKING:
     from neuralcollapse.ufm import UFM
 
-_PROBLEM = Parameter(group=Group("Problem", sort_key=1))
+PROBLEM = Parameter(group=Group("Problem", sort_key=1))
 DECAYS = Parameter(group=Group("Weight decay", sort_key=2))
 
 
@@ -27,11 +27,11 @@ class Decays:
     lambda_b: Annotated[float, DECAYS] = 1e-2
     """Weight decay of the bias."""
 
-    loss: Annotated[str, _PROBLEM] = "cross_entropy"
+    loss: Annotated[str, PROBLEM] = "cross_entropy"
     """Loss: cross_entropy, label_smoothing:0.1, focal:3, mse or binary_cross_entropy."""
-    bias: Annotated[bool, _PROBLEM] = True
+    bias: Annotated[bool, PROBLEM] = True
     """Whether there is a bias."""
-    nonnegative: Annotated[bool, Parameter(negative="", group=_PROBLEM.group)] = False
+    nonnegative: Annotated[bool, Parameter(negative="", group=PROBLEM.group)] = False
     """Features must be nonnegative, as after a ReLU."""
 
     def lambdas(self) -> dict[str, Any]:
@@ -44,11 +44,11 @@ class Decays:
 class Problem(Decays):
     """Classes, samples, dimension and decays."""
 
-    num_classes: Annotated[int, _PROBLEM] = 4
+    num_classes: Annotated[int, PROBLEM] = 4
     """Number of classes, K."""
-    samples_per_class: Annotated[str, _PROBLEM] = "5"
+    samples_per_class: Annotated[str, PROBLEM] = "5"
     """Samples per class, n, or one number for each class: 9,1,4,2."""
-    feature_dim: Annotated[int | None, _PROBLEM] = None
+    feature_dim: Annotated[int | None, PROBLEM] = None
     """Dimension of the features, d. By default K."""
 
     def make(self) -> UFM:
