@@ -2,10 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test test-all exhaustive coverage lint bench clean
+.PHONY: help demo test test-all exhaustive coverage lint docs docs-serve fuzz bench clean
 
 help:  ## list the commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: .venv/core  ## train on handwritten digits until the network collapses, print a table, write a page
 	rm -rf runs/demo
@@ -29,6 +29,12 @@ lint: .venv/dev  ## ruff, mypy, import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: .venv/dev  ## build the documentation site in build/site, the gallery's scripts included (some minutes)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+docs-serve: docs  ## open the documentation site on http://127.0.0.1:8000
+	$(BIN)/python -m http.server --bind 127.0.0.1 --directory build/site 8000
 
 fuzz: .venv/dev  ## ten thousand random inputs of the measures against an oracle (some minutes)
 	NEURALCOLLAPSE_FUZZ=10000 $(BIN)/python -m pytest -q tests/fuzz

@@ -9,6 +9,7 @@ EXTRAS = {
     "wandb": ("wandb",),
     "figures": ("kaleido",),
     "frames": ("pandas",),
+    "docs": ("latex2mathml", "mkdocs-material", "mkdocstrings"),
 }
 """Extra -> the distributions it brings, as pyproject.toml has them."""
 
