@@ -6,6 +6,7 @@ Han and Donoho, "Prevalence of neural collapse during the terminal phase of deep
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import warnings
 
