@@ -41,7 +41,7 @@ class Accumulators:
         return self._means.device
 
     @property
-    def counts(self) -> Int[Tensor, "K"]:
+    def counts(self) -> Int[Tensor, " K"]:
         """Samples seen of each class, (K,)."""
         self._absorb()
         return self._counts.clone()
@@ -59,14 +59,14 @@ class Accumulators:
         return times_power_of_two(self._means, int(self._exponent)).clone()
 
     @property
-    def global_mean(self) -> Float[Tensor, "d"]:
+    def global_mean(self) -> Float[Tensor, " d"]:
         """Mean of all samples h_G, (d,)."""
         self._absorb()
         mean = self._counts.double() @ self._means / max(self.total, 1)
         return times_power_of_two(mean, int(self._exponent))
 
     @property
-    def balanced_mean(self) -> Float[Tensor, "d"]:
+    def balanced_mean(self) -> Float[Tensor, " d"]:
         """Mean of the means of the classes seen, (d,): h_G where classes are of equal size."""
         self._absorb()
         return times_power_of_two(self._means[self._counts > 0].mean(0), int(self._exponent))
@@ -84,7 +84,7 @@ class Accumulators:
         return times_power_of_two(self._scatter / max(self.total, 1), 2 * int(self._exponent))
 
     @property
-    def within_traces(self) -> Float[Tensor, "K"]:
+    def within_traces(self) -> Float[Tensor, " K"]:
         """Trace of the covariance of each class over its own samples, (K,)."""
         self._absorb()
         return times_power_of_two(self._trace_sums / self._counts.clamp(min=1), 2 * int(self._exponent))
@@ -96,7 +96,7 @@ class Accumulators:
         return times_power_of_two(self._scatter, 2 * int(self._exponent)).clone()
 
     @property
-    def trace_sums(self) -> Float[Tensor, "K"]:
+    def trace_sums(self) -> Float[Tensor, " K"]:
         """Sums of squared distances to the class mean, (K,)."""
         self._absorb()
         return times_power_of_two(self._trace_sums, 2 * int(self._exponent)).clone()

@@ -75,7 +75,7 @@ def times_power_of_two(tensor: Tensor, exponent: int) -> Tensor:
     return tensor
 
 
-def row_norms(rows: Float[Tensor, "B d"]) -> Float[Tensor, "B"]:
+def row_norms(rows: Float[Tensor, "B d"]) -> Float[Tensor, " B"]:
     """Euclidean norms in float64: rows that are very long or short for their precision are scaled first."""
     norms = torch.linalg.vector_norm(rows, dim=1).double()
     safe = 2.0 ** SAFE[rows.dtype]

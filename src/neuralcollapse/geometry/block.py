@@ -38,7 +38,7 @@ class SampleBlock:
         """Whether samples of that precision may go in: a float64 block that is open takes float32 samples too."""
         return self.rows.dtype == dtype or (self.filled > 0 and dtype == torch.float32)
 
-    def take(self, features: Float[Tensor, "B d"], labels: Int[Tensor, "B"]) -> int:
+    def take(self, features: Float[Tensor, "B d"], labels: Int[Tensor, " B"]) -> int:
         """Copy as many samples as fit; returns how many."""
         piece = slice(self.filled, min(self.filled + len(features), len(self.labels)))
         taken = piece.stop - piece.start
@@ -47,7 +47,7 @@ class SampleBlock:
         self.filled = piece.stop
         return taken
 
-    def centre(self, exponent: int) -> tuple[Int[Tensor, "K"], Float[Tensor, "K d"], Float[Tensor, "K"]]:
+    def centre(self, exponent: int) -> tuple[Int[Tensor, " K"], Float[Tensor, "K d"], Float[Tensor, " K"]]:
         """Counts, means and sums of squares about them, in units of 2**exponent; the samples are centred in place."""
         rows, labels = self.rows[: self.filled], self.labels[: self.filled]
         if exponent:
@@ -81,7 +81,7 @@ def _gram(rows: Float[Tensor, "B d"], longest: float) -> Float[Tensor, "d d"]:
 
 
 def centre_classes(
-    rows: Float[Tensor, "B d"], labels: Int[Tensor, "B"], counts: Int[Tensor, "K"]
+    rows: Float[Tensor, "B d"], labels: Int[Tensor, " B"], counts: Int[Tensor, " K"]
 ) -> Float[Tensor, "K d"]:
     """Subtract its class mean from each row, in place; return the means (K, d) in float64.
 

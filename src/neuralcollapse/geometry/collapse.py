@@ -32,7 +32,7 @@ _EPS = torch.finfo(torch.float64).eps
 def collapse_metrics(
     moments: Moments | ClassStatistics,
     weight: Float[Tensor, "K d"] | Rows | None = None,
-    bias: Float[Tensor, "K"] | Rows | None = None,
+    bias: Float[Tensor, " K"] | Rows | None = None,
     *,
     allow_missing: bool = False,
     target: Target | None = None,
@@ -73,9 +73,9 @@ def collapse_metrics(
 
 def measure_features(
     features: Float[Tensor, "N d"] | Rows,
-    labels: Int[Tensor, "N"] | Rows,
+    labels: Int[Tensor, " N"] | Rows,
     weight: Float[Tensor, "K d"] | Rows | None = None,
-    bias: Float[Tensor, "K"] | Rows | None = None,
+    bias: Float[Tensor, " K"] | Rows | None = None,
     *,
     num_classes: int | None = None,
     allow_missing: bool = False,
@@ -112,7 +112,7 @@ def measure_features(
     return collapse_metrics(moments, weight, bias, allow_missing=allow_missing, target=target)
 
 
-def _check_present(counts: Int[Tensor, "K"], allow_missing: bool) -> None:
+def _check_present(counts: Int[Tensor, " K"], allow_missing: bool) -> None:
     empty = (counts == 0).nonzero().flatten()
     present = (counts > 0).nonzero().flatten()
     if not len(present):
@@ -129,7 +129,7 @@ def _check_present(counts: Int[Tensor, "K"], allow_missing: bool) -> None:
         _warn(f"classes with one sample have no within-class variance to measure: {_named(single)}")
 
 
-def _named(classes: Int[Tensor, "P"]) -> str:
+def _named(classes: Int[Tensor, " P"]) -> str:
     return ", ".join(map(str, classes[:20].tolist())) + (", ..." if len(classes) > 20 else "")
 
 
@@ -179,7 +179,7 @@ def _warn_of_means(moments: Moments, coincident: int) -> None:
 def _of_classifier(
     moments: Moments,
     centred: Float[Tensor, "P d"],
-    present: Int[Tensor, "P"],
+    present: Int[Tensor, " P"],
     weight: Tensor | None,
     bias: Tensor | None,
 ) -> dict[str, float | None]:
@@ -217,13 +217,13 @@ def _of_classifier(
 
 
 def _mean_errors(
-    means: Float[Tensor, "P d"], traces: Float[Tensor, "P"], counts: Int[Tensor, "P"]
-) -> Float[Tensor, "P"]:
+    means: Float[Tensor, "P d"], traces: Float[Tensor, " P"], counts: Int[Tensor, " P"]
+) -> Float[Tensor, " P"]:
     """Rounding of class means that were summed in float64: a sum of n terms errs by some sqrt(n) roundings."""
     return 4 * _EPS * (row_norms(means) + traces.sqrt()) * (1 + counts.sqrt() / 4)
 
 
-def _certain(centred: Float[Tensor, "P d"], tolerance: Float[Tensor, "P"]) -> Float[Tensor, "P d"]:
+def _certain(centred: Float[Tensor, "P d"], tolerance: Float[Tensor, " P"]) -> Float[Tensor, "P d"]:
     """Centred means with zero in place of those that are rounding only: they have no direction."""
     void = (centred != 0).any(1) & (row_norms(centred) <= tolerance + tolerance.mean())
     return centred * ~void[:, None] if bool(void.any()) else centred
@@ -261,7 +261,7 @@ def _quotient(numerator: float, denominator: float) -> float:
     return math.inf if numerator > 0 else math.nan
 
 
-def _variation(norms: Float[Tensor, "P"]) -> float:
+def _variation(norms: Float[Tensor, " P"]) -> float:
     """Coefficient of variation, at any scale."""
     scaled = norms / norms.max()
     return _quotient(float(scaled.std(correction=0)), float(scaled.mean()))

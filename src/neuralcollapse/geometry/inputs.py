@@ -154,7 +154,7 @@ def label_range(labels: Tensor) -> tuple[int, int]:
 
 def check_classifier(
     weight: Any, bias: Any, num_classes: int | None, feature_dim: int
-) -> tuple[Float[Tensor, "K d"] | None, Float[Tensor, "K"] | None]:
+) -> tuple[Float[Tensor, "K d"] | None, Float[Tensor, " K"] | None]:
     """W and b where given, checked against the features; ``num_classes`` None takes W's own.
 
     Raises:

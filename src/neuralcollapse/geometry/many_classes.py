@@ -30,9 +30,9 @@ _EXACT_ROWS = 4096
 class OneVsRestMargin:
     """Distance of each row to the convex hull of all others, with a proof of how exact it is."""
 
-    distances: Float[Tensor, "K"]
+    distances: Float[Tensor, " K"]
     """dist(w_k, conv{w_j : j != k}), reached by a point of the hull."""
-    gaps: Float[Tensor, "K"]
+    gaps: Float[Tensor, " K"]
     """Duality gap: the true distance is smaller by at most this much."""
 
     @property
@@ -114,7 +114,7 @@ def _distance_to_hull(rows: np.ndarray, k: int) -> tuple[float, float]:
 
 
 @torch.no_grad()
-def gnc1(features: Float[Tensor, "N d"], labels: Int[Tensor, "N"]) -> float:
+def gnc1(features: Float[Tensor, "N d"], labels: Int[Tensor, " N"]) -> float:
     """GNC1: NC1 of the features scaled to length one; zero at collapse.
 
     Source: Jiang et al. 2024, Section 3. Cost and errors as :func:`measure_features`; a zero feature is an error.

@@ -35,21 +35,21 @@ class Moments:
     (4, 1, [[1.0, 0.0], [-1.0, 0.0]])
     """
 
-    counts: Int[Tensor, "K"]
+    counts: Int[Tensor, " K"]
     """Samples of each class."""
     means: Float[Tensor, "K d"]
     """Class means."""
-    within_traces: Float[Tensor, "K"]
+    within_traces: Float[Tensor, " K"]
     """Trace of the covariance of each class over its own samples."""
     directions: Float[Tensor, "r d"]
     """Orthonormal between-class directions: right singular vectors of the centred means of the classes present."""
-    singular_values: Float[Tensor, "r"]
+    singular_values: Float[Tensor, " r"]
     """Their singular values, largest first. Directions that are only rounding are left out."""
     within: Float[Tensor, "r r"] | None
     """Σ_W over all samples, projected on the directions. None where only traces were gathered."""
     within_balanced: Float[Tensor, "r r"] | None
     """Mean over classes of their covariances, projected likewise. None where no such sum was kept."""
-    within_error: Float[Tensor, "r"]
+    within_error: Float[Tensor, " r"]
     """Size of the rounding in the diagonal of ``within``; zero for the exact builder."""
     resolution: float
     """Machine epsilon of the coarsest features seen."""
@@ -74,12 +74,12 @@ class Moments:
         return self.means.shape[1]
 
     @property
-    def present(self) -> Int[Tensor, "P"]:
+    def present(self) -> Int[Tensor, " P"]:
         """Indices of the classes that have samples."""
         return (self.counts > 0).nonzero().flatten()
 
     @property
-    def global_mean(self) -> Float[Tensor, "d"]:
+    def global_mean(self) -> Float[Tensor, " d"]:
         """Mean of all samples h_G."""
         return self.counts.double() @ self.means / max(self.total, 1)
 
@@ -102,7 +102,7 @@ class Moments:
     def from_features(
         cls,
         features: Float[Tensor, "N d"] | Rows,
-        labels: Int[Tensor, "N"] | Rows,
+        labels: Int[Tensor, " N"] | Rows,
         *,
         num_classes: int | None = None,
     ) -> Moments:
@@ -162,7 +162,7 @@ class Moments:
         )
 
 
-def inferred_classes(labels: Int[Tensor, "N"], samples: int) -> int:
+def inferred_classes(labels: Int[Tensor, " N"], samples: int) -> int:
     """K from the labels alone: the largest plus one, at least 2.
 
     Raises:
@@ -186,7 +186,7 @@ def centred(means: Float[Tensor, "P d"]) -> Float[Tensor, "P d"]:
 
 def between_directions(
     means: Float[Tensor, "P d"], resolution: float, largest: float, smallest_class: int
-) -> tuple[Float[Tensor, "r d"], Float[Tensor, "r"]]:
+) -> tuple[Float[Tensor, "r d"], Float[Tensor, " r"]]:
     """Right singular vectors and values of the centred means, less those that rounding of the features explains.
 
     The means of n samples that are rounded to a relative precision ε err by some ε max|x| / sqrt(n) an entry, and a
@@ -205,7 +205,7 @@ def between_directions(
     return rows[:rank][kept], singular[:rank][kept]
 
 
-def first_samples(labels: Int[Tensor, "B"], counts: Int[Tensor, "K"]) -> Int[Tensor, "K"]:
+def first_samples(labels: Int[Tensor, " B"], counts: Int[Tensor, " K"]) -> Int[Tensor, " K"]:
     """Index of the first sample of each class; any index for a class that is absent."""
     where = torch.arange(len(labels), device=labels.device)
     first = torch.full_like(counts, len(labels) - 1)
@@ -214,7 +214,7 @@ def first_samples(labels: Int[Tensor, "B"], counts: Int[Tensor, "K"]) -> Int[Ten
 
 def class_sums(
     features: Float[Tensor, "B d"],
-    labels: Int[Tensor, "B"],
+    labels: Int[Tensor, " B"],
     num_classes: int,
     exponent: int = 0,
     pivots: Float[Tensor, "K d"] | None = None,

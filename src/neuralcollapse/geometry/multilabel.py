@@ -22,7 +22,7 @@ class LabelSetMeans:
     sets: Shaped[Tensor, "S K"]
     """One row per set of labels met, multi-hot, as booleans."""
     means: Float[Tensor, "S d"]
-    counts: Shaped[Tensor, "S"]
+    counts: Shaped[Tensor, " S"]
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def multilabel_metrics(
     features: Float[Tensor, "N d"],
     labels: Shaped[Tensor, "N K"],
     weight: Float[Tensor, "K d"] | None = None,
-    bias: Float[Tensor, "K"] | None = None,
+    bias: Float[Tensor, " K"] | None = None,
 ) -> MultilabelMetrics:
     """Measures of multi-label collapse. Cost: one pass over the features, and the measures of the single-label samples.
 
@@ -140,7 +140,7 @@ def _tag_wise(groups: LabelSetMeans) -> tuple[dict[int, float], dict[int, float]
     return angles, scales
 
 
-def _angle(a: Float[Tensor, "S d"], b: Float[Tensor, "S d"]) -> Float[Tensor, "S"]:
+def _angle(a: Float[Tensor, "S d"], b: Float[Tensor, "S d"]) -> Float[Tensor, " S"]:
     """Angles between rows in degrees, exact near 0 and 180 too (Kahan)."""
     a, b = a / a.norm(dim=1, keepdim=True), b / b.norm(dim=1, keepdim=True)
     return 2 * torch.rad2deg(torch.atan2((a - b).norm(dim=1), (a + b).norm(dim=1)))

@@ -18,7 +18,7 @@ _CHUNK_BYTES = 8 << 20
 
 def ncc_mismatch(
     features: Float[Tensor, "N d"] | Rows,
-    predictions: Int[Tensor, "N"] | Rows,
+    predictions: Int[Tensor, " N"] | Rows,
     moments: Moments | ClassStatistics,
 ) -> float:
     """Share of samples whose prediction is not the nearest class centre. Papyan et al. 2020, Figure 7.

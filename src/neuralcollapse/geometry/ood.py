@@ -56,7 +56,7 @@ class NECO:
         self.directions: Float[Tensor, "d p"] = torch.linalg.eigh(total).eigenvectors[:, -chosen:].flip(1)
 
     @torch.no_grad()
-    def score(self, features: Float[Tensor, "B d"], logits: Float[Tensor, "B K"] | None = None) -> Float[Tensor, "B"]:
+    def score(self, features: Float[Tensor, "B d"], logits: Float[Tensor, "B K"] | None = None) -> Float[Tensor, " B"]:
         """Scores of features, high where they are in distribution; 0 for a zero feature.
 
         Raises:
@@ -97,7 +97,7 @@ class NCI:
         self,
         statistics: ClassStatistics,
         weight: Float[Tensor, "K d"],
-        bias: Float[Tensor, "K"] | None = None,
+        bias: Float[Tensor, " K"] | None = None,
         *,
         alpha: float = 0.0,
     ) -> None:
@@ -118,7 +118,7 @@ class NCI:
         self.bias = torch.zeros_like(self.weight[:, 0]) if bias is None else bias.detach().to(self.mean)
 
     @torch.no_grad()
-    def score(self, features: Float[Tensor, "B d"], logits: Float[Tensor, "B K"] | None = None) -> Float[Tensor, "B"]:
+    def score(self, features: Float[Tensor, "B d"], logits: Float[Tensor, "B K"] | None = None) -> Float[Tensor, " B"]:
         """Scores of features, high where they are in distribution.
 
         Args:

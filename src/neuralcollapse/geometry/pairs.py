@@ -56,8 +56,8 @@ class _Tile:
 def pair_measures(
     means: Float[Tensor, "K d"],
     centred: Float[Tensor, "K d"],
-    traces: Float[Tensor, "K"],
-    tolerance: Float[Tensor, "K"],
+    traces: Float[Tensor, " K"],
+    tolerance: Float[Tensor, " K"],
     *,
     exponent: int = 1,
 ) -> PairMeasures:
@@ -160,7 +160,7 @@ def product_norm(left: Float[Tensor, "K d"], right: Float[Tensor, "K d"]) -> flo
     return math.sqrt(square) * scales[0] * scales[1]
 
 
-def _units(vectors: Float[Tensor, "K d"], lengths: Float[Tensor, "K"]) -> Float[Tensor, "K d"]:
+def _units(vectors: Float[Tensor, "K d"], lengths: Float[Tensor, " K"]) -> Float[Tensor, "K d"]:
     """Vectors of length one; zero for those of length zero."""
     return vectors / lengths.where(lengths > 0, math.inf)[:, None]
 
@@ -199,7 +199,7 @@ def _settled(
     return cosine_distance(shifted) if precision == torch.float32 and distance <= _COSINE_FLOOR else distance
 
 
-def _squares(tile: _Tile, lengths: Float[Tensor, "K"], sizes: Float[Tensor, "K"]) -> Tensor:
+def _squares(tile: _Tile, lengths: Float[Tensor, " K"], sizes: Float[Tensor, " K"]) -> Tensor:
     """Squared distances |a|² + |b|² - 2 |a| |b| cos; infinite on the diagonal."""
     to = tile.cosines
     squares = (to * (-2 * lengths[tile.columns]).to(to)).mul_(lengths[tile.rows, None].to(to))
@@ -209,14 +209,14 @@ def _squares(tile: _Tile, lengths: Float[Tensor, "K"], sizes: Float[Tensor, "K"]
     return squares
 
 
-def _lost(squares: Tensor, tile: _Tile, sizes: Float[Tensor, "K"]) -> Tensor:
+def _lost(squares: Tensor, tile: _Tile, sizes: Float[Tensor, " K"]) -> Tensor:
     """Where a distance is so much smaller than the vectors that the tile's precision does not hold it."""
     rows, columns = (sizes[part].to(squares) * _COARSE[squares.dtype] for part in (tile.rows, tile.columns))
     return squares <= rows[:, None] + columns
 
 
 def _inverse_squares(
-    tile: _Tile, units: Float[Tensor, "K d"], lengths: Float[Tensor, "K"], sizes: Float[Tensor, "K"]
+    tile: _Tile, units: Float[Tensor, "K d"], lengths: Float[Tensor, " K"], sizes: Float[Tensor, " K"]
 ) -> tuple[Tensor, Int[Tensor, "pairs 2"]]:
     """Inverse squared distances, zero where they are lost; and the pairs i < j that are.
 
@@ -241,8 +241,8 @@ def _inverse_squares(
 def _by_difference(
     pairs: Int[Tensor, "pairs 2"],
     means: Float[Tensor, "K d"],
-    traces: Float[Tensor, "K"],
-    tolerance: Float[Tensor, "K"],
+    traces: Float[Tensor, " K"],
+    tolerance: Float[Tensor, " K"],
     exponent: int,
 ) -> tuple[float, int]:
     """Sum of (v_i + v_j) / (2 |m_i - m_j|^(2 exponent)) over these pairs, and how many of them coincide."""

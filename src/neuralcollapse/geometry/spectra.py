@@ -83,7 +83,7 @@ class SeparationLaw:
     """D_0, the fitted value at the first layer given."""
 
 
-def separation_law(separations: Sequence[float] | Float[Tensor, "L"]) -> SeparationLaw:
+def separation_law(separations: Sequence[float] | Float[Tensor, " L"]) -> SeparationLaw:
     r"""Fit the law of data separation: :math:`D = tr(Σ_W Σ_B^†)` falls by a constant factor per layer.
 
     A least-squares line through log D against the layer's index. Any constant multiple of D will do, such as NC1 = D/K.
@@ -114,7 +114,7 @@ def separation_law(separations: Sequence[float] | Float[Tensor, "L"]) -> Separat
     return SeparationLaw(math.exp(slope), correlation, math.exp(float(logs.mean()) - slope * float(depth.mean())))
 
 
-def _singular_values(matrix: Tensor) -> Float[Tensor, "r"]:
+def _singular_values(matrix: Tensor) -> Float[Tensor, " r"]:
     """Singular values in float64, largest first; or what is wrong with the matrix."""
     if matrix.ndim != 2 or not matrix.numel():
         raise ValueError(f"matrix has shape {tuple(matrix.shape)}: expected (N, d), both at least 1")

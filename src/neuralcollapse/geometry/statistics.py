@@ -65,7 +65,7 @@ class ClassStatistics(Accumulators):
 
     # ---- gathering -------------------------------------------------------------------------------
 
-    def update(self, features: Float[Tensor, "B d"] | Rows, labels: Int[Tensor, "B"] | Rows) -> None:
+    def update(self, features: Float[Tensor, "B d"] | Rows, labels: Int[Tensor, " B"] | Rows) -> None:
         """Add a batch of features (any dtype from float16 to float64) and their integer labels in [0, K).
 
         Raises:

@@ -21,7 +21,7 @@ _UNDERFLOW = 2.0**-50
 """Spread of a class below which float32 squares lose digits: it is measured again in float64."""
 
 
-def two_passes(features: Float[Tensor, "N d"], labels: Int[Tensor, "N"], num_classes: int, largest: float) -> Moments:
+def two_passes(features: Float[Tensor, "N d"], labels: Int[Tensor, " N"], num_classes: int, largest: float) -> Moments:
     exponent = exponent_of(largest)
     counts = torch.bincount(labels, minlength=num_classes)
     present = counts > 0
@@ -49,7 +49,7 @@ def two_passes(features: Float[Tensor, "N d"], labels: Int[Tensor, "N"], num_cla
     )
 
 
-def _rounded(squares: Tensor, pooled: Tensor, balanced: Tensor, counts: Tensor, singular: Float[Tensor, "r"]) -> bool:
+def _rounded(squares: Tensor, pooled: Tensor, balanced: Tensor, counts: Tensor, singular: Float[Tensor, " r"]) -> bool:
     """Whether float32 was too narrow: some class is tighter than its squares, or the projection errs too much."""
     if bool(((counts > 1) & (squares < counts * _UNDERFLOW**2)).any()):
         return True
@@ -63,7 +63,7 @@ def _rounded(squares: Tensor, pooled: Tensor, balanced: Tensor, counts: Tensor, 
 
 
 def _class_means(
-    features: Float[Tensor, "N d"], labels: Int[Tensor, "N"], counts: Int[Tensor, "K"], exponent: int
+    features: Float[Tensor, "N d"], labels: Int[Tensor, " N"], counts: Int[Tensor, " K"], exponent: int
 ) -> Float[Tensor, "K d"]:
     """Class means in units of 2**exponent, summed in float64; zeros for a class without samples."""
     pivots = None
@@ -76,13 +76,13 @@ def _class_means(
 
 def _second_moments(
     features: Float[Tensor, "N d"],
-    labels: Int[Tensor, "N"],
-    counts: Int[Tensor, "K"],
+    labels: Int[Tensor, " N"],
+    counts: Int[Tensor, " K"],
     means: Float[Tensor, "K d"],
     directions: Float[Tensor, "r d"],
     exponent: int,
     precision: torch.dtype,
-) -> tuple[Float[Tensor, "K"], Float[Tensor, "r r"], Float[Tensor, "r r"]]:
+) -> tuple[Float[Tensor, " K"], Float[Tensor, "r r"], Float[Tensor, "r r"]]:
     """Sums of squares about the mean per class, and scatter along the directions: pooled, and balanced."""
     pivots, columns = means.to(precision), directions.T.to(precision)
     squares = torch.zeros(len(counts), dtype=torch.float64, device=features.device)
@@ -115,7 +115,7 @@ def _second_moments(
 
 
 def _chunks(
-    features: Float[Tensor, "N d"], labels: Int[Tensor, "N"], precision: torch.dtype
+    features: Float[Tensor, "N d"], labels: Int[Tensor, " N"], precision: torch.dtype
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Features and labels piece by piece, each of a size that stays in the cache in the given precision."""
     rows = max(1, _CHUNK_BYTES // (precision.itemsize * features.shape[1]))

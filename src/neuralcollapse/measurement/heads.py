@@ -177,7 +177,7 @@ def _close(one: Tensor, other: Tensor) -> bool:
 
 
 @torch.no_grad()
-def affine(classifier: nn.Module) -> tuple[Float[Tensor, "K d"], Float[Tensor, "K"] | None]:
+def affine(classifier: nn.Module) -> tuple[Float[Tensor, "K d"], Float[Tensor, " K"] | None]:
     """W and b of a classifier layer, without gradient; b is None where it has none.
 
     Read after a forward pass: weight normalisation, spectral normalisation and pruning compute the weight there. A

@@ -55,7 +55,7 @@ class NeuralCollapse(Metric):
         feature_dim: int,
         *,
         classifier: nn.Module | Float[Tensor, "K d"] | None = None,
-        bias: Float[Tensor, "K"] | None = None,
+        bias: Float[Tensor, " K"] | None = None,
         allow_missing: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -70,7 +70,7 @@ class NeuralCollapse(Metric):
             self.add_state(name, default=tensor, dist_reduce_fx=None)
         check_classifier(*self._affine(), num_classes, feature_dim)
 
-    def update(self, features: Float[Tensor, "B d"] | Rows, labels: Int[Tensor, "B"] | Rows) -> None:
+    def update(self, features: Float[Tensor, "B d"] | Rows, labels: Int[Tensor, " B"] | Rows) -> None:
         """Add a batch.
 
         Raises:
@@ -84,7 +84,7 @@ class NeuralCollapse(Metric):
     def compute(
         self,
         weight: Float[Tensor, "K d"] | Rows | None = None,
-        bias: Float[Tensor, "K"] | Rows | None = None,
+        bias: Float[Tensor, " K"] | Rows | None = None,
         *,
         allow_missing: bool | None = None,
     ) -> dict[str, Tensor]:

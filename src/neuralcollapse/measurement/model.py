@@ -28,7 +28,7 @@ class ExtractedFeatures(NamedTuple):
 
     features: Float[Tensor, "N d"]
     """what enters the classifier"""
-    labels: Int[Tensor, "N"]
+    labels: Int[Tensor, " N"]
     """class indices"""
     logits: Float[Tensor, "N K"] | None
     """what the classifier answers; None with ``features_only=True``"""

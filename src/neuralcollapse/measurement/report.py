@@ -39,11 +39,11 @@ class CollapseReport:
     """Dotted name of the classifier layer; empty where there is none."""
     weight: Float[Tensor, "K d"] | None = field(default=None, repr=False)
     """W as the forward pass used it: normalised, pruned, merged with its adapter."""
-    bias: Float[Tensor, "K"] | None = field(default=None, repr=False)
+    bias: Float[Tensor, " K"] | None = field(default=None, repr=False)
     """b likewise; None where the classifier has none."""
     features: Float[Tensor, "N d"] | None = field(default=None, repr=False)
     """The features (this process's), where they were held."""
-    labels: Int[Tensor, "N"] | None = field(default=None, repr=False)
+    labels: Int[Tensor, " N"] | None = field(default=None, repr=False)
     """Their labels."""
     streamed: ClassStatistics | None = field(default=None, repr=False)
     """The statistics behind the moments, where features were streamed or merged over processes."""

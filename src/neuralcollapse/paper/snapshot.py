@@ -22,9 +22,9 @@ class Snapshot:
     weight: Float[np.ndarray, "K d"]
     means: Float[np.ndarray, "K d"]
     """Class means less the global mean."""
-    bias: Float[np.ndarray, "K"]
+    bias: Float[np.ndarray, " K"]
     """b + W h_G, which NC4 measures."""
-    centre: Float[np.ndarray, "d"]
+    centre: Float[np.ndarray, " d"]
     """The global mean h_G, the mean of the class means."""
 
     @classmethod

@@ -30,7 +30,7 @@ FEWEST_TESTED = 100
 class Split(Dataset[tuple[Tensor, Tensor]]):
     """Images and labels of a split, fetched a batch at a time."""
 
-    def __init__(self, pixels: UInt8[Tensor, "N C H W"], labels: Int[Tensor, "N"]) -> None:
+    def __init__(self, pixels: UInt8[Tensor, "N C H W"], labels: Int[Tensor, " N"]) -> None:
         self.pixels = pixels
         self.labels = labels
 

@@ -85,7 +85,7 @@ def dual_norm(model: UFM, dual: np.ndarray) -> float:
     return math.sqrt(max(largest, 0.0))
 
 
-def best_bias(problem: UFM, point: Point) -> Float[np.ndarray, "K"]:
+def best_bias(problem: UFM, point: Point) -> Float[np.ndarray, " K"]:
     """The bias that minimises f for fixed W and H and a convex loss, as far as L-BFGS takes it."""
     at_zero = replace(point, b=np.zeros_like(point.b))
     small = problem.num_classes * len(problem.labels) <= _KEPT
@@ -114,7 +114,7 @@ def gram_blocks(problem: UFM, point: Point) -> Iterator[np.ndarray]:
         yield residual * np.sqrt(problem.weights[part])
 
 
-def top_residual(problem: UFM, point: Point) -> tuple[float, Float[np.ndarray, "K"]]:
+def top_residual(problem: UFM, point: Point) -> tuple[float, Float[np.ndarray, " K"]]:
     """||G||₂ over all samples, and the left singular vector, through the K x K Gram matrix."""
     gram = np.zeros((problem.num_classes, problem.num_classes))
     for block in gram_blocks(problem, point):

@@ -26,7 +26,7 @@ class DeepOptimum:
     """W_1 (d, d) first, W_M (K, d) last."""
     features: Float[np.ndarray, "d K"]
     """One feature per class, for each of its samples."""
-    singular_values: Float[np.ndarray, "K"]
+    singular_values: Float[np.ndarray, " K"]
     """z_k, the singular value of W_M ... W_1 H that class k has; zero for a class that the decay erases."""
     value: float
     threshold: float
@@ -56,7 +56,7 @@ class DeepOptimum:
 
 
 def deep_optimum(
-    class_counts: Sequence[int] | Int[np.ndarray, "K"], feature_dim: int, *, lambdas: Sequence[float], lambda_h: float
+    class_counts: Sequence[int] | Int[np.ndarray, " K"], feature_dim: int, *, lambdas: Sequence[float], lambda_h: float
 ) -> DeepOptimum:
     r"""The global minimiser of M linear layers over free features, in closed form up to one root per class.
 
@@ -130,7 +130,7 @@ def largest_root(target: float, layers: int, decay: float) -> float:
 
 def _check(
     counts: np.ndarray,
-    given: Sequence[int] | Int[np.ndarray, "K"],
+    given: Sequence[int] | Int[np.ndarray, " K"],
     feature_dim: int,
     lambdas: Sequence[float],
     lambda_h: float,

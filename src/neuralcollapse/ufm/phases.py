@@ -23,7 +23,7 @@ class Branch:
     minima: tuple[LocalMinimum, ...]
 
 
-def follow(problem: UFM, minimum: LocalMinimum, lambdas: Sequence[float] | Float[np.ndarray, "steps"]) -> Branch:
+def follow(problem: UFM, minimum: LocalMinimum, lambdas: Sequence[float] | Float[np.ndarray, " steps"]) -> Branch:
     """Follow a minimum from the problem's own λW to each of the others, upwards and downwards, until it is lost.
 
     It is lost where Newton's method from the neighbouring λ does not end at a strict minimum of the same shape.

@@ -74,7 +74,7 @@ class UFM:
     ) -> None:
         self.num_classes = _whole("num_classes", num_classes, least=2)
         self.feature_dim = _whole("feature_dim", feature_dim, least=1)
-        self.class_counts: Int[np.ndarray, "K"] = _counts(samples_per_class, self.num_classes)
+        self.class_counts: Int[np.ndarray, " K"] = _counts(samples_per_class, self.num_classes)
         self.total = int(self.class_counts.sum())
         self.lambda_w, self.lambda_h = _positive("lambda_w", lambda_w), _positive("lambda_h", lambda_h)
         if not (lambda_b >= 0 and math.isfinite(lambda_b)):
@@ -90,7 +90,7 @@ class UFM:
         return UFM(**{**arguments, "samples_per_class": self.class_counts.tolist(), **changes})
 
     @cached_property
-    def labels(self) -> Int[np.ndarray, "M"]:
+    def labels(self) -> Int[np.ndarray, " M"]:
         """The class of each column of H.
 
         Raises:
@@ -104,7 +104,7 @@ class UFM:
         return np.repeat(np.arange(self.num_classes), self.class_counts)
 
     @cached_property
-    def weights(self) -> Float[np.ndarray, "M"]:
+    def weights(self) -> Float[np.ndarray, " M"]:
         """How many equal samples of its class each column of H stands for."""
         return np.ones(len(self.labels))
 
@@ -132,7 +132,7 @@ class UFM:
 
     # ---- points ----------------------------------------------------------------------------------
 
-    def point(self, vector: Float[np.ndarray, "size"]) -> Point:
+    def point(self, vector: Float[np.ndarray, " size"]) -> Point:
         """The inverse of :meth:`Point.to_vector`."""
         from neuralcollapse.ufm.solution import Point
 

@@ -19,9 +19,9 @@ class RegressionOptimum:
 
     W: Float[np.ndarray, "n d"]
     H: Float[np.ndarray, "d N"]
-    b: Float[np.ndarray, "n"]
+    b: Float[np.ndarray, " n"]
     value: float
-    singular_values: Float[np.ndarray, "r"]
+    singular_values: Float[np.ndarray, " r"]
     """Of W H, largest first: those of the targets, less N τ, never negative."""
 
     @property

@@ -34,13 +34,13 @@ class Point:
 
     W: Float[np.ndarray, "K d"]
     H: Float[np.ndarray, "d M"]
-    b: Float[np.ndarray, "K"]
+    b: Float[np.ndarray, " K"]
 
     def __init__(self, W: Any, H: Any, b: Any) -> None:
         for name, value, axes in (("W", W, 2), ("H", H, 2), ("b", b, 1)):
             object.__setattr__(self, name, _float64(name, value, axes))
 
-    def to_vector(self) -> Float[np.ndarray, "size"]:
+    def to_vector(self) -> Float[np.ndarray, " size"]:
         """W, H and b one after the other, in rows."""
         return np.concatenate([self.W.ravel(), self.H.ravel(), self.b])
 

@@ -40,7 +40,7 @@ class TargetGeometry:
     """W."""
     class_means: Float[np.ndarray, "K d"]
     """h̄_k, one row per class, not centred."""
-    bias: Float[np.ndarray, "K"]
+    bias: Float[np.ndarray, " K"]
     value: float | None
     """The optimum of f; None in the limit."""
     gap: float | None
@@ -69,12 +69,12 @@ class TargetGeometry:
         return self.weight @ self.centred_means.T
 
     @property
-    def weight_norms(self) -> Float[np.ndarray, "K"]:
+    def weight_norms(self) -> Float[np.ndarray, " K"]:
         """Norms of the rows of W."""
         return np.linalg.norm(self.weight, axis=1)
 
     @property
-    def mean_norms(self) -> Float[np.ndarray, "K"]:
+    def mean_norms(self) -> Float[np.ndarray, " K"]:
         """Norms of the centred class means."""
         return np.linalg.norm(self.centred_means, axis=1)
 
@@ -132,7 +132,7 @@ class TargetGeometry:
 
 
 def target_geometry(
-    class_counts: Sequence[int] | Int[np.ndarray, "K"],
+    class_counts: Sequence[int] | Int[np.ndarray, " K"],
     lambda_w: float | int,
     lambda_h: float | int,
     lambda_b: float | int = 0.0,
@@ -201,7 +201,7 @@ def _of(counts: list[int], point: Point, solution: Solution, source: str) -> Tar
 
 
 def _limit(
-    class_counts: Sequence[int] | Int[np.ndarray, "K"],
+    class_counts: Sequence[int] | Int[np.ndarray, " K"],
     lambda_b: float,
     loss: str | Loss,
     *,
@@ -232,7 +232,7 @@ def _limit(
     return TargetGeometry(tuple(counts), weight / scale, means / scale, (taken - 1 / k) / scale**2, None, None, source)
 
 
-def class_sizes(class_counts: Sequence[int] | Int[np.ndarray, "K"]) -> list[int]:
+def class_sizes(class_counts: Sequence[int] | Int[np.ndarray, " K"]) -> list[int]:
     """The sizes as whole numbers, or what is wrong with them."""
     counts = np.asarray(class_counts)
     if counts.ndim != 1 or len(counts) < 2 or not np.issubdtype(counts.dtype, np.integer) or (counts < 1).any():

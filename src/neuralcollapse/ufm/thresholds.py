@@ -67,7 +67,7 @@ class CollapseThresholds:
 
 
 def collapse_thresholds(
-    class_counts: Sequence[int] | Int[np.ndarray, "K"],
+    class_counts: Sequence[int] | Int[np.ndarray, " K"],
     lambda_w: float | int,
     lambda_h: float | int,
     lambda_b: float | int = 0.0,
