@@ -55,6 +55,14 @@ def test_memory_by_hand():
     assert isinstance(model[1], nn.Linear)
 
 
+def test_memory_of_a_torch_with_another_tracker_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch.distributed._tools import mem_tracker
+
+    monkeypatch.delattr(mem_tracker.MemTracker, "reset_mod_stats")
+    with pytest.raises(ImportError, match="no memory tracker .* --memory"):
+        parameter_savings(nn.Sequential(nn.Linear(5, 4), nn.Linear(4, 3)), inputs=torch.randn(6, 5))
+
+
 def test_one_of_two_heads_by_name():
     heads = nn.ModuleDict({"trunk": nn.Linear(4, 8), "left": nn.Linear(8, 3), "right": nn.Linear(8, 5)})
     savings = parameter_savings(heads, classifier="right")

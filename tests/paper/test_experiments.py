@@ -73,11 +73,9 @@ def test_printed_commands_are_the_runs() -> None:
             capture_output=True, text=True, check=True,
         ).stdout  # fmt: skip
         parsed = _load(shown)
-        place = {"output": f"runs/{name}", "data_root": "DATA"}
+        place = {"output": f"runs/{name}", "data_root": "DATA" if run.config.dataset == "mnist" else "data"}
         if run.config.dataset.startswith("hf:"):
             place["dataset"] = "hf:DATA/cifar10"
-        elif run.config.dataset == "digits":
-            place["data_root"] = "data"
         assert parsed.to_dict() == run.config.to_dict() | place
 
 
@@ -144,7 +142,7 @@ def test_asked_seeds_replace_those_of_the_scale() -> None:
 @pytest.mark.parametrize(
     ("source", "root", "printed"),
     [
-        ("mnist", "../shared/data", "--dataset mnist --model resnet18 --data-root DATA"),
+        ("mnist", "../shared/data", "--dataset mnist --data-root DATA"),
         ("hf:../shared/data/cifar10", "../shared/data", "--dataset hf:DATA/cifar10"),
         ("imagefolder:/home/me/cifar", "data", "--dataset imagefolder:DATA/cifar"),
         ("hf:uoft-cs/cifar10", "data", "--dataset hf:uoft-cs/cifar10"),

@@ -128,7 +128,7 @@ def reproduce(
 
 
 def _list(runs: Sequence[Outcome], choices: Choices) -> None:
-    from neuralcollapse.paper.outcome import DATA
+    from neuralcollapse.train.command import DATA
 
     costs = _estimate(runs, choices)
     print(f"# {_say_cost(runs, costs, choices.workers)}")

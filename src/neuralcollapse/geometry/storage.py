@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +10,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
+
+from neuralcollapse import files
 
 SHAPES = {
     "counts": "(K,)",
@@ -130,19 +131,12 @@ def _check_values(state: Mapping[str, Tensor]) -> None:
 
 
 def save_state(state: Mapping[str, Tensor], path: str | Path) -> None:
-    """Write a safetensors file beside the target, then put it in its place: whole, or not at all."""
-    path = Path(path)
-    data = save({name: tensor.contiguous() for name, tensor in state.items()}, metadata=_FORMAT)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with open(draft, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
+    """Write a safetensors file: whole, or not at all.
+
+    Raises:
+        WriteError: if it cannot be written; the previous file is then unchanged.
+    """
+    files.write_bytes(path, save({name: tensor.contiguous() for name, tensor in state.items()}, metadata=_FORMAT))
 
 
 def load_state(path: str | Path) -> dict[str, Tensor]:

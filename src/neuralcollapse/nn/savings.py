@@ -127,6 +127,7 @@ def parameter_savings(
         for are left out.
 
     Raises:
+        ImportError: if memory is asked for and this torch has no MemTracker as it was known.
         ValueError: if no parameter is trainable, or as :func:`fix_classifier` and :func:`set_feature_dim`.
 
     >>> import torchvision
@@ -216,11 +217,9 @@ def _activations(model: nn.Module, inputs: Tensor) -> int:
 
 def _peak(model: nn.Module, inputs: Tensor, make: Callable[[Any], torch.optim.Optimizer]) -> int:
     """Highest memory over two steps: in the second the optimizer's state exists from the start."""
-    from torch.distributed._tools.mem_tracker import MemTracker
-
     model = copy.deepcopy(model).train()
     optimizer = make([p for p in model.parameters() if p.requires_grad])
-    tracker = MemTracker()
+    tracker = _memory_tracker()
     tracker.track_external(model, optimizer, inputs)
     with tracker:
         for _ in range(2):
@@ -230,3 +229,21 @@ def _peak(model: nn.Module, inputs: Tensor, make: Callable[[Any], torch.optim.Op
             optimizer.zero_grad()
     peaks = tracker.get_tracker_snapshot("peak")
     return sum(int(parts["Total"]) for parts in peaks.values())
+
+
+def _memory_tracker() -> Any:
+    """Torch's MemTracker, which is private: another torch may have it elsewhere, or changed."""
+    try:
+        from torch.distributed._tools.mem_tracker import MemTracker
+    except ImportError as error:
+        raise ImportError(_NO_TRACKER) from error
+    needed = ("track_external", "reset_mod_stats", "get_tracker_snapshot")
+    if not all(hasattr(MemTracker, name) for name in needed):
+        raise ImportError(_NO_TRACKER)
+    return MemTracker()
+
+
+_NO_TRACKER = (
+    f"torch {torch.__version__} has no memory tracker that this version knows: count without memory "
+    "(leave out inputs=, or --memory)"
+)

@@ -17,7 +17,7 @@ from neuralcollapse.paper.drawings import Drawing, draw, draw_theory
 from neuralcollapse.paper.experiments import FIGURES, SCALES
 from neuralcollapse.paper.judgement import Judgement
 from neuralcollapse.paper.optimality import Optimality, certify_snapshot
-from neuralcollapse.paper.outcome import DATA, Outcome
+from neuralcollapse.paper.outcome import Outcome
 from neuralcollapse.paper.snapshot import read_snapshots
 from neuralcollapse.paper.tables import (
     CLAIMS,
@@ -33,6 +33,7 @@ from neuralcollapse.paper.tables import (
 )
 from neuralcollapse.report.figures import image_writer
 from neuralcollapse.report.template import render
+from neuralcollapse.train.command import DATA
 
 _PANEL, _FILE = 460, 1000
 """Widths of SVG figures in pixels: one panel on the page, all panels of a drawing in a file."""

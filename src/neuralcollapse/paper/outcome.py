@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,10 +10,8 @@ from pathlib import Path
 
 from neuralcollapse.measurement.run_folder import CONFIG, read_metrics
 from neuralcollapse.paper.experiments import Experiment
+from neuralcollapse.train.command import command_of, elsewhere
 from neuralcollapse.train.config import TrainConfig
-
-DATA = "DATA"
-"""What stands in printed commands for the folder of the data sets."""
 
 
 @dataclass(frozen=True)
@@ -65,32 +62,13 @@ class Outcome:
 
     @property
     def data(self) -> str:
-        """``hf:../shared/data/cifar10`` as ``hf:DATA/cifar10``; a name on the Hub stays as it is."""
-        kind, separator, place = self.config.dataset.rpartition(":")
-        is_path = place.startswith((".", "/", "~")) or (bool(separator) and Path(place).is_dir())
-        return f"{kind}{separator}{DATA}/{Path(place).name}" if is_path else self.config.dataset
+        """Its data set, without the folder that this machine has it in."""
+        return elsewhere(self.config.dataset)
 
     @property
     def command(self) -> str:
-        """What repeats the run alone, in a folder of its own: only what differs from the defaults.
-
-        The data sets are in the folder DATA: where this machine has them is nothing to a reader.
-        """
-        repeated = dataclasses.replace(
-            self.config,
-            output=f"runs/{self.experiment.name}",
-            dataset=self.data,
-            data_root=TrainConfig().data_root if self.config.dataset in _WITHOUT_FOLDER else DATA,
-        )
-        given = {name: getattr(repeated, name) for name in _OTHERS_FOLLOW}
-        plain = TrainConfig(**given).resolved().to_dict()
-        default = TrainConfig().to_dict()
-        words = ["neuralcollapse", "train"]
-        for name, value in repeated.to_dict().items():
-            if value != (default if name in given else plain)[name]:
-                words.append(f"--{name.replace('_', '-')}")
-                words += [] if value is True else [str(value)]
-        return shlex.join(words)
+        """What repeats the run alone, in a folder of its own: only what differs from the defaults."""
+        return command_of(self.config.to_dict(), self.experiment.name)
 
 
 def as_trained(run: Outcome) -> Outcome:
@@ -104,13 +82,6 @@ def as_trained(run: Outcome) -> Outcome:
     source = TrainConfig.load(file).dataset
     same = Path(source.rpartition(":")[2]).name == run.experiment.dataset
     return dataclasses.replace(run, config=dataclasses.replace(run.config, dataset=source)) if same else run
-
-
-_OTHERS_FOLLOW = ("dataset", "model", "optimizer", "data_root", "output", "samples_per_class", "measure_every")
-"""Choices from which the defaults of others follow."""
-
-_WITHOUT_FOLDER = ("digits",)
-"""Data sets that come with a package."""
 
 
 def groups(

@@ -16,7 +16,6 @@ from neuralcollapse.figures.look import log_axis
 from neuralcollapse.figures.names import title
 from neuralcollapse.files import write_text
 from neuralcollapse.geometry.measures import HEADLINE, MEASURES
-from neuralcollapse.report.command import command_of
 from neuralcollapse.report.geometry import geometry
 from neuralcollapse.report.headline import accuracies, comparison, headline, lead, movement
 from neuralcollapse.report.history import History, read_histories
@@ -24,6 +23,7 @@ from neuralcollapse.report.layers import layers_figure
 from neuralcollapse.report.seeds import by_experiment
 from neuralcollapse.report.template import number, render
 from neuralcollapse.report.theory import Certify, theory_of
+from neuralcollapse.train.command import DATA, command_of
 
 _FACTS = ("dataset", "model", "optimizer", "learning_rate", "weight_decay", "feature_decay", "batch_size", "epochs",
           "head", "feature_dim", "seed")  # fmt: skip
@@ -207,7 +207,8 @@ def _made(history: History, place: int) -> dict[str, Any]:
         facts.append(("neuralcollapse version", history.version))
     if not facts and not config:
         facts = [("columns", ", ".join(history.metrics))]
-    command, caution = command_of(history.config, history.name)
+    command = command_of(history.config, history.name)
+    caution = f", where {DATA} is the folder of your data sets" if DATA in command else ""
     return {
         "id": f"command-{place}", "name": history.name, "facts": facts, "command": command, "caution": caution,
         "config": [(name.replace("_", " "), value) for name, value in config.items()],
