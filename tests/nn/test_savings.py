@@ -59,7 +59,7 @@ def test_memory_of_a_torch_with_another_tracker_is_refused(monkeypatch: pytest.M
     from torch.distributed._tools import mem_tracker
 
     monkeypatch.delattr(mem_tracker.MemTracker, "reset_mod_stats")
-    with pytest.raises(ImportError, match="no memory tracker .* --memory"):
+    with pytest.raises(ImportError, match=r"no memory tracker .* --memory"):
         parameter_savings(nn.Sequential(nn.Linear(5, 4), nn.Linear(4, 3)), inputs=torch.randn(6, 5))
 
 
