@@ -16,6 +16,7 @@ _HOMES = {
         "measure_features", "nearest_etf", "simplex_etf",
     ),
     "measurement": ("CollapseReport", "extract_features", "measure"),
+    "measurement.depth": ("effective_depth",),
     "measurement.metric": ("NeuralCollapse",),
     "measurement.tracker": ("CollapseTracker",),
     "geometry.many_classes": ("gnc1", "gnc3", "hyperspherical_uniformity", "one_vs_rest_margin", "unc3"),
@@ -48,6 +49,7 @@ __all__ = [
     "PrototypeClassifier",
     "Savings",
     "collapse_metrics",
+    "effective_depth",
     "effective_rank",
     "etf_distance",
     "extract_features",
@@ -96,6 +98,7 @@ if TYPE_CHECKING:
     from neuralcollapse.geometry.regression import regression_metrics
     from neuralcollapse.geometry.spectra import effective_rank, numerical_rank, separation_law, stable_rank
     from neuralcollapse.measurement import CollapseReport, extract_features, measure
+    from neuralcollapse.measurement.depth import effective_depth
     from neuralcollapse.measurement.metric import NeuralCollapse
     from neuralcollapse.measurement.tracker import CollapseTracker
     from neuralcollapse.nn import (

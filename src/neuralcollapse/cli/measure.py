@@ -59,7 +59,7 @@ class Choices:
     classifier: Annotated[str | None, _HOW] = None
     """Name of the classifier layer, if it is not found on its own."""
     layers: Annotated[str, _HOW] = ""
-    """Inner layers to measure too: layer3,layer4."""
+    """Inner layers to measure too: layer3,layer4; or all, for every block and how collapse deepens."""
     allow_missing: Annotated[bool, _HOW] = False
     """Measure although some classes have no samples."""
     json: Annotated[Path | None, _HOW] = None
@@ -159,7 +159,7 @@ def _measure_network(choices: Choices) -> CollapseReport:
         network,
         eval_loader(split),
         classifier=choices.classifier and _inside(choices.classifier),
-        layers=[_inside(name) for name in words(choices.layers)],
+        layers="all" if choices.layers == "all" else [_inside(name) for name in words(choices.layers)],
         device=accelerator,
         allow_missing=choices.allow_missing,
     )

@@ -9,13 +9,14 @@ from neuralcollapse.figures.look import colour, label, laid_out, log_axis, posit
 from neuralcollapse.figures.names import title
 
 
-def plot_layers(layers: Mapping[str, Any], name: str = "nc1", *, backend: str = "plotly") -> Any:
+def plot_layers(layers: Any, name: str = "nc1", *, backend: str = "plotly") -> Any:
     """Draw one measure against depth, on a logarithmic axis.
 
     Args:
         layers: measures by layer, from the first to the last: each a mapping or a record with ``to_dict()``,
-            such as ``CollapseReport.layers``.
-        name: the measure.
+            such as ``CollapseReport.layers``. ``CollapseReport.depth`` itself draws NC1 with the law of separation
+            fitted to it.
+        name: the measure, of the depth also ``ncc_mismatch``, ``effective_rank``, ``stable_rank``, ``numerical_rank``.
         backend: ``"plotly"`` or ``"matplotlib"``.
 
     Raises:
@@ -29,6 +30,8 @@ def plot_layers(layers: Mapping[str, Any], name: str = "nc1", *, backend: str = 
 
     from neuralcollapse.figures.backend import on_backend
 
+    law = getattr(layers, "law", None) if name == "nc1" else None
+    layers = layers if isinstance(layers, Mapping) else layers.layers
     found = {layer: measures.to_dict() if hasattr(measures, "to_dict") else measures
              for layer, measures in layers.items()}  # fmt: skip
     values = positive(measures.get(name) for measures in found.values())
@@ -40,6 +43,13 @@ def plot_layers(layers: Mapping[str, Any], name: str = "nc1", *, backend: str = 
         line={"color": colour(0), "width": 2.5}, marker={"size": 9},
         hovertemplate="%{x}: %{y:.4g}<extra></extra>",
     )  # fmt: skip
+    if law is not None:
+        figure.add_scatter(
+            x=[label(layer) for layer in found], y=[law.start * law.rate**index for index in range(len(found))],
+            mode="lines", name=f"law of separation: rate {law.rate:.3g}, correlation {law.correlation:.3g}",
+            showlegend=True, line={"color": colour(1), "width": 2, "dash": "dash"},
+            hovertemplate="%{x}: %{y:.4g}<extra>fitted</extra>",
+        )  # fmt: skip
     figure.update_yaxes(title_text=title(name), zeroline=False, **log_axis(values))
     figure.update_xaxes(title_text="layer, from input to output", type="category", zeroline=False)
     return on_backend(laid_out(figure, 320), backend)

@@ -23,7 +23,11 @@ def effective_rank(matrix: Float[Tensor, "N d"]) -> float:
     >>> effective_rank(torch.eye(3))
     3.0
     """
-    singular = _singular_values(matrix)
+    return effective_rank_of(_singular_values(matrix))
+
+
+def effective_rank_of(singular: Float[Tensor, " r"]) -> float:
+    """The effective rank of a matrix whose singular values these are; the largest is positive."""
     shares = singular / singular.sum()
     return _settle(math.exp(float(torch.special.entr(shares).sum())), len(singular))
 
@@ -46,7 +50,11 @@ def stable_rank(matrix: Float[Tensor, "N d"]) -> float:
     >>> stable_rank(torch.diag(torch.tensor([2.0, 1.0])))
     1.25
     """
-    singular = _singular_values(matrix)
+    return stable_rank_of(_singular_values(matrix))
+
+
+def stable_rank_of(singular: Float[Tensor, " r"]) -> float:
+    """The stable rank of a matrix whose singular values these are, largest first."""
     return float((singular / singular[0]).square().sum())
 
 
@@ -68,7 +76,12 @@ def numerical_rank(matrix: Float[Tensor, "N d"], tolerance: float | None = None)
         raise ValueError(f"tolerance={tolerance} must be at least 0 and below 1: it is relative to the largest")
     singular = _singular_values(matrix)
     relative = max(matrix.shape) * torch.finfo(matrix.dtype).eps if tolerance is None else tolerance
-    return int((singular > relative * singular[0]).sum())
+    return numerical_rank_of(singular, relative)
+
+
+def numerical_rank_of(singular: Float[Tensor, " r"], tolerance: float) -> int:
+    """How many singular values, largest first, exceed the tolerance times the largest."""
+    return int((singular > tolerance * singular[0]).sum())
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,16 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from neuralcollapse.measurement.axes import FeatureAxes, has_sequences_first
 from neuralcollapse.measurement.batches import arguments, as_labels, moved, names_of, split_batch, takes_model
+from neuralcollapse.measurement.blocks import Blocks
 from neuralcollapse.measurement.heads import Head, affine
-from neuralcollapse.measurement.layers import chosen_layers, inner_model, own_name
+from neuralcollapse.measurement.layers import Layer, chosen_layers, inner_model, own_name
 from neuralcollapse.measurement.outputs import as_features
 from neuralcollapse.measurement.pooling import Batch, Pooling, kept_positions, pooling_of
 from neuralcollapse.measurement.preserve import on_device, plain_modes, resharded, same_random_numbers, untouched
@@ -40,7 +41,7 @@ class Options:
     """How to run a model. See :func:`neuralcollapse.measure`."""
 
     classifier: str | None = None
-    layers: Sequence[str] | None = None
+    layers: Sequence[str] | Literal["all"] | None = None
     pooling: Pooling | Mapping[str, Pooling] | None = None
     forward: Callable[..., Any] | None = None
     batch: Callable[[Any], tuple[Any, Any]] | None = None
@@ -76,7 +77,15 @@ class Capture:
         self.head = self._find_head()
         self.weight: Tensor | None = None
         self.bias: Tensor | None = None
-        self._layers = chosen_layers(self.model, options.layers)
+        self._blocks: Blocks | None = None
+        self._layers: Mapping[str, Layer]
+        if isinstance(options.layers, str) and options.layers == "all":
+            self._blocks = Blocks(self.model, self.head.module if self.head else None)
+            self._layers = self._blocks.candidates
+        else:
+            self._layers = chosen_layers(self.model, options.layers)
+        self.skipped: dict[str, str] = {}
+        """Why a block could not be measured, by name."""
         if isinstance(options.pooling, Mapping):
             unknown = set(options.pooling) - {*self._layers, *([self.head.name] if self.head else [])}
             if unknown:
@@ -98,8 +107,8 @@ class Capture:
 
     @property
     def layer_names(self) -> list[str]:
-        """The inner layers watched, as they were asked for."""
-        return list(self._layers)
+        """The inner layers watched, as they were asked for; blocks are known after the first batch."""
+        return list(self._layers) if self._blocks is None else []
 
     def _find_head(self) -> Head | None:
         chosen = self._options.classifier and own_name(self.model, self._options.classifier)
@@ -137,6 +146,8 @@ class Capture:
         if self.head is not None:
             handle = self.head.module.register_forward_hook(self.head.watch, with_kwargs=True)
             self._hooks.callback(handle.remove)
+            if self._blocks is not None:
+                self._hooks.callback(self.head.module.register_forward_hook(self._blocks.watch_head).remove)
         for layer in self._layers.values():
             self._hooks.callback(layer.module.register_forward_hook(layer.watch).remove)
 
@@ -174,6 +185,8 @@ class Capture:
             self.head.start()
         with contextlib.nullcontext() if axes is None else axes.following(self.model):
             output = call()
+        if self._blocks is not None:
+            self._settle(self._blocks)
         found = {name: layer.read() for name, layer in self._layers.items()}
         if self.head is not None and self._ends_elsewhere(self.head, output, about):
             self.head.idle, self.head = True, None
@@ -181,6 +194,10 @@ class Capture:
             return Captured(as_features(output, len(labels)), labels, None, found)
         features, logits = self.head.read(output, about, self._head_pooling)
         return Captured(features, labels.to(features.device), None if self._options.features_only else logits, found)
+
+    def _settle(self, blocks: Blocks) -> None:
+        """After the first batch: watch the blocks that it has shown, and these alone."""
+        self._layers, self.skipped, self._blocks = blocks.settle(), blocks.skipped, None
 
     def _ends_elsewhere(self, head: Head, output: Any, about: Batch) -> bool:
         """Whether the last linear layer of a model that is to give features is no classifier."""

@@ -25,9 +25,12 @@ class Gathered:
     Args:
         budget: how much may be held.
         num_classes: K; None to take it from the labels at the end.
+        scatter: bytes that d x d sums may take; None for as many as they need. Without room for it, a layer keeps
+            traces alone, from which NC1 does not follow.
     """
 
-    def __init__(self, budget: Budget, num_classes: int | None = None) -> None:
+    def __init__(self, budget: Budget, num_classes: int | None = None, scatter: Budget | None = None) -> None:
+        self._scatter = scatter
         self.budget = budget
         self.num_classes = num_classes
         self.width: int | None = None
@@ -86,7 +89,13 @@ class Gathered:
         if self.statistics is not None:
             return
         classes = self.num_classes if self.num_classes is not None else classes_of(self.largest_label, self.samples)
-        self.statistics = ClassStatistics(classes, int(self.width or 1), device=float64_device(device))
+        width = int(self.width or 1)
+        full = self._scatter is None or 8 * width**2 <= self._scatter.left
+        if full and self._scatter is not None:
+            self._scatter.left -= 8 * width**2
+        self.statistics = ClassStatistics(
+            classes, width, within="full" if full else "traces", device=float64_device(device)
+        )
         for features, labels in self._parts:
             self.statistics.update(features, labels)
         self._parts = []

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from neuralcollapse.geometry import CollapseMetrics, collapse_metrics, ncc_mismatch
+from neuralcollapse.geometry import ClassStatistics, CollapseMetrics, collapse_metrics, ncc_mismatch
 from neuralcollapse.geometry.collapse import CollapseWarning
 from neuralcollapse.geometry.moments import Moments
 from neuralcollapse.measurement.capture import Capture, Options
+from neuralcollapse.measurement.depth import centre_mismatches, network_depth
 from neuralcollapse.measurement.passes import Seen, over_data
 from neuralcollapse.measurement.pooling import Pooling
 from neuralcollapse.measurement.ranks import Ranks
@@ -91,7 +93,7 @@ def measure(
     loader: Iterable[Any],
     *,
     classifier: str | None = None,
-    layers: Sequence[str] | None = None,
+    layers: Sequence[str] | Literal["all"] | None = None,
     pooling: Pooling | Mapping[str, Pooling] | None = None,
     forward: Callable[..., Any] | None = None,
     batch: Callable[[Any], tuple[Any, Any]] | None = None,
@@ -115,7 +117,10 @@ def measure(
         loader: batches: tuples or lists that begin (inputs, labels), or mappings and named tuples with ``labels``.
         classifier: dotted name of the classifier layer, where it cannot be found.
         layers: names of inner layers to measure as well; maps and token sequences are averaged over positions, padding
-            left out.
+            left out. ``"all"`` measures every block in the order in which they run, and adds ``report.depth``: ranks,
+            nearest class centres, the law of separation and the effective depth. A block is a child of the network
+            with parameters, with the norms and activations that follow it; containers are opened, and so is what holds
+            the classifier or more than half of the parameters. Features are streamed, and the data read twice.
         pooling: how the outputs of ``layers`` become one vector per sample, where a layer's class does not say which
             axis holds its features: the number of that axis, ``"first"`` or ``"last"`` (one token), ``"flatten"``, a
             function of the output, or a dictionary of these by layer.
@@ -135,7 +140,9 @@ def measure(
         TypeError: if labels are not integers, or the model is none whose layers can be watched.
 
     Warns:
-        CollapseWarning: as :func:`neuralcollapse.collapse_metrics`, and where features were too many to hold.
+        CollapseWarning: as :func:`neuralcollapse.collapse_metrics`, and where features were too many to hold. With
+            ``layers="all"`` also for blocks that are left out, as their features cannot be known, and for data that can
+            be read only once.
 
     >>> model = nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 2))
     >>> x, y = torch.randn(64, 2), torch.arange(64) % 2
@@ -148,11 +155,21 @@ def measure(
     main, streamed = seen.main.moments(ranks, seen.widths[""], seen.num_classes)
     metrics = collapse_metrics(main, seen.weight, seen.bias, allow_missing=allow_missing)
     inner: dict[str, CollapseMetrics] = {}
+    found: dict[str, tuple[Moments, ClassStatistics | None]] = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore" if allow_missing else "default", CollapseWarning)
         for name, gathered in seen.layers.items():
-            moments, _ = gathered.moments(ranks, seen.widths[name], seen.num_classes)
-            inner[name] = collapse_metrics(moments, allow_missing=allow_missing)
+            found[name] = gathered.moments(ranks, seen.widths[name], seen.num_classes)
+            inner[name] = collapse_metrics(found[name][0], allow_missing=allow_missing)
+    depth = None
+    if layers == "all":
+        _warn_of_blocks(seen, inner)
+        centres = {name: moments for name, (moments, _) in found.items()}
+        again = dataclasses.replace(options, layers=list(centres))
+        mismatches = None
+        if ncc and seen.right is not None and _readable_again(loader, ranks):
+            mismatches = centre_mismatches(model, loader, again, ranks, centres)
+        depth = network_depth(inner, {name: kept for name, (_, kept) in found.items() if kept is not None}, mismatches)
     if ncc and not seen.held_everywhere:
         warnings.warn(
             "the features exceed 2 GiB and were not held: ncc_mismatch is left out (ncc=False silences this)",
@@ -172,7 +189,34 @@ def measure(
         features=features,
         labels=labels,
         streamed=streamed,
+        depth=depth,
     )
+
+
+def _warn_of_blocks(seen: Seen, inner: Mapping[str, CollapseMetrics]) -> None:
+    for name, problem in seen.skipped.items():
+        warnings.warn(f"layers='all' leaves out {name!r}: {problem}", CollapseWarning, stacklevel=3)
+    wide = [name for name, metrics in inner.items() if metrics.nc1 is None]
+    if wide:
+        warnings.warn(
+            f"layers='all' leaves out NC1 and the ranks of {', '.join(wide)}: with so many features their d x d sums "
+            "exceed 2 GiB",
+            CollapseWarning,
+            stacklevel=3,
+        )
+
+
+def _readable_again(loader: Iterable[Any], ranks: Ranks) -> bool:
+    """Whether the data can be read a second time, on every rank."""
+    if any(ranks.gather(isinstance(loader, Iterator))):
+        warnings.warn(
+            "the loader is an iterator, which can be read only once: layers='all' leaves out the nearest class centres "
+            "and the effective depth. Pass a list of batches or a DataLoader",
+            CollapseWarning,
+            stacklevel=3,
+        )
+        return False
+    return True
 
 
 def _mismatch(seen: Seen, moments: Moments, ranks: Ranks) -> float | None:

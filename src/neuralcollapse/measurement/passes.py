@@ -13,6 +13,9 @@ from neuralcollapse.measurement.capture import Capture, Captured, Options
 from neuralcollapse.measurement.gather import Budget, Gathered, classes_of
 from neuralcollapse.measurement.ranks import Ranks
 
+_SCATTER_BYTES = 2 << 30
+"""The d x d sums of all blocks together, with ``layers="all"``."""
+
 
 @dataclass
 class Seen:
@@ -36,6 +39,10 @@ class Seen:
     num_classes: int = 0
     widths: dict[str, int] = field(default_factory=dict)
     """of the features by layer; the classifier's under the empty name"""
+    scatter: Budget | None = None
+    """for the d x d sums of all layers together; None where they are not limited"""
+    skipped: dict[str, str] = field(default_factory=dict)
+    """why a block could not be measured, by name"""
 
     def add(self, batch: Captured, num_classes: int | None) -> None:
         """Take a batch."""
@@ -43,7 +50,7 @@ class Seen:
         self.main.add(batch.features, batch.labels)
         for name, features in batch.layers.items():
             if name not in self.layers or self.layers[name].num_classes != num_classes:
-                self.layers[name] = Gathered(self.inner, num_classes)
+                self.layers[name] = Gathered(self.inner, num_classes, self.scatter)
             self.layers[name].add(features, batch.labels)
         if batch.logits is None:
             return
@@ -62,9 +69,11 @@ def over_data(model: nn.Module, loader: Iterable[Any], options: Options, ranks: 
         BaseException: what went wrong here, or an error that names the rank where it did.
         ValueError: if no rank saw a sample.
     """
-    seen = Seen(Gathered(Budget(hold_bytes)), Budget(hold_bytes))
+    every = options.layers == "all"
+    seen = Seen(Gathered(Budget(hold_bytes)), Budget(0 if every else hold_bytes))
+    seen.scatter = Budget(_SCATTER_BYTES) if every else None
     with contextlib.ExitStack() as leaving:
-        capture = _entered(model, loader, options, ranks, leaving)
+        capture = entered(model, loader, options, ranks, leaving)
         for name in capture.layer_names:
             seen.layers[name] = Gathered(seen.inner, capture.num_classes)
         ranks.share_buffers(capture.model)
@@ -81,14 +90,16 @@ def over_data(model: nn.Module, loader: Iterable[Any], options: Options, ranks: 
         except Exception as failure:
             error = failure
         ranks.agree(error)
+    seen.skipped = capture.skipped
     seen.weight, seen.bias = capture.weight, capture.bias
     seen.classifier = "" if capture.head is None else capture.head.name
     return seen
 
 
-def _entered(
+def entered(
     model: nn.Module, loader: Iterable[Any], options: Options, ranks: Ranks, leaving: contextlib.ExitStack
 ) -> Capture:
+    """A capture that every rank has entered, or the error of the one that could not."""
     capture: Capture | None = None
     error: BaseException | None = None
     try:
@@ -120,9 +131,13 @@ def _exchange(seen: Seen, ranks: Ranks, error: BaseException | None) -> None:
     answers = [record["right"] for record in records if record["right"] is not None]
     seen.right = sum(answers) if answers else None
     chosen = [record["classes"] for record in records if record["classes"] is not None]
+    names = next((list(record["widths"]) for record in records if len(record["widths"]) > 1), [""])
+    for name in names[1:]:  # a rank without samples has not seen which blocks there are
+        if not seen.main.samples:
+            seen.layers.setdefault(name, Gathered(seen.inner, seen.main.num_classes, seen.scatter))
     seen.num_classes = chosen[0] if chosen else classes_of(max(record["largest"] for record in records), samples)
-    for name in widths:
-        found = {record["widths"][name] for record in records} - {None}
+    for name in names:
+        found = {record["widths"].get(name) for record in records} - {None}
         if len(found) != 1:
             raise ValueError(f"the ranks measure features of different widths: {', '.join(map(str, sorted(found)))}")
         seen.widths[name] = found.pop()

@@ -16,6 +16,7 @@ from neuralcollapse import valid_json
 from neuralcollapse.extras import missing
 from neuralcollapse.geometry import ClassStatistics, CollapseMetrics, Moments
 from neuralcollapse.geometry.measures import GROUPS, HEADLINE, MEASURES, Measure
+from neuralcollapse.measurement.depth import NetworkDepth
 
 _COLLAPSED, _OPEN = 0.1, 0.5
 """Distances to the ideal below and above which :meth:`CollapseReport.explain` calls a measure near and far."""
@@ -47,6 +48,8 @@ class CollapseReport:
     """Their labels."""
     streamed: ClassStatistics | None = field(default=None, repr=False)
     """The statistics behind the moments, where features were streamed or merged over processes."""
+    depth: NetworkDepth | None = None
+    """Collapse against depth, with ``layers="all"``."""
 
     @property
     def statistics(self) -> ClassStatistics:
@@ -82,6 +85,8 @@ class CollapseReport:
         }
         if self.layers:
             found["layers"] = {name: metrics.to_dict() for name, metrics in self.layers.items()}
+        if self.depth is not None:
+            found["depth"] = self.depth.to_dict()
         return valid_json.dumps(found, indent=indent)
 
     def to_frame(self) -> Any:
@@ -111,6 +116,11 @@ class CollapseReport:
             for measure in rows:
                 cells = (_cell(column.get(measure.name)) for column in columns.values())
                 table.add_row(f"  {measure.name}", *cells, f"{_arrow(measure)} {measure.ideal:g}")
+        if self.depth is not None:
+            table.add_row("[bold]depth[/]")
+            for name, values, ideal in self._depth_rows():
+                table.add_row(f"  {name}", "", *map(_cell, values), f"{ideal:g}")
+            table.caption = self.depth.explain()
         return table
 
     def __str__(self) -> str:
@@ -133,7 +143,14 @@ class CollapseReport:
                 cells = "".join(f"<td>{_cell(column.get(measure.name))}</td>" for column in columns.values())
                 goal = f"<td>{_arrow(measure)} {measure.ideal:g}</td>"
                 lines.append(f'<tr><td title="{tip}">{html.escape(measure.title)}</td>{cells}{goal}</tr>')
-        return "\n".join([*lines, "</tbody></table>"])
+        after = ""
+        if self.depth is not None:
+            lines.append(f'<tr><th colspan="{len(columns) + 2}" style="text-align:left">depth</th></tr>')
+            for name, values, ideal in self._depth_rows():
+                cells = "".join(f"<td>{_cell(value)}</td>" for value in values)
+                lines.append(f"<tr><td>{name.replace('_', ' ')}</td><td></td>{cells}<td>{ideal:g}</td></tr>")
+            after = f"<p>{html.escape(self.depth.explain())}</p>"
+        return "\n".join([*lines, f"</tbody></table>{after}"])
 
     def explain(self) -> str:
         """What was found, in words: how far each of the four effects has come, and what the numbers rest on."""
@@ -155,6 +172,8 @@ class CollapseReport:
         falling = [(name, metrics.nc1) for name, metrics in self.layers.items() if metrics.nc1 is not None]
         if falling:
             lines.append("NC1 by layer: " + ", ".join(f"{name} {value:.3g}" for name, value in falling) + ".")
+        if self.depth is not None and self.depth.explain():
+            lines.append(self.depth.explain())
         return "\n".join(lines)
 
     def _title(self) -> str:
@@ -163,7 +182,21 @@ class CollapseReport:
 
     def _columns(self) -> dict[str, dict[str, float | None]]:
         columns = {self.classifier or "features": self.to_dict()}
-        return columns | {name: metrics.to_dict() for name, metrics in self.layers.items()}
+        for name, metrics in self.layers.items():
+            columns[name] = metrics.to_dict()
+            if self.depth is not None:
+                columns[name] |= {"ncc_mismatch": self.depth.layers[name].ncc_mismatch}
+        return columns
+
+    def _depth_rows(self) -> Iterator[tuple[str, list[float | int | None], float]]:
+        """Name, value in each layer and value at collapse, of what the depth adds to the measures."""
+        assert self.depth is not None
+        dimension = float(min(len(self.moments.present) - 1, self.moments.feature_dim))
+        rows = [layer.to_dict() for layer in self.depth.layers.values()]
+        for name in ("effective_rank", "stable_rank", "numerical_rank"):
+            values = [row[name] for row in rows]
+            if any(value is not None for value in values):
+                yield name, values, dimension
 
     def _groups(self) -> Iterator[tuple[str, list[Measure]]]:
         """Measures that have a value, group by group."""
@@ -185,5 +218,5 @@ def _arrow(measure: Measure) -> str:
     return "↓" if measure.direction == "lower" else "↑"
 
 
-def _cell(value: float | None) -> str:
+def _cell(value: float | int | None) -> str:
     return "" if value is None else f"{value:.4g}"

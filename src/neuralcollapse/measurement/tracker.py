@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import nn
 
@@ -43,7 +43,8 @@ class CollapseTracker:
     Args:
         folder: of the run; a folder that already holds rows is continued. None keeps the history in memory alone.
         classifier: dotted name of the classifier layer, where it cannot be found.
-        layers: names of inner layers to measure as well; their NC1 becomes the columns ``nc1/LAYER``.
+        layers: names of inner layers to measure as well; their NC1 becomes the columns ``nc1/LAYER``; ``"all"``
+            as in :func:`neuralcollapse.measure`.
         pooling: as in :func:`neuralcollapse.measure`.
         forward: as in :func:`neuralcollapse.measure`.
         batch: as in :func:`neuralcollapse.measure`.
@@ -72,7 +73,7 @@ class CollapseTracker:
         folder: str | Path | None = None,
         *,
         classifier: str | None = None,
-        layers: Sequence[str] | None = None,
+        layers: Sequence[str] | Literal["all"] | None = None,
         pooling: Pooling | Mapping[str, Pooling] | None = None,
         forward: Callable[..., Any] | None = None,
         batch: Callable[[Any], tuple[Any, Any]] | None = None,
