@@ -15,16 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuralcollapse import measure
-from neuralcollapse.measurement.run_folder import (
-    append_metrics,
-    read_metrics,
-    read_snapshot,
-    snapshot_of,
-    snapshots,
-    write_config,
-    write_metrics,
-    write_snapshot,
-)
+from neuralcollapse.measurement.run_folder import append_metrics, read_metrics, write_config, write_metrics
+from neuralcollapse.measurement.snapshots import read_snapshot, snapshot_of, snapshots, write_snapshot
 
 HEADER = "epoch,nc1,nc2,nc3,nc4,train_loss"
 LINES = [HEADER, "0,1.5,1,1,1,", "1,0.25,0.5,0.5,0.5,0.125", ""]
@@ -134,13 +126,13 @@ def test_write_metrics_takes_rows_of_different_columns(tmp_path: Path) -> None:
 
 FULL = """
 import resource, sys, torch
-from neuralcollapse.measurement import run_folder
+from neuralcollapse.measurement import run_folder, snapshots
 resource.setrlimit(resource.RLIMIT_FSIZE, (150, 150))  # a disk with room for 150 bytes
 row = {"epoch": 2, "nc1": 1, "nc2": 1, "nc3": 1, "nc4": 1, "train_loss": 0.123456789}
 for write in (
     lambda: run_folder.append_metrics(sys.argv[1], row),
     lambda: run_folder.write_metrics(sys.argv[1], [row] * 9),
-    lambda: run_folder.write_snapshot(sys.argv[1], 1, {"weight": torch.ones(9, 9)}),
+    lambda: snapshots.write_snapshot(sys.argv[1], 1, {"weight": torch.ones(9, 9)}),
     lambda: run_folder.write_config(sys.argv[1], {"name": "x" * 200}),
 ):
     try:

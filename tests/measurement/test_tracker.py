@@ -10,7 +10,8 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from neuralcollapse import CollapseTracker, measure
-from neuralcollapse.measurement.run_folder import read_metrics, read_snapshot, snapshots
+from neuralcollapse.measurement.run_folder import read_metrics
+from neuralcollapse.measurement.snapshots import read_snapshot, snapshots
 
 Y = torch.arange(60) % 3
 

@@ -10,7 +10,8 @@ import torch
 
 from neuralcollapse.cli import main
 from neuralcollapse.geometry import measure_features
-from neuralcollapse.measurement.run_folder import read_metrics, snapshots
+from neuralcollapse.measurement.run_folder import read_metrics
+from neuralcollapse.measurement.snapshots import snapshots
 from neuralcollapse.paper.archive import archive, relative_bias
 from neuralcollapse.paper.experiments import Experiment
 from neuralcollapse.paper.optimality import certify_run

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from neuralcollapse.measurement.run_folder import write_config, write_metrics, write_snapshot
+from neuralcollapse.measurement.run_folder import write_config, write_metrics
+from neuralcollapse.measurement.snapshots import write_snapshot
 
 
 def make_run(

@@ -12,24 +12,13 @@ from torch import nn
 from neuralcollapse.extras import missing
 from neuralcollapse.measurement.model import measure
 from neuralcollapse.measurement.pooling import Pooling
-from neuralcollapse.measurement.ranks import first_process
 from neuralcollapse.measurement.report import CollapseReport
-from neuralcollapse.measurement.run_folder import (
-    CONFIG,
-    append_metrics,
-    check_names,
-    read_metrics,
-    snapshot_of,
-    snapshots,
-    write_config,
-    write_metrics,
-    write_snapshot,
-)
+from neuralcollapse.measurement.rows import Rows
+from neuralcollapse.measurement.run_folder import check_names
 
 if TYPE_CHECKING:
     import pandas
 
-_INTEGERS = ("epoch", "step")
 _RESERVED = ("epoch", "seconds")
 
 
@@ -90,24 +79,14 @@ class CollapseTracker:
         self._forward = forward
         self._batch = batch
         self._allow_missing = allow_missing
-        self._writes = self.folder is not None and first_process()
-        self._rows = [] if self.folder is None else [_numbers(row) for row in read_metrics(self.folder)]
-        self._before = float(self._rows[-1].get("seconds") or 0) if self._rows else 0.0
+        self._rows = Rows(self.folder, config)
+        self._before = self._rows.seconds
         self._start = time.monotonic()
-        if self._writes:
-            assert self.folder is not None
-            _make(self.folder)
-            if config is not None:
-                write_config(self.folder, config)
-            elif not self._rows and (self.folder / CONFIG).is_file():
-                raise ValueError(
-                    f"folder={str(self.folder)!r} holds another run's configuration and no rows: choose another one"
-                )
 
     @property
     def history(self) -> list[dict[str, float | int | None]]:
         """One row per measurement, oldest first; what was not measured is None."""
-        return [dict(row) for row in self._rows]
+        return [dict(row) for row in self._rows.values]
 
     def measure(
         self,
@@ -134,7 +113,7 @@ class CollapseTracker:
             ValueError: if the epoch does not come after the last one, or as :func:`neuralcollapse.measure`.
             WriteError: if the folder cannot be written; the rows before are then unchanged.
         """
-        epoch = self._next(epoch)
+        epoch = self._rows.next_epoch(epoch)
         _check_columns(columns)
         report = self._measured(model, loader)
         tested: dict[str, float | None] = {}
@@ -156,18 +135,12 @@ class CollapseTracker:
             ValueError: if the epoch does not come after the last one.
             WriteError: if the folder cannot be written.
         """
-        epoch = self._next(epoch)
+        epoch = self._rows.next_epoch(epoch)
         _check_columns(columns)
         seconds = round(self._before + time.monotonic() - self._start, 3)
         measured = {"train_accuracy" if name == "accuracy" else name: v for name, v in report.to_dict().items()}
         layers = {f"nc1/{name}": metrics.nc1 for name, metrics in report.layers.items()}
-        row = {"epoch": epoch, "seconds": seconds, **columns, **measured, **layers}
-        if self._writes:
-            assert self.folder is not None
-            if report.weight is not None:
-                write_snapshot(self.folder, epoch, snapshot_of(report))
-            append_metrics(self.folder, row)
-        self._rows.append(row)
+        self._rows.add({"epoch": epoch, "seconds": seconds, **columns, **measured, **layers}, report)
         self.report = report
 
     def begin(self, epoch: int = 0) -> None:
@@ -179,11 +152,8 @@ class CollapseTracker:
         Raises:
             ValueError: if a training starts anew in a folder that holds rows of an earlier one.
         """
-        if epoch == 0 and self.folder is not None and any(row["epoch"] for row in self._rows):
-            raise ValueError(
-                f"folder={str(self.folder)!r} holds a run already, up to epoch {self._rows[-1]['epoch']}: choose "
-                "another folder, or resume the training from its checkpoint"
-            )
+        if epoch == 0:
+            self._rows.check_unbegun()
         self.rewind(epoch)
 
     def rewind(self, epoch: int) -> None:
@@ -192,14 +162,7 @@ class CollapseTracker:
         Raises:
             WriteError: if the folder cannot be written.
         """
-        kept = [row for row in self._rows if (row["epoch"] or 0) <= epoch]
-        if len(kept) < len(self._rows) and self._writes:
-            assert self.folder is not None
-            write_metrics(self.folder, kept)
-            for late, path in list(snapshots(self.folder)):
-                if late > epoch:
-                    path.unlink()
-        self._rows = kept
+        self._rows.rewind(epoch)
 
     def to_frame(self) -> pandas.DataFrame:
         """The history as a DataFrame, one row per measurement.
@@ -211,7 +174,7 @@ class CollapseTracker:
             import pandas
         except ModuleNotFoundError as error:
             raise missing("data frames", "frames") from error
-        return pandas.DataFrame(self._rows)
+        return pandas.DataFrame(self._rows.values)
 
     def plot(self, *, backend: str = "plotly") -> Any:
         """The measures over the epochs.
@@ -224,9 +187,10 @@ class CollapseTracker:
         """
         from neuralcollapse.figures import plot_measures
 
-        if not self._rows:
+        rows = self._rows.values
+        if not rows:
             raise ValueError("nothing to plot: call measure() first")
-        columns = {name: [row.get(name) for row in self._rows] for name in self._rows[-1]}
+        columns = {name: [row.get(name) for row in rows] for name in rows[-1]}
         return plot_measures(columns, backend=backend)
 
     def _measured(self, model: nn.Module, loader: Iterable[Any], *, layers: bool = True) -> CollapseReport:
@@ -242,29 +206,9 @@ class CollapseTracker:
             progress=False,
         )
 
-    def _next(self, epoch: int | None) -> int:
-        last = int(self._rows[-1]["epoch"] or 0) if self._rows else None
-        if epoch is None:
-            return 1 if last is None else last + 1
-        if isinstance(epoch, bool) or not isinstance(epoch, int) or epoch < 0:
-            raise ValueError(f"epoch={epoch!r} must be a whole number, 0 or more")
-        if last is not None and epoch <= last:
-            where = "this tracker" if self.folder is None else str(self.folder)
-            raise ValueError(
-                f"epoch={epoch} was recorded already: {where} holds epochs up to {last}. Choose another folder, go on "
-                f"with epoch={last + 1}, or call rewind({max(epoch - 1, 0)}) first"
-            )
-        return epoch
-
     def __repr__(self) -> str:
-        return f"CollapseTracker(folder={None if self.folder is None else str(self.folder)!r}, rows={len(self._rows)})"
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"folder={str(folder)!r} cannot be created: {error.strerror}") from error
+        folder = None if self.folder is None else str(self.folder)
+        return f"CollapseTracker({folder=}, rows={len(self._rows.values)})"
 
 
 def _check_columns(columns: Mapping[str, float | int | None]) -> None:
@@ -277,7 +221,3 @@ def _check_columns(columns: Mapping[str, float | int | None]) -> None:
                 float(value)
             except (TypeError, ValueError) as error:
                 raise ValueError(f"{name}={value!r} must be a number, or None") from error
-
-
-def _numbers(row: Mapping[str, str]) -> dict[str, float | int | None]:
-    return {name: None if not cell else int(cell) if name in _INTEGERS else float(cell) for name, cell in row.items()}

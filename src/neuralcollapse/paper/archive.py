@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from neuralcollapse.measurement.run_folder import CONFIG, SNAPSHOTS, read_metrics, snapshots, write_metrics
+from neuralcollapse.measurement.run_folder import CONFIG, read_metrics, write_metrics
+from neuralcollapse.measurement.snapshots import SNAPSHOTS, snapshots
 from neuralcollapse.paper.snapshot import Snapshot
 from neuralcollapse.train.config import TrainConfig
 

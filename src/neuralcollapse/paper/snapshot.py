@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from neuralcollapse.measurement.run_folder import read_snapshot, snapshots
+from neuralcollapse.measurement.snapshots import read_snapshot, snapshots
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ import numpy as np
 from neuralcollapse.figures.curves import Columns
 from neuralcollapse.figures.simplex import Frame, chosen_classes, frame_of
 from neuralcollapse.geometry.measures import HEADLINE
-from neuralcollapse.measurement.run_folder import CONFIG, METRICS, read_metrics, read_snapshot, snapshots
+from neuralcollapse.measurement.run_folder import CONFIG, METRICS, read_metrics
+from neuralcollapse.measurement.snapshots import read_snapshot, snapshots
 
 _MOST_FRAMES = 60
 

@@ -14,7 +14,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from neuralcollapse import files
-from neuralcollapse.measurement.run_folder import CONFIG, METRICS, SNAPSHOTS, read_metrics, write_metrics
+from neuralcollapse.measurement.run_folder import CONFIG, METRICS, read_metrics, write_metrics
+from neuralcollapse.measurement.snapshots import SNAPSHOTS
 from neuralcollapse.train import checkpoint as checkpoints
 from neuralcollapse.train.config import TrainConfig
 

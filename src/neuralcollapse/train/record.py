@@ -15,7 +15,8 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from neuralcollapse.geometry.measures import HEADLINE
 from neuralcollapse.measurement.ranks import Ranks
-from neuralcollapse.measurement.run_folder import append_metrics, snapshot_of, write_snapshot
+from neuralcollapse.measurement.run_folder import append_metrics
+from neuralcollapse.measurement.snapshots import snapshot_of, write_snapshot
 from neuralcollapse.train.callback import NeuralCollapseCallback
 from neuralcollapse.train.config import TrainConfig
 from neuralcollapse.train.folder import RECORD, Start

@@ -1,0 +1,112 @@
+"""The rows that a recorder keeps: in memory, and in a run folder where there is one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from neuralcollapse.measurement.ranks import first_process
+from neuralcollapse.measurement.report import CollapseReport
+from neuralcollapse.measurement.run_folder import CONFIG, append_metrics, read_metrics, write_config, write_metrics
+from neuralcollapse.measurement.snapshots import snapshot_of, snapshots, write_snapshot
+
+_INTEGERS = ("epoch", "step")
+
+
+class Rows:
+    """One row per measured epoch, oldest first. Every process holds them, and the first one writes.
+
+    Args:
+        folder: of the run; the rows that it holds are read. None keeps them in memory alone.
+        config: plain values for config.yaml.
+
+    Raises:
+        ValueError: if metrics.csv is damaged, or the folder cannot be created or holds another run's configuration.
+        WriteError: if the folder cannot be written.
+    """
+
+    def __init__(self, folder: Path | None, config: Mapping[str, Any] | None) -> None:
+        self.folder = folder
+        self.values = [] if folder is None else [_numbers(row) for row in read_metrics(folder)]
+        self._written = folder if folder is not None and first_process() else None
+        if self._written is not None:
+            self._open(self._written, config)
+
+    @property
+    def seconds(self) -> float:
+        """Time that the training had taken at the last row."""
+        return float(self.values[-1].get("seconds") or 0) if self.values else 0.0
+
+    def next_epoch(self, epoch: int | None) -> int:
+        """The epoch of the next row: the one asked for, or the last one plus one.
+
+        Raises:
+            ValueError: if it is no whole number or does not come after the last one.
+        """
+        last = int(self.values[-1]["epoch"] or 0) if self.values else None
+        if epoch is None:
+            return 1 if last is None else last + 1
+        if isinstance(epoch, bool) or not isinstance(epoch, int) or epoch < 0:
+            raise ValueError(f"epoch={epoch!r} must be a whole number, 0 or more")
+        if last is not None and epoch <= last:
+            where = "this tracker" if self.folder is None else str(self.folder)
+            raise ValueError(
+                f"epoch={epoch} was recorded already: {where} holds epochs up to {last}. Choose another folder, go on "
+                f"with epoch={last + 1}, or call rewind({max(epoch - 1, 0)}) first"
+            )
+        return epoch
+
+    def add(self, row: dict[str, float | int | None], report: CollapseReport) -> None:
+        """Add a row and the snapshot of its report; with a folder, both are on disk before this returns.
+
+        Raises:
+            WriteError: if the folder cannot be written; the rows before are then unchanged.
+        """
+        if self._written is not None:
+            if report.weight is not None:
+                write_snapshot(self._written, int(row["epoch"] or 0), snapshot_of(report))
+            append_metrics(self._written, row)
+        self.values.append(row)
+
+    def check_unbegun(self) -> None:
+        """Refuse a folder that holds rows of an earlier training.
+
+        Raises:
+            ValueError: if it does.
+        """
+        if self.folder is not None and any(row["epoch"] for row in self.values):
+            raise ValueError(
+                f"folder={str(self.folder)!r} holds a run already, up to epoch {self.values[-1]['epoch']}: choose "
+                "another folder, or resume the training from its checkpoint"
+            )
+
+    def rewind(self, epoch: int) -> None:
+        """Forget every row and snapshot after an epoch.
+
+        Raises:
+            WriteError: if the folder cannot be written.
+        """
+        kept = [row for row in self.values if (row["epoch"] or 0) <= epoch]
+        if len(kept) < len(self.values) and self._written is not None:
+            write_metrics(self._written, kept)
+            for late, path in list(snapshots(self._written)):
+                if late > epoch:
+                    path.unlink()
+        self.values = kept
+
+    def _open(self, folder: Path, config: Mapping[str, Any] | None) -> None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"folder={str(folder)!r} cannot be created: {error.strerror}") from error
+        if config is not None:
+            write_config(folder, config)
+        elif not self.values and (folder / CONFIG).is_file():
+            raise ValueError(
+                f"folder={str(folder)!r} holds another run's configuration and no rows: choose another one"
+            )
+
+
+def _numbers(row: Mapping[str, str]) -> dict[str, float | int | None]:
+    return {name: None if not cell else int(cell) if name in _INTEGERS else float(cell) for name, cell in row.items()}

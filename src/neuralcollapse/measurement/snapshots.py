@@ -1,0 +1,108 @@
+"""Snapshots of a run: the geometry of its measured epochs, one small safetensors file each."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from neuralcollapse import files
+
+if TYPE_CHECKING:
+    from neuralcollapse.measurement import CollapseReport
+
+SNAPSHOTS = "snapshots"
+
+_GEOMETRY = ("weight", "bias", "class_means", "global_mean")
+_SHOWN_CLASSES = 10
+_SHOWN_SAMPLES = 20
+
+
+def snapshot_of(report: CollapseReport) -> dict[str, Tensor]:
+    """Classifier and class means of a measured model, and where a few samples lie among the means (kilobytes).
+
+    Args:
+        report: what :func:`neuralcollapse.measure` returned, of a model with a classifier.
+
+    Raises:
+        ValueError: if the report has no classifier.
+    """
+    if report.weight is None:
+        raise ValueError("the report has no classifier, whose geometry a snapshot keeps")
+    moments = report.moments
+    means = moments.means.cpu() * moments.scale
+    centre = means[moments.present.cpu()].mean(0)
+    bias = torch.zeros(len(means)) if report.bias is None else report.bias
+    tensors = {"weight": report.weight, "bias": bias, "class_means": means, "global_mean": centre}
+    if report.features is not None and report.labels is not None:
+        shown = min(_SHOWN_CLASSES, moments.num_classes)
+        rows = torch.cat([(report.labels == label).nonzero().flatten()[:_SHOWN_SAMPLES] for label in range(shown)])
+        tensors["sample_products"] = (report.features[rows].double() - centre) @ (means[:shown] - centre).T
+        tensors["sample_labels"] = report.labels[rows]
+    return tensors
+
+
+def write_snapshot(folder: str | Path, epoch: int, tensors: Mapping[str, Tensor]) -> None:
+    """Keep the geometry of an epoch in snapshots/epoch-NNNN.safetensors: float32 and int32, on the host.
+
+    Args:
+        folder: of the run.
+        epoch: counted from 1; 0 is before training.
+        tensors: ``weight`` (K, d), ``bias`` (K,), ``class_means`` (K, d), ``global_mean`` (d,), and, for the view of
+            samples, ``sample_products`` (S, M) with ``sample_labels`` (S,): inner products of centred features with
+            the centred means of the first M <= 10 classes, from which any projection onto their span follows.
+
+    Raises:
+        WriteError: if it cannot be written.
+    """
+    single = {
+        name: (tensor.detach().float() if tensor.is_floating_point() else tensor.to(torch.int32)).cpu().contiguous()
+        for name, tensor in tensors.items()
+    }
+    path = Path(folder) / SNAPSHOTS / f"epoch-{epoch:04d}.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files.write_bytes(path, save(single))
+
+
+def snapshots(folder: str | Path) -> Iterator[tuple[int, Path]]:
+    """(epoch, file) of each snapshot of a run, in order."""
+    found = [
+        (int(match[1]), path)
+        for path in (Path(folder) / SNAPSHOTS).glob("epoch-*.safetensors")
+        if (match := re.fullmatch(r"epoch-(\d+)", path.stem, re.ASCII))
+    ]
+    yield from sorted(found)
+
+
+def read_snapshot(path: str | Path) -> dict[str, Tensor]:
+    """Tensors of a snapshot, checked.
+
+    Raises:
+        ValueError: if the file is damaged, a tensor is missing, shapes disagree or a number is not finite.
+    """
+    path = Path(path)
+    try:
+        tensors = load(path.read_bytes())
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    missing = [name for name in _GEOMETRY if name not in tensors]
+    if missing:
+        raise ValueError(f"{path} is damaged: it lacks {', '.join(missing)}")
+    weight = tensors["weight"]
+    classes, dim = weight.shape if weight.ndim == 2 else (0, 0)
+    expected = {"bias": (classes,), "class_means": (classes, dim), "global_mean": (dim,)}
+    if "sample_products" in tensors:
+        expected["sample_labels"] = tuple(tensors["sample_products"].shape[:1])
+    for name, shape in expected.items():
+        if name not in tensors or tuple(tensors[name].shape) != shape or not classes:
+            raise ValueError(f"{path} is damaged: the shapes of weight and {name} disagree")
+    for name, tensor in tensors.items():
+        if not bool(tensor.isfinite().all()):
+            raise ValueError(f"{path} is damaged: {name} holds NaN or infinity")
+    return tensors
