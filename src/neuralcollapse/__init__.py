@@ -17,6 +17,7 @@ _HOMES = {
     ),
     "measurement": ("CollapseReport", "extract_features", "measure"),
     "measurement.depth": ("effective_depth",),
+    "measurement.language": ("LanguageReport", "measure_language_model"),
     "measurement.metric": ("NeuralCollapse",),
     "measurement.tracker": ("CollapseTracker",),
     "geometry.many_classes": ("gnc1", "gnc3", "hyperspherical_uniformity", "one_vs_rest_margin", "unc3"),
@@ -42,6 +43,7 @@ __all__ = [
     "CollapseTracker",
     "CollapseWarning",
     "ETFClassifier",
+    "LanguageReport",
     "Moments",
     "NeuralCollapse",
     "NeuralCollapseCallback",
@@ -60,6 +62,7 @@ __all__ = [
     "hyperspherical_uniformity",
     "measure",
     "measure_features",
+    "measure_language_model",
     "multilabel_metrics",
     "nearest_etf",
     "numerical_rank",
@@ -99,6 +102,7 @@ if TYPE_CHECKING:
     from neuralcollapse.geometry.spectra import effective_rank, numerical_rank, separation_law, stable_rank
     from neuralcollapse.measurement import CollapseReport, extract_features, measure
     from neuralcollapse.measurement.depth import effective_depth
+    from neuralcollapse.measurement.language import LanguageReport, measure_language_model
     from neuralcollapse.measurement.metric import NeuralCollapse
     from neuralcollapse.measurement.tracker import CollapseTracker
     from neuralcollapse.nn import (

@@ -142,7 +142,7 @@ def _measured(moments: Moments, weight: Tensor | None, bias: Tensor | None) -> C
     present = moments.present
     counts, traces = moments.counts[present], moments.within_traces[present]
     means = moments.means if len(present) == moments.num_classes else moments.means[present]
-    tolerance = _mean_errors(means, traces, counts)
+    tolerance = mean_errors(means, traces, counts)
     centred = _certain(moments.centred_means if moments.rank else torch.zeros_like(means), tolerance)
     pairs = pair_measures(means, centred, traces, tolerance)
     _warn_of_means(moments, pairs.coincident)
@@ -216,7 +216,7 @@ def _of_classifier(
     }
 
 
-def _mean_errors(
+def mean_errors(
     means: Float[Tensor, "P d"], traces: Float[Tensor, " P"], counts: Int[Tensor, " P"]
 ) -> Float[Tensor, " P"]:
     """Rounding of class means that were summed in float64: a sum of n terms errs by some sqrt(n) roundings."""

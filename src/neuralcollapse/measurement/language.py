@@ -1,0 +1,256 @@
+"""Linguistic collapse: the next tokens of a causal language model as its classes (Wu and Papyan, NeurIPS 2024)."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import inspect
+import warnings
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from neuralcollapse.geometry import ClassStatistics, Moments
+from neuralcollapse.geometry.collapse import CollapseWarning, mean_errors
+from neuralcollapse.geometry.many_classes import gnc3, hyperspherical_uniformity, unc3
+from neuralcollapse.geometry.ncc import ncc_mismatch
+from neuralcollapse.geometry.pairs import pair_measures
+from neuralcollapse.measurement.capture import tracked
+from neuralcollapse.measurement.heads import affine
+from neuralcollapse.measurement.layers import inner_model
+from neuralcollapse.measurement.preserve import on_device, plain_modes, same_random_numbers, untouched
+
+_TOKENS = "give batches of token numbers: a (B, T) tensor, or a mapping with input_ids, as tokenizers return"
+
+
+@dataclass(frozen=True)
+class LanguageReport:
+    """Measures of linguistic collapse over the tokens that follow often enough."""
+
+    tokens: int
+    """Positions measured: those whose next token is one of the classes."""
+    classes: int
+    """Tokens that follow at least ``min_samples`` positions."""
+    vocabulary: int
+    """Rows of the output embedding."""
+    min_samples: int
+    """Fewest positions of a class."""
+    cdnv: float
+    """Mean over pairs of classes of (tr Σ_i + tr Σ_j) / (2 |μ_i - μ_j|⁴), in [0, ∞); 0 at collapse. The paper's
+    exponent of the squared distance is 2, so that the measure has a unit, 1 over a squared length."""
+    equinorm: float
+    """Standard deviation over mean of the lengths of the centred class means, in [0, ∞); 0 at collapse."""
+    uniformity: float
+    """Mean over pairs of log(1/|u_i - u_j|) of the directions of the centred class means (GNC2), in
+    [-½ log(2K/(K-1)), ∞); its least value at collapse."""
+    uniformity_variation: float
+    """Standard deviation of that kernel over pairs, over its absolute mean (the paper's coefficient of variation), in
+    [0, ∞); 0 for a simplex ETF."""
+    unc3: float
+    """Variance over classes of the cosine of w_k and the centred class mean, in [0, 1]; 0 at collapse (UNC3)."""
+    duality: float
+    """One minus the mean of that cosine, in [0, 2]; 0 where each centred mean points along its row of W."""
+    accuracy: float
+    """Share of these tokens that the model predicts, in [0, 1]."""
+    ncc_agreement: float | None
+    """Share of positions whose nearest class centre is the model's own choice among the classes, in [0, 1]; 1 at
+    collapse. None with ``ncc=False``, and for data that can be read only once."""
+    moments: Moments = dataclasses.field(repr=False)
+    """Moments of the classes, in the order of ``token_ids``."""
+    token_ids: Int[Tensor, " K"] = dataclasses.field(repr=False)
+    """Number of the token that each class is."""
+
+    def to_dict(self) -> dict[str, float | int | None]:
+        """All numbers by name."""
+        kept = [field.name for field in dataclasses.fields(self) if field.name not in ("moments", "token_ids")]
+        return {name: getattr(self, name) for name in kept}
+
+    def __str__(self) -> str:
+        rows = self.to_dict().items()
+        return "\n".join(f"{name:<22}{'' if value is None else format(value, '.6g')}" for name, value in rows)
+
+
+def measure_language_model(
+    model: nn.Module,
+    token_loader: Iterable[Any],
+    *,
+    min_samples: int = 2,
+    ncc: bool = True,
+    device: torch.device | str | None = None,
+    progress: bool | None = None,
+) -> LanguageReport:
+    """Linguistic collapse of a causal language model: each position belongs to the class of the token after it.
+
+    What is measured is the hidden state that enters the output embedding (``lm_head``, tied or not). Hidden states are
+    streamed: V x d numbers are kept for a vocabulary of V, never d x d. The model is left as it was found. Cost: a
+    forward pass over the data (two with ``ncc``, whose second adds O(Kd) per token), and three K x K products.
+
+    Args:
+        model: any Hugging Face causal model, or a module with ``get_output_embeddings()``.
+        token_loader: batches of token numbers, (B, T) with T at least 2, or mappings with ``input_ids`` and, where
+            sequences are padded, ``attention_mask``.
+        min_samples: tokens that follow fewer positions are left out; at least 1.
+        ncc: measure the agreement with the nearest class centre, in a second pass.
+        device: where to compute; by default where the model is.
+        progress: show a progress bar; by default on a terminal.
+
+    Raises:
+        ValueError: if the model has no output embedding, a batch holds no sequences, or fewer than two tokens follow
+            often enough.
+        TypeError: if the token numbers are not integers.
+
+    Warns:
+        CollapseWarning: where the loader can be read only once, so that there is no second pass.
+
+    Source: Wu and Papyan, "Linguistic collapse: neural collapse in (large) language models", NeurIPS 2024, Section 3.
+
+    >>> from transformers import GPT2Config, GPT2LMHeadModel
+    >>> model = GPT2LMHeadModel(GPT2Config(vocab_size=9, n_positions=16, n_embd=8, n_layer=1, n_head=2))
+    >>> measure_language_model(model, [torch.randint(9, (40, 16))]).vocabulary
+    9
+    """
+    if min_samples < 1:
+        raise ValueError(f"min_samples={min_samples} must be at least 1")
+    source = _Pass(inner_model(model), token_loader, None if device is None else torch.device(device), progress)
+    weight, _ = affine(source.head)
+    vocabulary, dim = weight.shape
+    gathered = ClassStatistics(vocabulary, dim, within="traces")
+    right = torch.zeros(vocabulary, dtype=torch.int64)
+    with contextlib.closing(source.positions()) as positions:
+        for hidden, logits, following in positions:
+            gathered.update(hidden, following)
+            right += torch.bincount(following[logits.argmax(1) == following].cpu(), minlength=vocabulary)
+    kept = (gathered.counts >= min_samples).nonzero().flatten()
+    if len(kept) < 2:
+        raise ValueError(
+            f"{len(kept)} tokens follow at least min_samples={min_samples} of {gathered.total} positions: collapse "
+            "needs 2, so pass more data or a smaller min_samples"
+        )
+    moments = _of_classes(gathered, kept)
+    agreement = None
+    if ncc and isinstance(token_loader, Iterator):
+        warnings.warn(
+            "the token_loader is an iterator, which can be read only once: ncc_agreement is left out (pass a list of "
+            "batches or a DataLoader, or ncc=False)",
+            CollapseWarning,
+            stacklevel=2,
+        )
+    elif ncc:
+        agreement = _agreement(source, kept, moments)
+    return LanguageReport(
+        tokens=moments.total,
+        classes=len(kept),
+        vocabulary=vocabulary,
+        min_samples=min_samples,
+        **_measures(moments, weight.cpu()[kept.cpu()]),
+        accuracy=int(right[kept.cpu()].sum()) / moments.total,
+        ncc_agreement=agreement,
+        moments=moments,
+        token_ids=kept,
+    )
+
+
+def _of_classes(gathered: ClassStatistics, kept: Int[Tensor, " K"]) -> Moments:
+    """The moments of some classes alone."""
+    state = dict(gathered.state(copy=False))
+    return Moments.from_accumulators(state | {name: state[name][kept] for name in ("counts", "means", "trace_sums")})
+
+
+def _measures(moments: Moments, weight: Float[Tensor, "K d"]) -> dict[str, float]:
+    means, traces = moments.means, moments.within_traces
+    centred = moments.centred_means
+    pairs = pair_measures(means, centred, traces, mean_errors(means, traces, moments.counts), exponent=2)
+    spread = hyperspherical_uniformity(centred)
+    lengths = centred.norm(dim=1)
+    rows = weight.to(centred)
+    return {
+        "cdnv": pairs.cdnv / moments.scale**2,
+        "equinorm": float(lengths.std(correction=0) / lengths.mean()),
+        "uniformity": spread.energy,
+        "uniformity_variation": spread.variation,
+        "unc3": unc3(rows, centred, normalize=True),
+        "duality": gnc3(rows, centred),
+    }
+
+
+def _agreement(source: _Pass, kept: Int[Tensor, " K"], moments: Moments) -> float:
+    """Share of positions whose nearest class centre is what the model chooses among the classes."""
+    wrong, total = 0.0, 0
+    with contextlib.closing(source.positions()) as positions:
+        for hidden, logits, following in positions:
+            classes = kept.to(following.device)
+            chosen = torch.isin(following, classes)
+            count = int(chosen.sum())
+            if count:
+                decisions = logits[chosen][:, classes].argmax(1)
+                wrong += ncc_mismatch(hidden[chosen], decisions, moments) * count
+                total += count
+    return 1 - wrong / total
+
+
+class _Pass:
+    """Reads hidden states, logits and next tokens, batch by batch, as often as it is asked to."""
+
+    def __init__(self, model: nn.Module, loader: Iterable[Any], device: torch.device | None, progress: bool | None):
+        found = getattr(model, "get_output_embeddings", lambda: None)()
+        if not isinstance(found, nn.Module):
+            raise ValueError(
+                f"the model ({type(model).__name__}) has no output embedding: expected a causal language model, such "
+                "as transformers.AutoModelForCausalLM gives"
+            )
+        self.model, self.head = model, found
+        self._loader, self._device, self._progress = loader, device, progress
+        self._seen: list[tuple[Tensor, Tensor]] = []
+
+    def positions(self) -> Generator[tuple[Tensor, Tensor, Tensor], None, None]:
+        """Hidden states (P, d), logits (P, V) and next tokens (P,) of each batch, padding left out."""
+        with contextlib.ExitStack() as modes:
+            modes.enter_context(plain_modes())
+            modes.enter_context(same_random_numbers(self._loader))
+            modes.enter_context(untouched(self.model))
+            modes.enter_context(on_device(self.model, self._device))
+            modes.callback(self.head.register_forward_hook(self._watch).remove)
+            for batch in tracked(self._loader, self._progress):
+                yield self._of(batch)
+
+    def _watch(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        self._seen.append((inputs[0], output))
+
+    def _of(self, batch: Any) -> tuple[Tensor, Tensor, Tensor]:
+        named = _inputs(batch)
+        home = self._device or next(self.model.parameters()).device
+        named = {name: value.to(home) if isinstance(value, Tensor) else value for name, value in named.items()}
+        if "use_cache" in inspect.signature(self.model.forward).parameters:
+            named["use_cache"] = False
+        self._seen.clear()
+        self.model(**named)
+        tokens = named["input_ids"]
+        if len(self._seen) != 1 or self._seen[0][0].shape[:2] != tokens.shape:
+            raise ValueError(
+                f"the output embedding ran {len(self._seen)} times over {tuple(tokens.shape)} tokens: expected once, "
+                "at every position"
+            )
+        hidden, logits = self._seen.pop()
+        mask = named.get("attention_mask")
+        real = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask != 0
+        counts = real[:, :-1] & real[:, 1:]
+        return hidden[:, :-1][counts], logits[:, :-1][counts], tokens[:, 1:][counts].long()
+
+
+def _inputs(batch: Any) -> dict[str, Any]:
+    """Arguments of the forward pass; labels are left out, as the tokens themselves are the labels."""
+    if isinstance(batch, tuple | list) and batch and isinstance(batch[0], Tensor):
+        batch = batch[0]
+    named = {"input_ids": batch} if isinstance(batch, Tensor) else batch
+    if not isinstance(named, Mapping) or not isinstance(named.get("input_ids"), Tensor):
+        raise ValueError(f"the token_loader gave a {type(batch).__name__}: {_TOKENS}")
+    tokens = named["input_ids"]
+    if tokens.is_floating_point() or tokens.dtype == torch.bool:
+        raise TypeError(f"input_ids have dtype {tokens.dtype}: expected integers, one token number per position")
+    if tokens.ndim != 2 or tokens.shape[1] < 2:
+        raise ValueError(f"input_ids have shape {tuple(tokens.shape)}: expected (B, T) with T at least 2")
+    return {str(name): value for name, value in named.items() if name != "labels"}
