@@ -115,7 +115,8 @@ def test_an_iterator_is_read_once_and_says_so() -> None:
 
 @pytest.mark.parametrize(
     ("loader", "error", "message"),
-    [([torch.zeros(3, 4)], TypeError, "dtype torch.float32"), ([torch.zeros(3, 1, dtype=torch.long)], ValueError, "at least 2"),
+    [([torch.zeros(3, 4)], TypeError, "dtype torch.float32"),
+     ([torch.zeros(3, 1, dtype=torch.long)], ValueError, "at least 2"),
      ([["a"]], ValueError, "input_ids"), ([torch.zeros(3, 4, dtype=torch.long)], ValueError, "1 tokens follow"),
      ([], ValueError, "0 tokens follow")],
 )  # fmt: skip
