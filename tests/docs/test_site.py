@@ -43,6 +43,13 @@ def test_every_measure_has_an_entry(site: Path) -> None:
     assert page.count("<math") >= len(MEASURES)
 
 
+def test_doctests_are_code(site: Path) -> None:
+    for page in (site / "api").glob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        assert "<blockquote>" not in text, page.name
+        assert "&gt;&gt;&gt; " in text, page.name
+
+
 def test_nothing_is_loaded_from_elsewhere(site: Path) -> None:
     loads = re.compile(r"<(?:script|link|img|iframe)[^>]+(?:src|href)=[\"']?(https?:)?//[^\"'> ]+")
     allowed = re.compile(r"rel=[\"']?(canonical|next|prev)")

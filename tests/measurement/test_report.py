@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 
@@ -71,3 +72,55 @@ def test_statistics_are_those_of_the_features(report: CollapseReport) -> None:
     assert report.statistics.total == 60
     torch.testing.assert_close(report.statistics.means, report.moments.means)
     assert NECO(report.statistics).score(report.features).shape == (60,)
+
+
+def test_metrics_alone_show_the_same_numbers_as_frame_page_and_words(report: CollapseReport) -> None:
+    pytest.importorskip("pandas")
+    metrics = report.metrics
+    frame = metrics.to_frame()
+    assert list(frame.columns) == ["value"]
+    assert frame["value"].dropna().to_dict() == {n: v for n, v in metrics.to_dict().items() if v is not None}
+    page = metrics._repr_html_()
+    assert page.count("<tr>") - page.count("colspan") - 1 == len(frame["value"].dropna())
+    assert all(f"<td>{value:.4g}</td>" in page for value in frame["value"].dropna())
+    assert metrics.explain().splitlines() == report.explain().splitlines()[1:5]
+
+
+def test_figures_of_metrics_and_report_draw_what_was_measured(report: CollapseReport) -> None:
+    found = report.to_dict()
+    for figure in (report.plot(), report.metrics.plot()):
+        assert list(figure.data[0].x) == [found[name] for name in ("nc1", "nc2", "nc3", "nc4")]
+    assert list(report.plot(["cdnv", "accuracy"]).data[0].x) == [found["cdnv"], found["accuracy"]]
+    assert list(report.metrics.plot(["cdnv"]).data[0].x) == [found["cdnv"]]
+    depth = report.plot(by_layer="nc1").data[0]
+    assert list(depth.x) == [*report.layers, report.classifier]
+    assert list(depth.y) == [*(metrics.nc1 for metrics in report.layers.values()), report.metrics.nc1]
+
+
+def test_figures_are_matplotlib_only_where_asked_for(report: CollapseReport) -> None:
+    matplotlib = pytest.importorskip("matplotlib.figure")
+    figures = [
+        report.plot(backend="matplotlib"),
+        report.plot(by_layer="nc1", backend="matplotlib"),
+        report.metrics.plot(backend="matplotlib"),
+    ]
+    assert all(isinstance(figure, matplotlib.Figure) for figure in figures)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"names": ["nc9"]}, "no 'nc9'"),
+        ({"by_layer": "nc9"}, "by_layer='nc9'"),
+        ({"by_layer": "nc1", "names": ["nc1"]}, "give one of them"),
+        ({"backend": "bokeh"}, "backend='bokeh'"),
+    ],
+)
+def test_figures_refuse_what_they_do_not_know(report: CollapseReport, arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        report.plot(**arguments)
+
+
+def test_depth_needs_layers(report: CollapseReport) -> None:
+    with pytest.raises(ValueError, match=r"layers=\[\.\.\.\]"):
+        dataclasses.replace(report, layers={}).plot(by_layer="nc1")

@@ -7,7 +7,11 @@ Han and Donoho, "Prevalence of neural collapse during the terminal phase of deep
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
+
+from neuralcollapse.geometry.tables import frame, html_table, sentences
 
 
 class CollapseWarning(UserWarning):
@@ -66,6 +70,40 @@ class CollapseMetrics:
         if self.geometry_means is None:
             return {name: value for name, value in measures.items() if not name.startswith("geometry_")}
         return measures
+
+    def to_frame(self) -> Any:
+        """The measures as a pandas DataFrame: one row per measure, one column ``value``.
+
+        Raises:
+            ImportError: if pandas is not installed.
+        """
+        return frame({"value": self.to_dict()})
+
+    def plot(self, names: Sequence[str] | None = None, *, backend: str = "plotly") -> Any:
+        """Draw the values as points on one logarithmic axis.
+
+        Args:
+            names: the measures to draw; NC1 to NC4 by default.
+            backend: ``"plotly"`` or ``"matplotlib"``.
+
+        Returns:
+            A ``plotly.graph_objects.Figure``, or a ``matplotlib.figure.Figure``.
+
+        Raises:
+            ValueError: if a name is unknown, or no value is positive.
+            ImportError: if matplotlib is asked for and not installed.
+        """
+        from neuralcollapse.figures import plot_values
+
+        return plot_values(self, names, backend=backend)
+
+    def explain(self) -> str:
+        """How far each of the four effects has come, in words: one line per effect that was measured."""
+        return "\n".join(sentences(self.to_dict()))
+
+    def _repr_html_(self) -> str:
+        """The table for notebooks; each name shows its meaning under the pointer."""
+        return html_table({"value": self.to_dict()}, "Measures of neural collapse")
 
     def __str__(self) -> str:
         lines = [f"{name:<27}{value:.6g}" for name, value in self.to_dict().items() if value is not None]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import html
 import io
-import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,13 +12,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from neuralcollapse import valid_json
-from neuralcollapse.extras import missing
 from neuralcollapse.geometry import ClassStatistics, CollapseMetrics, Moments
-from neuralcollapse.geometry.measures import GROUPS, HEADLINE, MEASURES, Measure
+from neuralcollapse.geometry.measures import MEASURES
+from neuralcollapse.geometry.tables import cell, frame, goal, grouped, html_table, sentences
 from neuralcollapse.measurement.depth import NetworkDepth
-
-_COLLAPSED, _OPEN = 0.1, 0.5
-"""Distances to the ideal below and above which :meth:`CollapseReport.explain` calls a measure near and far."""
 
 
 @dataclass(frozen=True)
@@ -95,11 +91,45 @@ class CollapseReport:
         Raises:
             ImportError: if pandas is not installed.
         """
-        try:
-            import pandas as pd
-        except ModuleNotFoundError as error:
-            raise missing("data frames", "frames") from error
-        return pd.DataFrame(self._columns(), dtype=float).rename_axis("measure")
+        return frame(self._columns())
+
+    def plot(self, names: Sequence[str] | None = None, *, by_layer: str | None = None, backend: str = "plotly") -> Any:
+        """Draw the values of several measures, or one measure by layer.
+
+        Args:
+            names: the measures to draw; NC1 to NC4 by default.
+            by_layer: one measure to draw against depth, such as ``"nc1"``. The layers are those that
+                :func:`neuralcollapse.measure` was asked for with ``layers=``, then the features of the classifier.
+            backend: ``"plotly"`` or ``"matplotlib"``.
+
+        Returns:
+            A ``plotly.graph_objects.Figure``, or a ``matplotlib.figure.Figure``.
+
+        Raises:
+            ValueError: if a name is unknown, no value is positive, no layers were measured, or both ``names`` and
+                ``by_layer`` are given.
+            ImportError: if matplotlib is asked for and not installed.
+
+        >>> import torch, neuralcollapse
+        >>> batch = torch.randn(8, 2), torch.arange(8) % 2
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(2, 2))
+        >>> neuralcollapse.measure(model, [batch]).plot(["nc2", "nc3"]).data[0].y
+        ('NC2', 'NC3')
+        """
+        from neuralcollapse.figures import plot_layers, plot_values
+
+        if by_layer is None:
+            return plot_values(self, names, backend=backend)
+        if names is not None:
+            raise ValueError(
+                f"names={list(names)!r} and by_layer={by_layer!r} draw different figures: give one of them"
+            )
+        if not self.layers:
+            raise ValueError(f"by_layer={by_layer!r} needs inner layers: measure them with measure(..., layers=[...])")
+        if by_layer not in MEASURES:
+            raise ValueError(f"by_layer={by_layer!r} is no measure: choose one of {', '.join(MEASURES)}")
+        columns = self._columns()
+        return plot_layers({name: columns[name] for name in [*self.layers, self._column]}, by_layer, backend=backend)
 
     def table(self) -> Any:
         """The measures as a rich table: group by group, one column per layer, with the value at collapse."""
@@ -111,15 +141,15 @@ class CollapseReport:
         for name in columns:
             table.add_column(name, justify="right")
         table.add_column("at collapse", justify="right")
-        for group, rows in self._groups():
+        for group, rows in grouped(columns):
             table.add_row(f"[bold]{group}[/]")
             for measure in rows:
-                cells = (_cell(column.get(measure.name)) for column in columns.values())
-                table.add_row(f"  {measure.name}", *cells, f"{_arrow(measure)} {measure.ideal:g}")
+                cells = (cell(column.get(measure.name)) for column in columns.values())
+                table.add_row(f"  {measure.name}", *cells, goal(measure))
         if self.depth is not None:
             table.add_row("[bold]depth[/]")
             for name, values, ideal in self._depth_rows():
-                table.add_row(f"  {name}", "", *map(_cell, values), f"{ideal:g}")
+                table.add_row(f"  {name}", *map(cell, values), f"{ideal:g}")
             table.caption = self.depth.explain()
         return table
 
@@ -132,34 +162,14 @@ class CollapseReport:
 
     def _repr_html_(self) -> str:
         """The table for notebooks; each name shows its meaning under the pointer."""
-        columns = self._columns()
-        heads = "".join(f"<th>{html.escape(name)}</th>" for name in columns)
-        lines = [f"<table><caption>{html.escape(self._title())}</caption>"]
-        lines.append(f"<thead><tr><th>measure</th>{heads}<th>at collapse</th></tr></thead><tbody>")
-        for group, rows in self._groups():
-            lines.append(f'<tr><th colspan="{len(columns) + 2}" style="text-align:left">{html.escape(group)}</th></tr>')
-            for measure in rows:
-                tip = html.escape(f"{measure.meaning} {measure.source}.", quote=True)
-                cells = "".join(f"<td>{_cell(column.get(measure.name))}</td>" for column in columns.values())
-                goal = f"<td>{_arrow(measure)} {measure.ideal:g}</td>"
-                lines.append(f'<tr><td title="{tip}">{html.escape(measure.title)}</td>{cells}{goal}</tr>')
-        after = ""
-        if self.depth is not None:
-            lines.append(f'<tr><th colspan="{len(columns) + 2}" style="text-align:left">depth</th></tr>')
-            for name, values, ideal in self._depth_rows():
-                cells = "".join(f"<td>{_cell(value)}</td>" for value in values)
-                lines.append(f"<tr><td>{name.replace('_', ' ')}</td><td></td>{cells}<td>{ideal:g}</td></tr>")
-            after = f"<p>{html.escape(self.depth.explain())}</p>"
-        return "\n".join([*lines, f"</tbody></table>{after}"])
+        if self.depth is None:
+            return html_table(self._columns(), self._title())
+        table = html_table(self._columns(), self._title(), more={"depth": list(self._depth_rows())})
+        return f"{table}<p>{html.escape(self.depth.explain())}</p>"
 
     def explain(self) -> str:
         """What was found, in words: how far each of the four effects has come, and what the numbers rest on."""
-        found = self.to_dict()
-        lines = [f"{self._title()}, {self.moments.feature_dim} features per sample."]
-        for name in (*HEADLINE[:-1], "nc4_relative"):
-            value = found.get(name)
-            if value is not None:
-                lines.append(f"{MEASURES[name].title} is {value:.3g}, {_judged(value)}. {MEASURES[name].meaning}")
+        lines = [f"{self._title()}, {self.moments.feature_dim} features per sample.", *sentences(self.to_dict())]
         if self.accuracy is not None:
             lines.append(f"The classifier decides {self.accuracy:.2%} of the samples correctly.")
         if self.ncc_mismatch is not None:
@@ -180,8 +190,12 @@ class CollapseReport:
         samples = f"{self.moments.total:,} samples, {self.moments.num_classes} classes"
         return f"Neural collapse of {self.classifier or 'the features'}: {samples}"
 
+    @property
+    def _column(self) -> str:
+        return self.classifier or "features"
+
     def _columns(self) -> dict[str, dict[str, float | None]]:
-        columns = {self.classifier or "features": self.to_dict()}
+        columns = {self._column: self.to_dict()}
         for name, metrics in self.layers.items():
             columns[name] = metrics.to_dict()
             if self.depth is not None:
@@ -189,34 +203,11 @@ class CollapseReport:
         return columns
 
     def _depth_rows(self) -> Iterator[tuple[str, list[float | int | None], float]]:
-        """Name, value in each layer and value at collapse, of what the depth adds to the measures."""
+        """Name, value in each column and value at collapse, of what the depth adds to the measures."""
         assert self.depth is not None
         dimension = float(min(len(self.moments.present) - 1, self.moments.feature_dim))
         rows = [layer.to_dict() for layer in self.depth.layers.values()]
         for name in ("effective_rank", "stable_rank", "numerical_rank"):
             values = [row[name] for row in rows]
             if any(value is not None for value in values):
-                yield name, values, dimension
-
-    def _groups(self) -> Iterator[tuple[str, list[Measure]]]:
-        """Measures that have a value, group by group."""
-        columns = self._columns().values()
-        for group in GROUPS:
-            rows = [measure for measure in MEASURES.values() if measure.group == group]
-            rows = [measure for measure in rows if any(column.get(measure.name) is not None for column in columns)]
-            if rows:
-                yield group, rows
-
-
-def _judged(value: float) -> str:
-    if math.isnan(value):
-        return "which means that it is undefined here"
-    return "near collapse" if value < _COLLAPSED else "far from collapse" if value > _OPEN else "part of the way"
-
-
-def _arrow(measure: Measure) -> str:
-    return "↓" if measure.direction == "lower" else "↑"
-
-
-def _cell(value: float | int | None) -> str:
-    return "" if value is None else f"{value:.4g}"
+                yield name, [None, *values], dimension
