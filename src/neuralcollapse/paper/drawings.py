@@ -9,9 +9,9 @@ import plotly.graph_objects as go
 
 from neuralcollapse.figures.curves import Columns, curves, measure_panel
 from neuralcollapse.figures.look import colour, label, laid_out, log_axis
+from neuralcollapse.figures.names import title as named
 from neuralcollapse.paper.optimality import Optimality
 from neuralcollapse.paper.outcome import Outcome, groups, variants
-from neuralcollapse.paper.rules import NAMES
 
 Runs = Mapping[str, Sequence[Columns]]
 """Columns of the runs of each variant."""
@@ -56,7 +56,7 @@ def _over_epochs(figure: str, title: str, group: Sequence[Outcome]) -> Drawing:
     }
     recorded = {name for seeds in by_variant.values() for columns in seeds for name in columns}
     shown = [name for name in _MEASURES[figure] if name in recorded]
-    panels = {NAMES[name]: _plain(measure_panel(by_variant, name)) for name in shown}
+    panels = {named(name): _plain(measure_panel(by_variant, name)) for name in shown}
     if figure != "figure3":
         for name in ("train_accuracy", "test_accuracy"):
             panels[name.replace("train_", "Training ").replace("test_", "Test ")] = _accuracy(by_variant, name)
@@ -94,7 +94,7 @@ def _over_widths(runs: Sequence[Outcome]) -> Drawing:
         figure.update_traces(mode="lines+markers")
         figure.update_xaxes(title_text="width", **log_axis(widths), nticks=None)
         figure.update_xaxes(tickvals=_POWERS, ticktext=[str(tick) for tick in _POWERS])
-        panels[NAMES[name]] = _plain(figure)
+        panels[named(name)] = _plain(figure)
     return Drawing("after the last epoch, over widths", tuple(by_model), panels)
 
 

@@ -7,18 +7,10 @@ from statistics import median
 
 from scipy.stats import spearmanr
 
+from neuralcollapse.figures.names import title
 from neuralcollapse.paper.cuts import cut, named
 from neuralcollapse.paper.judgement import Check, Claim, Finding
 from neuralcollapse.paper.outcome import Outcome, groups, variants
-
-NAMES = {
-    "nc1": "NC1",
-    "nc2": "NC2",
-    "nc3": "NC3",
-    "nc4": "NC4",
-    "nc4_relative": "NC4 in units of the logits",
-    "train_error": "training error",
-}
 
 SHARES = {"nc1": 0.1, "nc2": 0.5, "nc3": 0.5, "nc4": 0.5, "nc4_relative": 0.5}
 """A measure falls when it ends at or below this share of its largest value in the first tenth of training."""
@@ -60,7 +52,7 @@ def falls(name: str) -> Claim:
         return found
 
     return Claim(
-        f"{NAMES[name]} tends to zero",
+        f"{title(name)} tends to zero",
         f"its last value is at most {share:.0%} of its largest in the first tenth of training "
         "(the untrained network left out), with every seed",
         check,
@@ -159,7 +151,7 @@ def _capital(text: str) -> str:
 
 def shrinks_with_width(name: str) -> Claim:
     return Claim(
-        f"{_capital(NAMES[name])} falls as the network widens",
+        f"{_capital(title(name))} falls as the network widens",
         "Spearman correlation with width of -0.8 or below (medians over seeds)",
         _rank_correlation("width", name, -0.8),
     )
@@ -167,7 +159,7 @@ def shrinks_with_width(name: str) -> Claim:
 
 def goes_with_error(name: str) -> Claim:
     return Claim(
-        f"{NAMES[name]} and training error go together",
+        f"{title(name)} and training error go together",
         "Spearman correlation over widths of 0.5 or above (medians over seeds; widths without any error tie)",
         _rank_correlation("train_error", name, 0.5),
     )

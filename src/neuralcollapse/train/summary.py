@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from neuralcollapse.geometry.measures import MEASURES
+from neuralcollapse.geometry.measures import HEADLINE, MEASURES
 
-SHOWN = ("nc1", "nc2", "nc3", "nc4", "nc4_relative", "nc2_means", "cdnv", "ncc_mismatch")
+SHOWN = (*HEADLINE, "nc4_relative", "nc2_means", "cdnv", "ncc_mismatch")
 
 _NOTE = (
     "early: the largest value in the first tenth of training, where the paper's curves begin; change: from there.\n"

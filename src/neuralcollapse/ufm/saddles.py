@@ -24,7 +24,7 @@ _MORSE_SIZE = 1500
 
 @dataclass(frozen=True)
 class CriticalPoint:
-    """A critical point, with one feature a class (``problem.expand`` repeats them for all samples)."""
+    """A critical point, with one feature per class (``problem.expand`` repeats them for all samples)."""
 
     shape: tuple[int, ...]
     """Sizes of the groups of classes that the point does not tell apart."""
