@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ from neuralcollapse.measurement.layers import Layer, chosen_layers, inner_model,
 from neuralcollapse.measurement.outputs import as_features
 from neuralcollapse.measurement.pooling import Batch, Pooling, kept_positions, pooling_of
 from neuralcollapse.measurement.preserve import on_device, plain_modes, resharded, same_random_numbers, untouched
+from neuralcollapse.measurement.progress import tracked
 from neuralcollapse.measurement.ranks import Ranks, is_sharded
 from neuralcollapse.nn import find_classifier
 
@@ -220,22 +221,6 @@ class Capture:
             return lambda: forward(*given), names_of(self.model, inputs)
         positional, keywords = arguments(self.model, inputs)
         return lambda: self.model(*positional, **keywords), names_of(self.model, inputs)
-
-
-def tracked(loader: Iterable[Any], progress: bool | None) -> Iterator[Any]:
-    """Batches, with a progress bar where it is wanted or the terminal can show one."""
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(stderr=True)
-    if not (console.is_terminal if progress is None else progress):
-        yield from loader
-        return
-    try:
-        total = len(loader) if isinstance(loader, Sized) else None
-    except TypeError:  # a DataLoader over an IterableDataset has the method, and refuses to answer
-        total = None
-    yield from track(loader, "Measuring", total=total, console=console, transient=True)
 
 
 def _home(model: nn.Module, device: torch.device | None) -> tuple[torch.device | None, torch.dtype]:

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import inspect
 import warnings
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,12 +19,11 @@ from neuralcollapse.geometry.collapse import CollapseWarning, mean_errors
 from neuralcollapse.geometry.many_classes import gnc3, hyperspherical_uniformity, unc3
 from neuralcollapse.geometry.ncc import ncc_mismatch
 from neuralcollapse.geometry.pairs import pair_measures
-from neuralcollapse.measurement.capture import tracked
 from neuralcollapse.measurement.heads import affine
 from neuralcollapse.measurement.layers import inner_model
 from neuralcollapse.measurement.preserve import on_device, plain_modes, same_random_numbers, untouched
-
-_TOKENS = "give batches of token numbers: a (B, T) tensor, or a mapping with input_ids, as tokenizers return"
+from neuralcollapse.measurement.progress import tracked
+from neuralcollapse.measurement.tokens import token_inputs
 
 
 @dataclass(frozen=True)
@@ -221,7 +220,7 @@ class _Pass:
         self._seen.append((inputs[0], output))
 
     def _of(self, batch: Any) -> tuple[Tensor, Tensor, Tensor]:
-        named = _inputs(batch)
+        named = token_inputs(batch)
         home = self._device or next(self.model.parameters()).device
         named = {name: value.to(home) if isinstance(value, Tensor) else value for name, value in named.items()}
         if "use_cache" in inspect.signature(self.model.forward).parameters:
@@ -239,18 +238,3 @@ class _Pass:
         real = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask != 0
         counts = real[:, :-1] & real[:, 1:]
         return hidden[:, :-1][counts], logits[:, :-1][counts], tokens[:, 1:][counts].long()
-
-
-def _inputs(batch: Any) -> dict[str, Any]:
-    """Arguments of the forward pass; labels are left out, as the tokens themselves are the labels."""
-    if isinstance(batch, tuple | list) and batch and isinstance(batch[0], Tensor):
-        batch = batch[0]
-    named = {"input_ids": batch} if isinstance(batch, Tensor) else batch
-    if not isinstance(named, Mapping) or not isinstance(named.get("input_ids"), Tensor):
-        raise ValueError(f"the token_loader gave a {type(batch).__name__}: {_TOKENS}")
-    tokens = named["input_ids"]
-    if tokens.is_floating_point() or tokens.dtype == torch.bool:
-        raise TypeError(f"input_ids have dtype {tokens.dtype}: expected integers, one token number per position")
-    if tokens.ndim != 2 or tokens.shape[1] < 2:
-        raise ValueError(f"input_ids have shape {tuple(tokens.shape)}: expected (B, T) with T at least 2")
-    return {str(name): value for name, value in named.items() if name != "labels"}
