@@ -43,6 +43,11 @@ def test_measure_a_users_own_model_and_checkpoint(call, tmp_path: Path) -> None:
         "--classifier", "backbone.3",
     )  # fmt: skip
     assert named.out == done.out
+    every = call(
+        "measure", "--model", "mine.py:make", "--checkpoint", "mine.pt", "--data", "digits", "--layers", "all",
+    )  # fmt: skip
+    assert "backbone.2" in every.out
+    assert "effective_rank" in every.out
     wrong = call("measure", "--model", "mlp", "--checkpoint", "mine.pt", "--data", "digits")
     assert "belongs to another network" in wrong.err
     (tmp_path / "broken.py").write_text("raise RuntimeError('mine')")

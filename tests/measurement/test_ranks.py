@@ -54,6 +54,14 @@ def an_empty_rank(rank: int) -> dict[str, object]:
     return {**report.to_dict(), "layer": report.layers["0"].nc1}
 
 
+def every_layer(sizes: tuple[int, int]) -> object:
+    def case(rank: int) -> dict[str, object]:
+        depth = measure(network(), share(rank, sizes), layers="all").depth
+        return {"layers": list(depth.layers), **depth.layers["2"].to_dict()}
+
+    return case
+
+
 def too_much_on_one_rank(rank: int) -> dict[str, object]:
     measuring._RETAINED_BYTES = 500 if rank == 0 else 1 << 30
     try:
@@ -135,6 +143,8 @@ CASES = {
     "FSDP2 of unequal shares": sharded((50, 10)),
     "FSDP2 with an empty rank": sharded((60, 0)),
     "features alone": features_alone,
+    "every layer": every_layer((30, 30)),
+    "every layer with an empty rank": every_layer((60, 0)),
 }
 
 
@@ -184,6 +194,14 @@ WHOLE = ("together", "an empty rank", "FSDP2", "FSDP2 of unequal shares", "FSDP2
 def test_two_processes_give_the_answer_of_one(case: str, found: list[dict], single: dict) -> None:
     for rank in found:
         assert_equal(rank[case], single)
+
+
+@pytest.mark.parametrize("case", ["every layer", "every layer with an empty rank"])
+def test_two_processes_see_the_depth_of_one(case: str, found: list[dict]) -> None:
+    expected = measure(network(), [(INPUTS, LABELS)], layers="all").depth.layers["2"].to_dict()
+    for rank in found:
+        assert rank[case]["layers"] == ["2"]
+        assert_equal(rank[case], expected)
 
 
 def test_features_too_many_on_one_rank_leave_the_mismatch_out_on_all(found: list[dict], single: dict) -> None:
