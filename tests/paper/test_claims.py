@@ -40,7 +40,7 @@ def test_all_some_none_and_not_yet(tmp_path: Path) -> None:
     assert verdicts("figure3", [good]) == ["reproduced"] * 5
     assert verdicts("figure3", [good, poor]) == ["in part: 1 of 2"] * 2 + ["reproduced"] * 3
     assert verdicts("figure3", [poor])[:2] == ["not reproduced"] * 2
-    assert verdicts("figure3", [good, half]) == ["reproduced: 1 of 1, 1 run missing"] * 5
+    assert verdicts("figure3", [good, half]) == ["open: 1 of 1 agree so far, 1 run missing"] * 5
     assert verdicts("figure3", [half]) == ["open: 1 run missing"] * 5
     assert judge("figure3", [good, half])[0].missing == ("c-resnet18-sgd",)
     assert verdicts("figure3", [good], small=True) == ["not judged"] * 5

@@ -43,11 +43,11 @@ class Judgement:
 
     @property
     def kind(self) -> str:
-        """``reproduced``, ``in part``, ``not reproduced``, ``open`` or ``not judged``."""
+        """``reproduced``, ``in part``, ``not reproduced``, ``open`` or ``not judged``; open while runs are missing."""
         if self.small:
             return "not judged"
         agreeing, decided = self._count
-        if not decided:
+        if not decided or self.missing:
             return "open"
         if agreeing == decided:
             return "reproduced"
@@ -62,9 +62,11 @@ class Judgement:
         missing = f"{len(self.missing)} run{'' if len(self.missing) == 1 else 's'} missing" if self.missing else ""
         if not decided:
             return f"open: {missing or 'the numbers cannot decide'}"
+        if missing:
+            return f"open: {agreeing} of {decided} agree so far, {missing}"
         undecided = f"{len(self.findings) - decided} undecided" if len(self.findings) > decided else ""
-        counted = f"{agreeing} of {decided}" if self.kind == "in part" or missing or undecided else ""
-        details = ", ".join(filter(None, (counted, undecided, missing)))
+        counted = f"{agreeing} of {decided}" if self.kind == "in part" or undecided else ""
+        details = ", ".join(filter(None, (counted, undecided)))
         return f"{self.kind}: {details}" if details else self.kind
 
     @property
