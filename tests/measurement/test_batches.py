@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from neuralcollapse import extract_features, measure
-from neuralcollapse.measurement.batches import moved
+from neuralcollapse.measurement.transfer import moved
 
 LABELS = torch.arange(60) % 3
 INPUTS = torch.randn(60, 8, generator=torch.Generator().manual_seed(0)) + LABELS[:, None]

@@ -25,6 +25,8 @@ def full_precision(device: torch.device) -> Iterator[None]:
         modes.enter_context(torch.no_grad())
         if torch.amp.autocast_mode.is_autocast_available(device.type):
             modes.enter_context(torch.autocast(device.type, enabled=False))
+        if torch.get_default_device() != device:  # torch.set_default_device decides where new tensors lie
+            modes.enter_context(device)
         modes.enter_context(_float32_products())
         yield
 

@@ -30,6 +30,8 @@ def as_tensor(values: Any, name: str) -> Tensor:
         raise TypeError(
             f"{name} {_are(name)} a {type(values).__name__} that is no array of numbers: {error}"
         ) from error
+    if np.ma.is_masked(values):
+        raise TypeError(f"{name} {_are(name)} a masked array: drop the masked rows first, as its numbers hide there")
     if array.dtype == np.longdouble and array.dtype.itemsize > 8:
         array = array.astype(np.float64)
     if array.dtype.kind not in "fiubc":
@@ -77,6 +79,9 @@ def as_real(values: Any, name: str) -> Tensor:
     return tensor
 
 
+_MOST_ENTRIES = 1 << 42
+"""Of class means, 35 TB: more is a mistake, and to ask for that memory can stop a machine."""
+
 _REAL = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -104,6 +109,11 @@ def check_sizes(num_classes: Any, feature_dim: Any) -> tuple[int, int]:
         raise ValueError(f"num_classes={num_classes}: collapse is defined for at least 2 classes")
     if feature_dim < 1:
         raise ValueError(f"feature_dim={feature_dim} must be at least 1")
+    if num_classes * feature_dim > _MOST_ENTRIES:
+        raise ValueError(
+            f"num_classes={num_classes} and feature_dim={feature_dim} need {8e-9 * num_classes * feature_dim:.3g} GB, "
+            "more than any machine has: number the classes from 0"
+        )
     return num_classes, feature_dim
 
 

@@ -72,6 +72,8 @@ class ClassStatistics(Accumulators):
             ValueError: if shapes disagree, a label is out of range, or a feature is not finite.
             TypeError: if features are not floating point or labels not integers.
         """
+        if self.device.type == "meta":
+            raise ValueError("these statistics lie on the meta device, which holds no numbers: pass another as device=")
         features, labels = as_real(features, "features"), as_labels(labels)
         largest = check_batch(features, labels, self.num_classes, self.feature_dim)
         if not len(features):
@@ -195,7 +197,13 @@ class ClassStatistics(Accumulators):
         return self
 
     def to(self, device: torch.device | str) -> ClassStatistics:
-        """A copy on another device, or on the host where that device has no float64."""
+        """A copy on another device, or on the host where that device has no float64.
+
+        Raises:
+            ValueError: for the meta device, which holds no numbers.
+        """
+        if torch.device(device).type == "meta":
+            raise ValueError("the meta device holds no numbers: statistics cannot move there")
         return self.around(storage.copied(self.state(copy=False), float64_device(device)))
 
     def save(self, path: str | Path) -> None:

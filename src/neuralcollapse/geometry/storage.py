@@ -71,7 +71,10 @@ def check_state(state: Mapping[str, Tensor]) -> None:
 
     Raises:
         ValueError: naming the tensor and what is wrong with it.
+        TypeError: if it is no mapping.
     """
+    if not isinstance(state, Mapping):
+        raise TypeError(f"state is a {type(state).__name__}: expected the dictionary that state() gives")
     missing = sorted(set(SHAPES) - set(state))
     if missing:
         raise ValueError(f"the state lacks {', '.join(missing)}: it is no state of ClassStatistics")

@@ -32,7 +32,13 @@ def geometry_distances(moments: Moments, weight: Float[Tensor, "K d"] | None, ta
 
     Raises:
         ValueError: if the target has another number of classes.
+        TypeError: if it is no target.
     """
+    if not isinstance(target, Target):
+        raise TypeError(
+            f"target is a {type(target).__name__}: expected what ufm.target_geometry(...) gives, with weight and "
+            "class_means"
+        )
     present = moments.present
     centred = moments.centred_means
     wanted = torch.as_tensor(target.weight, dtype=centred.dtype, device=centred.device)

@@ -128,7 +128,7 @@ def as_labels(labels: Any, device: torch.device) -> Tensor:
     if isinstance(labels, list | tuple) and labels and all(isinstance(item, Tensor) for item in labels):
         labels = torch.stack([item.reshape(()) if item.numel() == 1 else item for item in labels])
     try:
-        found = torch.as_tensor(labels)
+        found = labels if isinstance(labels, Tensor) else torch.as_tensor(labels, device=device)
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"labels are a {type(labels).__name__} that holds no integers: {_ADVICE}") from error
     if found.is_floating_point() or found.is_complex() or found.dtype == torch.bool:
@@ -143,48 +143,6 @@ def as_labels(labels: Any, device: torch.device) -> Tensor:
             + ways.get(found.ndim, _ADVICE)
         )
     return found.to(device, torch.int64)
-
-
-def moved(value: Any, device: torch.device | None, dtype: torch.dtype) -> Any:
-    """A batch's inputs with every tensor on a device, however they are nested; arrays become tensors.
-
-    Args:
-        value: tensors, arrays, lists of numbers, and mappings, sequences and dataclasses of these.
-        device: where to; None leaves each where it is.
-        dtype: of arrays and lists of floating point numbers, which have no precision chosen for a model.
-    """
-    if isinstance(value, Tensor):
-        return value if device is None else value.to(device, non_blocking=True)
-    if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
-        native = torch.from_numpy(np.array(value, dtype=value.dtype.newbyteorder("=")))
-        return moved(native.to(dtype) if native.is_floating_point() else native, device, dtype)
-    if isinstance(value, list) and _numbers(value):
-        return moved(np.asarray(value), device, dtype)
-    if isinstance(value, Mapping):
-        return {key: moved(part, device, dtype) for key, part in value.items()}
-    if not isinstance(value, type) and callable(getattr(value, "to", None)):  # packed sequences, graphs
-        return value if device is None else value.to(device)
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(moved(part, device, dtype) for part in value))
-    if isinstance(value, tuple | list):
-        return type(value)(moved(part, device, dtype) for part in value)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        parts = {field.name: moved(getattr(value, field.name), device, dtype) for field in dataclasses.fields(value)}
-        return dataclasses.replace(value, **parts)
-    return value
-
-
-def _numbers(value: list[Any]) -> bool:
-    """Whether nested lists are a rectangle of numbers."""
-    first: Any = value
-    while isinstance(first, list) and first:
-        first = first[0]
-    if isinstance(first, bool) or not isinstance(first, int | float | np.number | np.ndarray):
-        return False
-    try:
-        return np.asarray(value).dtype.kind in "fiu"
-    except ValueError:
-        return False
 
 
 def arguments(model: nn.Module, inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -215,7 +173,9 @@ def arguments(model: nn.Module, inputs: Any) -> tuple[tuple[Any, ...], dict[str,
 
 def _only_input(named: dict[str, Any], required: Sequence[str]) -> Any:
     if len(named) == 1:
-        return next(iter(named.values()))
+        (only,) = named.values()
+        # A model of nested mappings takes the mapping itself: what it looks up lies inside.
+        return named if isinstance(only, Mapping) and len(required) == 1 else only
     if len(required) == 1:
         for name in _INPUT_NAMES:
             if name in named:

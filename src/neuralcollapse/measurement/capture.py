@@ -11,15 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from neuralcollapse.measurement.axes import FeatureAxes, has_sequences_first
-from neuralcollapse.measurement.batches import arguments, as_labels, moved, names_of, split_batch, takes_model
+from neuralcollapse.measurement.batches import arguments, as_labels, names_of, split_batch, takes_model
 from neuralcollapse.measurement.blocks import Blocks
 from neuralcollapse.measurement.heads import Head, affine
 from neuralcollapse.measurement.layers import Layer, chosen_layers, inner_model, own_name
 from neuralcollapse.measurement.outputs import as_features
+from neuralcollapse.measurement.placement import checked_device, home_of, refuse_lazy
 from neuralcollapse.measurement.pooling import Batch, Pooling, kept_positions, pooling_of
 from neuralcollapse.measurement.preserve import on_device, plain_modes, resharded, same_random_numbers, untouched
 from neuralcollapse.measurement.progress import tracked
 from neuralcollapse.measurement.ranks import Ranks, is_sharded
+from neuralcollapse.measurement.transfer import converted, moved
 from neuralcollapse.nn import find_classifier
 
 
@@ -66,7 +68,13 @@ class Capture:
 
     def __init__(self, model: nn.Module, loader: Iterable[Any], options: Options, ranks: Ranks) -> None:
         if not isinstance(model, nn.Module):
-            raise TypeError(f"model is a {type(model).__name__}, not a torch.nn.Module")
+            raise TypeError(
+                f"model is a {type(model).__name__}, not a torch.nn.Module: pass the module, and forward=, a function "
+                "of (model, inputs), where it is called in a way of its own"
+            )
+        for name, function in (("forward", options.forward), ("batch", options.batch)):
+            if function is not None and not callable(function):
+                raise TypeError(f"{name}={function!r} is a {type(function).__name__}: expected a function")
         if not isinstance(loader, Iterable) and not hasattr(loader, "__getitem__"):
             raise TypeError(
                 f"loader is a {type(loader).__name__}: expected an iterable of batches, such as a DataLoader"
@@ -75,6 +83,7 @@ class Capture:
         self._loader = loader
         self._options = options
         self._ranks = ranks
+        refuse_lazy(self.model)
         self.head = self._find_head()
         self.weight: Tensor | None = None
         self.bias: Tensor | None = None
@@ -96,8 +105,9 @@ class Capture:
         for layer in self._layers.values():
             layer.pooling = pooling_of(options.pooling, layer.name)
         self._head_pooling = pooling_of(options.pooling, self.head.name) if self.head else None
+        self._converts = False
         self._sequences_first = has_sequences_first(self.model)
-        self._device = _checked_device(self.model, options.device)
+        self._device = checked_device(self.model, options.device)
         self._modes = contextlib.ExitStack()
         self._hooks = contextlib.ExitStack()
 
@@ -112,7 +122,8 @@ class Capture:
         return list(self._layers) if self._blocks is None else []
 
     def _find_head(self) -> Head | None:
-        chosen = self._options.classifier and own_name(self.model, self._options.classifier)
+        named = self._options.classifier
+        chosen = own_name(self.model, named) if isinstance(named, str) and named else named
         if self._options.features_only:
             try:
                 return Head(*find_classifier(self.model, chosen))
@@ -176,16 +187,12 @@ class Capture:
 
     def _run(self, batch: Any, axes: FeatureAxes | None) -> Captured:
         inputs, labels = self._split(batch)
-        home, dtype = _home(self.model, self._device)
+        home, dtype = home_of(self.model, self._device)
         labels = as_labels(labels, home or torch.device("cpu"))
-        call, named = self._bound(moved(inputs, home, dtype))
-        about = Batch(len(labels), kept_positions(self.model, named, len(labels)), self._sequences_first)
-        for layer in self._layers.values():
-            layer.start(about, axes)
-        if self.head is not None:
-            self.head.start()
-        with contextlib.nullcontext() if axes is None else axes.following(self.model):
-            output = call()
+        inputs = moved(inputs, home, dtype)
+        kept = kept_positions(self.model, names_of(self.model, inputs), len(labels))
+        about = Batch(len(labels), kept, self._sequences_first)
+        output = self._output(inputs, dtype, about, axes)
         if self._blocks is not None:
             self._settle(self._blocks)
         found = {name: layer.read() for name, layer in self._layers.items()}
@@ -200,6 +207,26 @@ class Capture:
         """After the first batch: watch the blocks that it has shown, and these alone."""
         self._layers, self.skipped, self._blocks = blocks.settle(), blocks.skipped, None
 
+    def _output(self, inputs: Any, dtype: torch.dtype, about: Batch, axes: FeatureAxes | None) -> Any:
+        """What the model returns for the inputs.
+
+        Inputs of another precision than the model's are given as they are, and converted where it refuses them.
+        """
+        exact = converted(inputs, dtype)
+        for given in (exact,) if self._converts else (inputs, exact):
+            for layer in self._layers.values():
+                layer.start(about, axes)
+            if self.head is not None:
+                self.head.start()
+            try:
+                with contextlib.nullcontext() if axes is None else axes.following(self.model):
+                    return self._called(given)
+            except RuntimeError:
+                if given is exact or exact is inputs:
+                    raise
+                self._converts = True
+        raise AssertionError("the last try returns or raises")
+
     def _ends_elsewhere(self, head: Head, output: Any, about: Batch) -> bool:
         """Whether the last linear layer of a model that is to give features is no classifier."""
         guessed = self._options.features_only and self._options.classifier is None
@@ -213,35 +240,10 @@ class Capture:
             raise ValueError(f"batch= gave a {type(pair).__name__}: expected a pair (inputs, labels)")
         return pair[0], pair[1]
 
-    def _bound(self, inputs: Any) -> tuple[Callable[[], Any], Mapping[str, Any]]:
-        """The forward pass, ready to be called, and its inputs by name."""
+    def _called(self, inputs: Any) -> Any:
+        """The forward pass."""
         forward = self._options.forward
         if forward is not None:
-            given = (self.model, inputs) if takes_model(forward) else (inputs,)
-            return lambda: forward(*given), names_of(self.model, inputs)
+            return forward(self.model, inputs) if takes_model(forward) else forward(inputs)
         positional, keywords = arguments(self.model, inputs)
-        return lambda: self.model(*positional, **keywords), names_of(self.model, inputs)
-
-
-def _home(model: nn.Module, device: torch.device | None) -> tuple[torch.device | None, torch.dtype]:
-    """Where inputs go (None: nowhere, as the model has no tensors), and the precision of numbers without one."""
-    tensors = [tensor for tensor in (*model.parameters(), *model.buffers()) if not tensor.is_meta]
-    dtype = next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), torch.get_default_dtype())
-    return device or next((tensor.device for tensor in tensors), None), dtype
-
-
-def _checked_device(model: nn.Module, device: torch.device | str | None) -> torch.device | None:
-    """The device to compute on.
-
-    Raises:
-        ValueError: if it, or the model, is on the meta device, where there are no numbers.
-    """
-    offloaded = hasattr(model, "hf_device_map")
-    chosen = None if device is None else torch.device(device)
-    if (chosen is not None and chosen.type == "meta") or (
-        not offloaded and any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers()))
-    ):
-        raise ValueError(
-            "the meta device holds no numbers to measure: load the model's weights, and compute on another device"
-        )
-    return chosen
+        return self.model(*positional, **keywords)

@@ -2,57 +2,96 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from numpy.lib import format as npy
+from safetensors import safe_open
 from torch import Tensor
+
+from neuralcollapse.geometry.inputs import as_tensor
+
+_DENSEST = 1100
+"""Bytes that one byte of a deflated archive can stand for: 1032, and room for the empty array's header."""
 
 
 def load_embeddings(path: str | Path) -> dict[str, Tensor]:
     """Read ``features`` (N, d) and ``labels`` (N,), and where stored ``weight`` (K, d) and ``bias`` (K,).
 
     Args:
-        path: a ``.safetensors`` or ``.npz`` file. Neither can execute code.
+        path: a ``.safetensors`` or ``.npz`` file. Neither can execute code; what else it holds is not read.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is neither format, is damaged, or lacks features or labels.
+        ValueError: if it is neither format, is damaged, claims more than it holds, or lacks features or labels.
     """
-    tensors = load_tensors(path, ("features", "labels"))
-    return {name: tensors[name] for name in ("features", "labels", "weight", "bias") if name in tensors}
+    return load_tensors(path, ("features", "labels"), ("weight", "bias"))
 
 
-def load_tensors(path: str | Path, needed: Sequence[str]) -> dict[str, Tensor]:
-    """Read all tensors of a ``.safetensors`` or ``.npz`` file by name; neither can execute code.
+def load_tensors(path: str | Path, needed: Sequence[str], optional: Sequence[str] = ()) -> dict[str, Tensor]:
+    """Read tensors of a ``.safetensors`` or ``.npz`` file by name; neither can execute code.
+
+    Args:
+        path: the file.
+        needed: names that it has to hold.
+        optional: names to read where it holds them.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is neither format, is damaged, or lacks one that is needed.
+        ValueError: if it is neither format, is damaged, claims more than it holds, or lacks one that is needed.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no file of tensors at {path}")
-    if path.suffix == ".safetensors":
-        try:
-            tensors = load_file(path)
-        except SafetensorError as error:
-            raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
-    elif path.suffix == ".npz":
-        if not zipfile.is_zipfile(path):
-            raise ValueError(f"{path} is not a readable .npz file of arrays: it is no zip archive")
-        try:
-            with np.load(path, allow_pickle=False) as archive:
-                tensors = {name: torch.from_numpy(archive[name]) for name in archive.files}
-        except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
-            raise ValueError(f"{path} is not a readable .npz file of arrays: {error}") from error
-    else:
+    kind = path.suffix.lower()
+    if kind not in _READERS:
         raise ValueError(f"{path}: tensors are read from .safetensors or .npz files, not {path.suffix!r}")
-    missing = [name for name in needed if name not in tensors]
+    try:
+        held, found = _READERS[kind](path, (*needed, *optional))
+    except Exception as error:  # a hostile file can raise anything: zlib's own errors, MemoryError, RecursionError
+        raise ValueError(f"{path} is not a readable {_KINDS[kind]}: {error}") from error
+    missing = [name for name in needed if name not in found]
     if missing:
-        raise ValueError(f"{path} lacks {', '.join(missing)}; it holds {', '.join(tensors) or 'nothing'}")
-    return tensors
+        raise ValueError(f"{path} lacks {', '.join(missing)}; it holds {', '.join(held) or 'nothing'}")
+    return found
+
+
+def _from_safetensors(path: Path, names: Sequence[str]) -> tuple[list[str], dict[str, Tensor]]:
+    with safe_open(str(path), framework="pt") as file:
+        held = list(file.keys())
+        return held, {name: file.get_tensor(name) for name in names if name in held}
+
+
+def _from_npz(path: Path, names: Sequence[str]) -> tuple[list[str], dict[str, Tensor]]:
+    if not zipfile.is_zipfile(path):
+        raise ValueError("it is no zip archive")
+    with zipfile.ZipFile(path) as archive:
+        members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
+        size = path.stat().st_size
+        return list(members), {name: _array(archive, members[name], name, size) for name in names if name in members}
+
+
+def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str, size: int) -> Tensor:
+    """One array, if the file is large enough to hold what its header claims: nothing is allocated before."""
+    if member.file_size > _DENSEST * min(member.compress_size, size):
+        raise ValueError(f"{name} claims {member.file_size} bytes, more than the file can hold")
+    with archive.open(member) as file:
+        version = npy.read_magic(file)
+        read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, _, dtype = read_header(file)
+        if dtype.kind not in "fiubc":
+            raise ValueError(f"{name} holds {dtype}, not numbers")
+        if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize > member.file_size:
+            raise ValueError(f"{name} claims shape {shape}, more than the file can hold")
+    with archive.open(member) as file:
+        return as_tensor(npy.read_array(file, allow_pickle=False), name)
+
+
+_KINDS = {".safetensors": "safetensors file", ".npz": ".npz file of arrays"}
+
+_READERS: dict[str, Callable[[Path, Sequence[str]], tuple[list[str], dict[str, Tensor]]]] = {
+    ".safetensors": _from_safetensors,
+    ".npz": _from_npz,
+}

@@ -126,4 +126,4 @@ def classes_of(largest_label: int, samples: int) -> int:
     Raises:
         ValueError: if that is absurd for so few samples.
     """
-    return inferred_classes(torch.tensor([max(largest_label, 0)]), samples)
+    return inferred_classes(torch.tensor([max(largest_label, 0)], device="cpu"), samples)

@@ -54,6 +54,12 @@ class Head:
             )
         if not isinstance(given, Tensor) or not isinstance(output, Tensor):
             raise ValueError(f"classifier {self.name!r} takes or gives a {type(given).__name__}, not a tensor")
+        if given.is_nested or given.is_complex() or given.layout != torch.strided:
+            kind = given.dtype if given.is_complex() else "nested" if given.is_nested else "sparse"
+            raise ValueError(
+                f"classifier {self.name!r} takes {kind} features: pass forward=, a function of (model, inputs) that "
+                "runs it on dense real numbers"
+            )
         # Copies: a later layer may change either in place, or the next batch overwrite its memory.
         self._seen = given.detach().clone(), output.detach().clone()
 
@@ -135,7 +141,7 @@ class Head:
             places = 0 if pooling == "first" else last_kept(batch.kept)
             index = torch.arange(len(rows), device=rows.device)
             return rows[index, places], scores[index, places]
-        if is_pointwise(self.module):  # SqueezeNet: a ReLU comes between the convolution and the mean
+        if is_pointwise(self.module) and returned:  # SqueezeNet: a ReLU comes between the convolution and the mean
             features = mean_over_positions(rows)
             return features, returned[0] if len(returned) == 1 else mean_over_positions(scores)
         raise ValueError(

@@ -69,7 +69,7 @@ def inner_model(model: nn.Module) -> nn.Module:
     """The model inside wrappers that replicate or compile it.
 
     Raises:
-        TypeError: if it is scripted, so that its layers cannot be watched.
+        TypeError: if it is scripted or exported, so that its layers cannot be watched.
     """
     while True:
         if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
@@ -80,6 +80,10 @@ def inner_model(model: nn.Module) -> nn.Module:
             break
     if isinstance(model, torch.jit.ScriptModule):
         raise TypeError("the model is a ScriptModule, whose layers cannot be watched: measure it before scripting")
+    if isinstance(model, torch.fx.GraphModule) and any(
+        isinstance(node.target, torch._ops.OpOverload) for node in model.graph.nodes
+    ):  # torch.export calls operators in place of layers
+        raise TypeError("the model was exported, and its layers cannot be watched: measure it before torch.export")
     return model
 
 
@@ -103,7 +107,7 @@ def chosen_layers(model: nn.Module, names: Sequence[str] | None) -> dict[str, La
     """The layers asked for.
 
     Raises:
-        TypeError: if a single string is given.
+        TypeError: if a single string is given, or a name is no string.
         ValueError: if the model has no layer of a name; those with similar names are listed.
     """
     if isinstance(names, str):
@@ -111,6 +115,8 @@ def chosen_layers(model: nn.Module, names: Sequence[str] | None) -> dict[str, La
     modules = dict(model.named_modules())
     found: dict[str, Layer] = {}
     for name in names or ():
+        if not isinstance(name, str):
+            raise TypeError(f"layers names a {type(name).__name__}: pass dotted names, such as 'layer4'")
         own = own_name(model, name)
         if own not in modules or not own:
             raise ValueError(

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from neuralcollapse.geometry import ClassStatistics, CollapseMetrics, collapse_metrics, ncc_mismatch
 from neuralcollapse.geometry.collapse import CollapseWarning
 from neuralcollapse.geometry.moments import Moments
+from neuralcollapse.geometry.target import Target
 from neuralcollapse.measurement.capture import Capture, Options
 from neuralcollapse.measurement.depth import centre_mismatches, network_depth
 from neuralcollapse.measurement.passes import Seen, over_data
@@ -102,6 +103,7 @@ def measure(
     ncc: bool = True,
     sync: bool = True,
     features_only: bool = False,
+    target: Target | None = None,
     progress: bool | None = None,
 ) -> CollapseReport:
     """Measure the neural collapse of any torch classifier over a loader, in one pass without gradient.
@@ -131,6 +133,8 @@ def measure(
         ncc: hold the features (up to 2 GiB): for exact moments and for the nearest-class-centre mismatch.
         sync: measure together with the other processes of the default process group; False for this one alone.
         features_only: measure features without a classifier: what enters it or, where a model has none, its output.
+        target: what the class sizes should make of the classifier and its features, as in
+            :func:`neuralcollapse.collapse_metrics`.
         progress: show a progress bar; by default on a terminal.
 
     Raises:
@@ -153,7 +157,7 @@ def measure(
     ranks = Ranks(sync)
     seen = over_data(model, loader, options, ranks, hold_bytes=_RETAINED_BYTES if ncc else 0)
     main, streamed = seen.main.moments(ranks, seen.widths[""], seen.num_classes)
-    metrics = collapse_metrics(main, seen.weight, seen.bias, allow_missing=allow_missing)
+    metrics = collapse_metrics(main, seen.weight, seen.bias, allow_missing=allow_missing, target=target)
     inner: dict[str, CollapseMetrics] = {}
     found: dict[str, tuple[Moments, ClassStatistics | None]] = {}
     with warnings.catch_warnings():

@@ -193,6 +193,8 @@ def kept_positions(model: nn.Module, arguments: Mapping[str, Any], samples: int)
 def _tensors(arguments: Mapping[str, Any]) -> list[tuple[str, Tensor]]:
     found: list[tuple[str, Tensor]] = []
     for name, value in arguments.items():
+        if isinstance(value, Tensor) and value.is_nested:
+            continue  # has no shape, and no padding
         if isinstance(value, Tensor):
             found.append((name, value))
         elif isinstance(value, Mapping):

@@ -67,8 +67,9 @@ def untouched(model: nn.Module) -> Iterator[None]:
         for module, training, plain, table in zip(modules, flags, attributes, buffers, strict=True):
             module.training = training
             _restore(vars(module), plain)
-            module._buffers.clear()
-            module._buffers.update(table)
+            if not isinstance(module, torch.jit.ScriptModule):  # whose buffers keep their names and are copied below
+                module._buffers.clear()
+                module._buffers.update(table)
         for buffer, copy in copies.values():
             _restore_tensor(buffer, copy)
 

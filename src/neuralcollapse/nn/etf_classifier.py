@@ -133,9 +133,10 @@ class ETFClassifier(nn.Module):
     def extra_repr(self) -> str:
         """Shown by ``print(model)``."""
         learned = isinstance(self.scale, nn.Parameter)
+        scale = "learned" if learned else "unknown" if self.scale.is_meta else float(self.scale)
         return (
             f"in_features={self.in_features}, num_classes={self.out_features}, bias={self.bias is not None}, "
-            f"rotation={self.rotation!r}, scale={'learned' if learned else float(self.scale)}"
+            f"rotation={self.rotation!r}, scale={scale}"
         )
 
 

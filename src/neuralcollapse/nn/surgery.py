@@ -27,10 +27,15 @@ def find_classifier(model: nn.Module, name: str | None = None) -> tuple[str, nn.
     Raises:
         ValueError: if no layer fits, several fit equally (they are listed), or ``name`` is not a layer
             that is linear.
+        TypeError: if the model is no module, or the name no string.
 
     >>> find_classifier(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)))[0]
     '2'
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model is a {type(model).__name__}, not a torch.nn.Module")
+    if name is not None and not isinstance(name, str):
+        raise TypeError(f"classifier is a {type(name).__name__}: pass the layer's dotted name, such as 'fc'")
     modules = dict(model.named_modules())
     quantised = next((key for key, module in modules.items() if "quantized" in type(module).__module__), None)
     if quantised is not None:
