@@ -74,6 +74,10 @@ _IGNORED_BY = {
 }
 
 
+_PIPED_WIDTH = 240
+"""Columns of a table that goes to a file or a pipe, where no terminal is too narrow for names of layers."""
+
+
 def measure(*, choices: Annotated[Choices, Parameter(name="*")] = Choices()) -> None:
     """Measure neural collapse: of a run, of a model over a data set, or of stored features.
 
@@ -102,7 +106,7 @@ def measure(*, choices: Annotated[Choices, Parameter(name="*")] = Choices()) -> 
     else:
         report = _measure_network(choices)
         text, table = report.to_json(), report.table()
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else _PIPED_WIDTH).print(table)
     if json:
         write_text(json, text + "\n")
 

@@ -139,7 +139,7 @@ class CollapseReport:
         table = Table(title=self._title())
         table.add_column("measure", no_wrap=True)
         for name in columns:
-            table.add_column(name, justify="right")
+            table.add_column(name, justify="right", overflow="fold")
         table.add_column("at collapse", justify="right")
         for group, rows in grouped(columns):
             table.add_row(f"[bold]{group}[/]")

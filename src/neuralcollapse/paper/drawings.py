@@ -103,7 +103,7 @@ def _by_width(group: Sequence[Outcome]) -> list[dict[str, list[float | None]]]:
     found = []
     for seeds in groups(group, lambda experiment: str(experiment.seed)).values():
         ordered = sorted(seeds, key=lambda run: run.experiment.width or 0)
-        columns: dict[str, list[float | None]] = {"width": [run.experiment.width for run in ordered]}
+        columns: dict[str, list[float | None]] = {"width": [float(run.experiment.width or 0) for run in ordered]}
         for name in _COLLAPSE:
             columns[name] = [run.rows[-1][name] for run in ordered]
         columns["train_error"] = [1 - run.rows[-1]["train_accuracy"] for run in ordered]
