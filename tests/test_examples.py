@@ -16,6 +16,7 @@ def run(script: str, *arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.exhaustive
 def test_timm_on_cifar10(data_root: Path) -> None:
     pytest.importorskip("timm")
     options = ["--dataset", f"hf:{data_root}/cifar10", "--samples-per-class", "20", "--epochs", "2"]
@@ -24,6 +25,7 @@ def test_timm_on_cifar10(data_root: Path) -> None:
     assert re.search(r"test accuracy \d+\.\d+%", printed)
 
 
+@pytest.mark.exhaustive
 def test_text() -> None:
     pytest.importorskip("transformers")
     printed = run("finetune_text.py", "--epochs", "6")

@@ -26,7 +26,7 @@ def test_resnet18_is_torchvisions() -> None:
 
 
 def test_unknown_names() -> None:
-    with pytest.raises(ValueError, match="unknown model 'lenet'.*Choose mlp, convnet"):
+    with pytest.raises(ValueError, match=r"unknown model 'lenet'.*Choose mlp, convnet"):
         build_backbone("lenet", 10, (1, 8, 8))
     with pytest.raises(ValueError, match="takes images of 3 channels, not 1"):
         build_backbone("resnet18", 10, (1, 8, 8))

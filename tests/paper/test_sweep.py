@@ -49,6 +49,7 @@ def test_changed_settings_over_an_old_folder_start_nothing(tmp_path: Path) -> No
     assert not fresh.folder.exists()
 
 
+@pytest.mark.exhaustive
 def test_more_epochs_continue_the_run(tmp_path: Path) -> None:
     sweep([small(tmp_path, "run", epochs=1)])
     longer = small(tmp_path, "run", epochs=2)
@@ -58,6 +59,7 @@ def test_more_epochs_continue_the_run(tmp_path: Path) -> None:
 
 
 @linux
+@pytest.mark.exhaustive
 def test_a_full_disk_stops_the_sweep_and_says_the_way_out(tmp_path: Path) -> None:
     full, later = small(tmp_path, "full"), small(tmp_path, "later")
     full.folder.mkdir()
@@ -170,6 +172,7 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(tmp_path: Path) -> 
 
 
 @linux
+@pytest.mark.exhaustive
 def test_ray_with_two_workers_survives_the_death_of_one(tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="Ray is not installed: pip install 'neuralcollapse[ray]'")
     arguments = command(

@@ -87,6 +87,7 @@ def test_bad_options(options, words):
         TrainConfig(**options).resolved()
 
 
+@pytest.mark.exhaustive
 def test_fixed_head_on_two_processes(tmp_path):
     line = [sys.executable, "-m", "neuralcollapse.cli", "train", "--epochs", "2"]
     line += ["--head", "etf", "--feature-dim", "10"]

@@ -61,7 +61,9 @@ def test_the_embedded_digits_collapse(tmp_path: Path) -> None:
         assert numbers[name] == pytest.approx(float(last[name]), rel=1e-5), name
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam", "lbfgs"])
+@pytest.mark.parametrize(
+    "optimizer", ["sgd", *(pytest.param(name, marks=pytest.mark.exhaustive) for name in ("adam", "lbfgs"))]
+)
 def test_killed_and_resumed_is_the_unbroken_run(tmp_path: Path, optimizer: str) -> None:
     options = ["--model", "convnet", "--optimizer", optimizer, "--samples-per-class", "30", "--augment"]
     run("train", *options, "--epochs", "8", "--output", "whole", cwd=tmp_path)
@@ -116,6 +118,7 @@ def test_two_processes_train_and_measure_as_one(tmp_path: Path) -> None:
         assert single[name] == pytest.approx(float(last[name]), rel=1e-6), name
 
 
+@pytest.mark.exhaustive
 def test_two_machines_train_as_two_processes_of_one(tmp_path: Path) -> None:
     """Two processes that know of each other only by address, as machines do."""
     run("train", *QUICK, "--output", "one", "--devices", "2", "--accelerator", "cpu", cwd=tmp_path)
@@ -138,6 +141,7 @@ def test_two_machines_train_as_two_processes_of_one(tmp_path: Path) -> None:
         same(one, other, 1e-5)
 
 
+@pytest.mark.exhaustive
 def test_a_configuration_file_repeats_a_run(tmp_path: Path) -> None:
     run("train", *QUICK, "--seed", "5", "--output", "a", cwd=tmp_path)
     run("train", "--config", "a/config.yaml", "--output", "b", cwd=tmp_path)
@@ -145,6 +149,7 @@ def test_a_configuration_file_repeats_a_run(tmp_path: Path) -> None:
         same(one, other, 1e-5)
 
 
+@pytest.mark.exhaustive
 def test_tensorboard_and_sparse_measurement(tmp_path: Path) -> None:
     run(
         "train", *QUICK, "--measure-every", "2", "--loggers", "tensorboard", "--output", "run", cwd=tmp_path

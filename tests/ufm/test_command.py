@@ -55,6 +55,7 @@ def test_errors(call, tmp_path: Path) -> None:
         assert message in ended.err, name
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("classes", ["3", "4"])
 def test_every_optimizer_ends_in_the_simplex_and_the_page_shows_it(ufm, tmp_path: Path, browser, classes: str) -> None:
     done = ufm(
