@@ -168,6 +168,7 @@ class TestErrors:
         assert "seed was 0 and is now 1" in other
         assert (tmp_path / "run" / "metrics.csv").read_text() == before
 
+    @pytest.mark.exhaustive
     def test_damaged_files(self, tmp_path: Path) -> None:
         run("train", *QUICK, "--output", "run", cwd=tmp_path)
         checkpoint = tmp_path / "run" / "checkpoints" / "last.ckpt"
