@@ -74,7 +74,7 @@ def _expected(case: Input) -> tuple[dict, dict]:
         own = np.array([share[label] for label in y])
         expected["nc1"] = oracle.nc1(means, deviations, np.full(len(y), oracle.Real(1) / len(y)))
         expected["nc1_balanced"] = oracle.nc1(means, deviations, oracle.Real(1) / (own * len(present)))
-    return expected, _undecided(case, x, y, n, expected)
+        return expected, _undecided(case, x, y, n, expected)
 
 
 def _undecided(case: Input, x: np.ndarray, y: np.ndarray, n: np.ndarray, expected: dict) -> dict:

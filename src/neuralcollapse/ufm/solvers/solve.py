@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import math
 import operator
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+
+from threadpoolctl import ThreadpoolController
 
 from neuralcollapse.ufm.certificate import Certificate, Verdict, certify, check_tolerance
 from neuralcollapse.ufm.problem import UFM
@@ -21,6 +25,9 @@ METHODS: dict[str, type[Solver]] = {
     "gradient": GradientDescent, "sgd": SGD, "adam": Adam, "lbfgs": LBFGS, "newton": Newton,
 }  # fmt: skip
 """Solvers by name."""
+
+_LARGE = 400
+"""Classes, or dimensions, from which on the products of matrices are worth several threads."""
 
 
 def solve(
@@ -76,22 +83,38 @@ def solve(
         return _reason(found)
 
     iteration, stop = 0, None
-    for iteration, point in solver.iterates(model, first, seed):
-        if iteration >= solver.max_iterations:
-            stop = look(iteration, point) or Stop.ITERATIONS
-        elif iteration % solver.every == 0:
-            stop = look(iteration, point)
-        if stop is not None:
-            break
-    else:  # the last point need not have been looked at
-        seen = history and history[-1].iteration == iteration
-        stop = (None if seen else look(iteration, point)) or Stop.STALLED
+    with one_thread(model):
+        for iteration, point in solver.iterates(model, first, seed):
+            if iteration >= solver.max_iterations:
+                stop = look(iteration, point) or Stop.ITERATIONS
+            elif iteration % solver.every == 0:
+                stop = look(iteration, point)
+            if stop is not None:
+                break
+        else:  # the last point need not have been looked at
+            seen = history and history[-1].iteration == iteration
+            stop = (None if seen else look(iteration, point)) or Stop.STALLED
     assert stop is not None
     name = method if isinstance(method, str) else type(method).__name__.lower()
     solution = Solution(problem, point, model.objective(point), name, stop, history, tol=tol)
     if stop is Stop.STALLED and by_class and solution.certificate.verdict is Verdict.NOT_TIGHT:
         solution = replace(solution, relaxed=_raise_rank(problem, tol))
     return replace(solution, seconds=time.perf_counter() - began)
+
+
+@contextlib.contextmanager
+def one_thread(model: UFM) -> Iterator[None]:
+    """One BLAS thread where the products are small: waking a second one takes longer than they do."""
+    if max(model.num_classes, model.feature_dim) >= _LARGE:
+        yield
+        return
+    with _blas().limit(limits=1, user_api="blas"):
+        yield
+
+
+@functools.cache
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController()
 
 
 def _solver(method: str | Solver, max_iterations: int | None, every: int | None) -> Solver:
