@@ -308,6 +308,30 @@ def test_arrays_and_lists() -> None:
     assert ncc_mismatch(arrays[0], arrays[1], statistics) == ncc_mismatch(*inputs[:2], statistics)
 
 
+@pytest.mark.parametrize("gap", [1e-2, 1e-6, 1e-8, 1e-11])
+@pytest.mark.parametrize("exponent", [0, 900, -900])
+@pytest.mark.parametrize("twins", [2, 3, 6])
+def test_the_nearest_of_means_that_nearly_coincide(gap: float, exponent: int, twins: int) -> None:
+    """Means much nearer to each other than to zero: a matrix product alone cannot tell which one is nearest."""
+    rng = np.random.default_rng(0)
+    means = rng.standard_normal((6, 4))
+    means[:twins] = means[0] + gap * rng.standard_normal((twins, 4))
+    labels = np.repeat(np.arange(6), 20)
+    features = np.ldexp(means[labels] + gap * rng.standard_normal((120, 4)), exponent)
+    exact = np.ldexp(features, -exponent).astype(np.longdouble)
+    centres = np.stack([exact[labels == label].mean(0) for label in range(6)])
+    distances = ((exact[:, None] - centres) ** 2).sum(2)
+    ordered = np.sort(distances, 1)
+    decided = ordered[:, 1] - ordered[:, 0] > 1e-3 * ordered[:, 1]
+    features, labels, nearest = (part[decided] for part in (features, labels, distances.argmin(1)))
+    moments = Moments.from_features(
+        *(torch.tensor(part) for part in (np.ldexp(np.float64(exact), exponent), np.repeat(np.arange(6), 20)))
+    )
+    assert 0 < (nearest != labels).mean() < 1
+    assert ncc_mismatch(torch.tensor(features), torch.tensor(nearest), moments) == 0
+    assert ncc_mismatch(torch.tensor(features), torch.tensor(labels), moments) == (nearest != labels).mean()
+
+
 def test_no_bias_has_no_spread_and_counts_as_zero() -> None:
     case = CASES[0]
     found = measure_features(case.features, case.labels, case.weight)

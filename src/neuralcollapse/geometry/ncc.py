@@ -51,6 +51,24 @@ def ncc_mismatch(
         rows = max(1, _CHUNK_BYTES // (8 * max(features.shape[1], moments.num_classes)))
         for x, y in zip(features.split(rows), predictions.split(rows), strict=True):
             exact = times_power_of_two(x.to(means), -exponent) - centre
-            nearest = (half_squares - exact @ means.T).argmin(1)
+            nearest = _nearest(exact, means, half_squares)
             wrong += int((nearest != y.to(nearest)).sum())
     return wrong / len(features)
+
+
+def _nearest(features: Tensor, means: Tensor, half_squares: Tensor) -> Tensor:
+    """Index of the nearest mean of each row; ``half_squares`` are half the means' squared norms, inf to leave one out.
+
+    One matrix product decides most rows. Its rounding is as large as the means are, though, and two means may be much
+    nearer to each other than that: the means within it are compared by their own differences from the row.
+    """
+    scores = half_squares - features @ means.T
+    nearest = scores.argmin(1)
+    longest = means.norm(dim=1).amax()
+    rounding = torch.finfo(means.dtype).eps * (means.shape[1] + 4) * longest * (features.norm(dim=1) + longest)
+    close = scores <= (scores.amin(1) + rounding)[:, None]
+    doubtful = (close.sum(1) > 1).nonzero()[:, 0]
+    if len(doubtful):
+        distances = torch.cdist(features[doubtful], means, compute_mode="donot_use_mm_for_euclid_dist")
+        nearest[doubtful] = distances.masked_fill_(~close[doubtful], math.inf).argmin(1)
+    return nearest
