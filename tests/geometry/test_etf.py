@@ -60,6 +60,13 @@ def test_nearest_etf_agrees_with_scipys_procrustes() -> None:
     assert error == pytest.approx(np.linalg.norm(expected - weight.numpy()), rel=1e-12)
 
 
+@pytest.mark.parametrize("rotation", ["canonical", "random"])
+@pytest.mark.parametrize("shape", [(10**6, 10**6), (10**6, 10**6 - 1)])
+def test_a_frame_beyond_memory_is_refused_with_its_size(shape: tuple[int, int], rotation: str) -> None:
+    with pytest.raises(MemoryError, match=r"num_classes=1000000 .* 8,000 GB .* choose fewer classes or features"):
+        simplex_etf(*shape, rotation=rotation)
+
+
 @pytest.mark.usefixtures("unchecked_shapes")
 @pytest.mark.parametrize(
     ("call", "message"),

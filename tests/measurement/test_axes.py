@@ -196,6 +196,17 @@ def test_pooling_that_makes_no_sense(pooling: object, message: str) -> None:
         measure(Beside(nn.Linear(8, 2)), [(maps(3, 8), LABELS)], layers=["layer"], pooling=pooling)
 
 
+def test_an_axis_that_flat_features_do_not_have_is_refused_too() -> None:
+    model = nn.Sequential(nn.Linear(4, 5), nn.Linear(5, 3))
+    batch = [(torch.randn(len(LABELS), 4), LABELS)]
+    found, expected = (measure(model, batch, layers=["0"], pooling=axis).layers["0"] for axis in (1, None))
+    assert found.nc1 == expected.nc1
+    with pytest.raises(ValueError, match="pooling=7 is no axis of layer '0'"):
+        measure(model, batch, layers=["0"], pooling=7)
+    with pytest.raises(ValueError, match="whose axis 0 counts the samples"):
+        measure(model, batch, layers=["0"], pooling=0)
+
+
 @pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224", "convnext_atto"])
 def test_timm_models_with_channels_last_inside(name: str) -> None:
     timm = pytest.importorskip("timm")

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -101,6 +102,17 @@ def test_epochs_that_are_none(model: nn.Module, data: list, epoch: object) -> No
 def test_columns_that_are_none(model: nn.Module, data: list, columns: dict) -> None:
     with pytest.raises((ValueError, TypeError)):
         CollapseTracker().measure(model, data, **columns)
+
+
+@pytest.mark.usefixtures("unchecked_shapes")
+def test_numbers_of_other_libraries_become_pythons_own(model: nn.Module, data: list) -> None:
+    tracker = CollapseTracker()
+    given = {"a": np.float32(0.5), "b": torch.tensor(0.25), "c": np.int64(3), "d": 2, "e": None, "f": True}
+    tracker.measure(model, data, **given)
+    row = tracker.history[-1]
+    kept = {name: row[name] for name in given}
+    assert kept == {"a": 0.5, "b": 0.25, "c": 3.0, "d": 2, "e": None, "f": 1.0}
+    assert {type(value) for value in kept.values()} == {float, int, type(None)}
 
 
 def test_column_names_are_checked_before_anything_is_written(model: nn.Module, data: list, tmp_path: Path) -> None:

@@ -80,3 +80,21 @@ def test_a_frozen_model_has_nothing_to_save() -> None:
     model = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 3)).requires_grad_(False)
     with pytest.raises(ValueError, match="every parameter of the model is frozen"):
         parameter_savings(model)
+
+
+def test_memory_of_partly_frozen_models() -> None:
+    """Only what is trained has gradients and state; a variant without any is counted and not measured."""
+    model = nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 3, bias=False))
+    whole = parameter_savings(model, inputs=torch.randn(4, 64))["as it is"]
+    model[2].requires_grad_(False)
+    partly = parameter_savings(model, inputs=torch.randn(4, 64))["as it is"]
+    frozen = 4 * (256 * 256 + 256)
+    assert partly.gradients == whole.gradients - frozen
+    # The layer in the middle keeps its weights alone: no gradient, no two moments, none of the step's temporaries.
+    assert 3 * frozen <= whole.adam_peak - partly.adam_peak <= 5 * frozen
+    model[0].requires_grad_(False)
+    head_only = parameter_savings(model, inputs=torch.randn(4, 64))
+    assert head_only["fixed head"].parameters == 0
+    assert head_only["fixed head"].sgd_peak is None
+    assert "fixed head" in str(head_only)
+    assert all(parameter.grad is None for parameter in model.parameters())

@@ -47,6 +47,7 @@ def simplex_etf(
     Raises:
         ValueError: if K < 2, d < K - 1, or the rotation is unknown.
         TypeError: if a size is no integer, or the dtype no floating point dtype.
+        MemoryError: if the frame does not fit into memory.
 
     >>> W = simplex_etf(4, 8, dtype=torch.float64)
     >>> round(float(W[0] @ W[1]), 6)    # the cosine between any two classes is -1/(K-1)
@@ -67,19 +68,33 @@ def simplex_etf(
         raise TypeError(f"dtype={dtype} cannot hold the frame's fractions: choose a floating point dtype of torch")
     if not isinstance(generator, torch.Generator | None):
         raise TypeError(f"generator={generator!r} must be a torch.Generator")
+    try:
+        frame = _frame(num_classes, feature_dim, rotation, generator)
+    except RuntimeError as error:  # torch has no type of its own for memory that it cannot get
+        if "alloc" not in str(error) and "out of memory" not in str(error):
+            raise
+        size = 8 * num_classes * feature_dim / 1e9
+        raise MemoryError(
+            f"num_classes={num_classes} and feature_dim={feature_dim}: a frame of {size:,.0f} GB (it is built in "
+            "float64) does not fit into memory; choose fewer classes or features"
+        ) from error
+    return frame.to(dtype)
+
+
+def _frame(num_classes: int, feature_dim: int, rotation: str, generator: torch.Generator | None) -> Tensor:
     scale = math.sqrt(num_classes / (num_classes - 1))
     if rotation == "random":
         device = generator.device if generator is not None else None
         gaussian = torch.randn(feature_dim, num_classes - 1, generator=generator, dtype=torch.float64, device=device)
         q, r = torch.linalg.qr(gaussian)
         q = q * r.diagonal().sign()  # the sign makes the frame Haar-distributed
-        return (scale * helmert(num_classes).to(q) @ q.T).to(dtype)
+        return scale * helmert(num_classes).to(q) @ q.T
     etf = torch.zeros(num_classes, feature_dim, dtype=torch.float64)
     if feature_dim == num_classes - 1:
         etf[:] = helmert(num_classes)
     else:
         etf[:, :num_classes] = torch.eye(num_classes, dtype=torch.float64) - 1 / num_classes
-    return (scale * etf).to(dtype)
+    return etf.mul_(scale)
 
 
 def helmert(num_classes: int) -> Float[Tensor, "K K-1"]:

@@ -72,13 +72,15 @@ def pooled(
         samples_axis = batch_axis(module, tensor, batch.samples, batch.sequences_first)
     except ValueError as error:
         raise ValueError(f"layer {name!r}: {error}") from None
-    if tensor.ndim == 2:
-        return tensor, None
     if pooling == "flatten":
         return tensor.movedim(samples_axis, 0).flatten(1), None
+    if tensor.ndim == 2 and not isinstance(pooling, int):
+        return tensor, None
     axis = _feature_axis(name, module, tensor, pooling, axes)
     if axis == samples_axis:
         raise ValueError(f"layer {name!r} gives shape {tuple(tensor.shape)}, whose axis {axis} counts the samples")
+    if tensor.ndim == 2:
+        return tensor, None
     rows = as_rows(tensor, samples_axis, axis)
     if pooling == "first":
         return rows[:, 0], axis

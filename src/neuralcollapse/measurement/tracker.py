@@ -114,7 +114,7 @@ class CollapseTracker:
             WriteError: if the folder cannot be written; the rows before are then unchanged.
         """
         epoch = self._rows.next_epoch(epoch)
-        _check_columns(columns)
+        columns = _numbers(columns)
         report = self._measured(model, loader)
         tested: dict[str, float | None] = {}
         if test_loader is not None:
@@ -136,7 +136,7 @@ class CollapseTracker:
             WriteError: if the folder cannot be written.
         """
         epoch = self._rows.next_epoch(epoch)
-        _check_columns(columns)
+        columns = _numbers(columns)
         seconds = round(self._before + time.monotonic() - self._start, 3)
         measured = {"train_accuracy" if name == "accuracy" else name: v for name, v in report.to_dict().items()}
         layers = {f"nc1/{name}": metrics.nc1 for name, metrics in report.layers.items()}
@@ -211,13 +211,15 @@ class CollapseTracker:
         return f"CollapseTracker({folder=}, rows={len(self._rows.values)})"
 
 
-def _check_columns(columns: Mapping[str, float | int | None]) -> None:
+def _numbers(columns: Mapping[str, float | int | None]) -> dict[str, float | int | None]:
+    """The columns as Python's own numbers, whatever holds them: NumPy's scalars, tensors of one element."""
     check_names(columns)
+    found: dict[str, float | int | None] = {}
     for name, value in columns.items():
         if name in _RESERVED:
             raise ValueError(f"{name}= is a column that the tracker fills itself: choose another name")
-        if value is not None:
-            try:
-                float(value)
-            except (TypeError, ValueError) as error:
-                raise ValueError(f"{name}={value!r} must be a number, or None") from error
+        try:
+            found[name] = value if value is None or type(value) is int else float(value)
+        except (TypeError, ValueError, RuntimeError) as error:  # torch: a tensor of several elements
+            raise ValueError(f"{name}={value!r} must be a number, or None") from error
+    return found
