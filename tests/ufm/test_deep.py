@@ -32,6 +32,16 @@ def value_at(found: DeepOptimum, counts: list[int], lambdas: list[float], lambda
     return float(plain(counts, lambdas, lambda_h, *map(torch.tensor, found.weights), features))
 
 
+def outputs_of(weights: list[np.ndarray], features: np.ndarray) -> np.ndarray:
+    for weight in weights:
+        features = weight @ features
+    return features
+
+
+def per_sample(found: DeepOptimum, counts: list[int]) -> np.ndarray:
+    return np.repeat(found.product @ found.features, counts, axis=1)
+
+
 @pytest.mark.parametrize(("counts", "d", "layers", "decay"), SETTINGS)
 def test_closed_form_against_many_starts(counts: list[int], d: int, layers: int, decay: float) -> None:
     lambdas = [decay * (1 + 0.5 * layer) for layer in range(layers)]
@@ -41,13 +51,8 @@ def test_closed_form_against_many_starts(counts: list[int], d: int, layers: int,
     reached, (*weights, features) = multi_start(
         lambda *parts: plain(counts, lambdas, decay / 2, *parts), shapes, starts=6, seed=layers
     )
-    assert reached == pytest.approx(found.value, abs=1e-6)
-    if reached < 0.999 * 0.5 and d >= len(counts):
-        outputs = features
-        for weight in weights:
-            outputs = weight @ outputs
-        ours = np.repeat(found.product @ found.features, counts, axis=1)
-        assert np.abs(outputs - ours).max() < 1e-4
+    assert reached == pytest.approx(found.value, abs=1e-9)
+    assert np.abs(outputs_of(weights, features) - per_sample(found, counts)).max() < 1e-9
 
 
 @pytest.mark.parametrize("layers", [1, 2, 3, 7])
@@ -63,6 +68,23 @@ def test_both_sides_of_the_jump(layers: int) -> None:
     assert above.erased == (1,)
     assert below.value == pytest.approx(above.value, rel=1e-5)
     assert below.singular_values[1] == pytest.approx(math.sqrt(20) * (layers - 1) / layers, rel=1e-2, abs=1e-4)
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+@pytest.mark.parametrize("factor", [0.97, 1.03])
+def test_descent_jumps_where_the_closed_form_does(layers: int, factor: float) -> None:
+    counts = [5, 2]
+    probe = deep_optimum(counts, 2, lambdas=[0.1] * layers, lambda_h=0.1)
+    decay = 0.1 * factor * (math.sqrt(2) / probe.threshold) ** (2 * layers / (layers + 1))
+    lambdas = [decay] * layers
+    found = deep_optimum(counts, 2, lambdas=lambdas, lambda_h=decay)
+    assert (1 in found.erased) == (factor > 1)
+    shapes = [(2, 2)] * layers + [(2, 7)]
+    reached, (*weights, features) = multi_start(
+        lambda *parts: plain(counts, lambdas, decay, *parts), shapes, starts=12, seed=layers
+    )
+    assert reached == pytest.approx(found.value, abs=1e-9)
+    assert np.abs(outputs_of(weights, features) - per_sample(found, counts)).max() < 1e-9
 
 
 def test_layers_share_the_decay_equally() -> None:

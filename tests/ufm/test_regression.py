@@ -16,24 +16,28 @@ def draw(outputs: int, seed: int) -> np.ndarray:
     return rng.standard_normal((9, outputs)) @ np.diag(1.0 + np.arange(outputs)) + 2
 
 
+def plain(targets: np.ndarray, lambda_w: float, lambda_h: float, bias: bool):
+    def objective(weight: torch.Tensor, features: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
+        outputs = weight @ features + (offset[:, None] if bias else 0)
+        error = (outputs - torch.tensor(targets.T)).square().sum() / len(targets)
+        return (error + lambda_w * weight.square().sum() + lambda_h * features.square().sum()) / 2
+
+    return objective
+
+
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize(("outputs", "d"), [(1, 1), (2, 2), (2, 4), (3, 2), (3, 3)])
 @pytest.mark.parametrize(("lambda_w", "lambda_h"), [(0.02, 0.05), (0.4, 0.3)])
 def test_closed_form_against_many_starts(outputs: int, d: int, bias: bool, lambda_w: float, lambda_h: float) -> None:
     targets = draw(outputs, outputs + d)
     found = regression_optimum(targets, d, lambda_w=lambda_w, lambda_h=lambda_h, bias=bias)
-
-    def plain(weight: torch.Tensor, features: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
-        outputs_ = weight @ features + (offset[:, None] if bias else 0)
-        error = (outputs_ - torch.tensor(targets.T)).square().sum() / len(targets)
-        return (error + lambda_w * weight.square().sum() + lambda_h * features.square().sum()) / 2
-
-    ours = plain(torch.tensor(found.W), torch.tensor(found.H), torch.tensor(found.b))
+    objective = plain(targets, lambda_w, lambda_h, bias)
+    ours = objective(torch.tensor(found.W), torch.tensor(found.H), torch.tensor(found.b))
     assert float(ours) == pytest.approx(found.value, abs=1e-12)
-    reached, (weight, features, offset) = multi_start(plain, [(outputs, d), (d, 9), (outputs,)])
-    assert reached == pytest.approx(found.value, abs=1e-6)
+    reached, (weight, features, offset) = multi_start(objective, [(outputs, d), (d, 9), (outputs,)])
+    assert reached == pytest.approx(found.value, abs=1e-9)
     logits = weight @ features + (offset[:, None] if bias else 0)
-    assert np.abs(logits - (found.W @ found.H + found.b[:, None])).max() < 1e-4
+    assert np.abs(logits - (found.W @ found.H + found.b[:, None])).max() < 1e-9
 
 
 def test_both_sides_of_the_threshold() -> None:
@@ -41,7 +45,12 @@ def test_both_sides_of_the_threshold() -> None:
     singular = np.linalg.svd(targets - targets.mean(0), compute_uv=False)
     for factor, rank in ((0.999, 2), (1.001, 1)):
         decay = factor * singular[1] / 9
-        assert regression_optimum(targets, 2, lambda_w=decay, lambda_h=decay).rank == rank
+        found = regression_optimum(targets, 2, lambda_w=decay, lambda_h=decay)
+        assert found.rank == rank
+        objective = plain(targets, decay, decay, bias=True)
+        reached, (weight, features, _) = multi_start(objective, [(2, 2), (2, 9), (2,)])
+        assert reached == pytest.approx(found.value, abs=1e-9)
+        assert np.abs(weight @ features - found.W @ found.H).max() < 1e-9
     assert regression_optimum(targets, 2, lambda_w=10.0, lambda_h=10.0).rank == 0
 
 
