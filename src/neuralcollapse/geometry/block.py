@@ -85,20 +85,17 @@ def centre_classes(
 ) -> Float[Tensor, "K d"]:
     """Subtract its class mean from each row, in place; return the means (K, d) in float64.
 
-    The means are summed in float64. Float32 rows lose the rounded mean first and what rounding left of it then.
+    The means are summed in float64. Float32 rows lose the rounded mean first and what rounding left of it then, in
+    pieces that stay in the cache.
     """
     pivots = rows[first_samples(labels, counts)] if rows.dtype == torch.float64 else None
     means = class_sums(rows, labels, len(counts), pivots=pivots) / counts.clamp(min=1)[:, None]
     means = means if pivots is None else means + pivots
     means = means * (counts > 0)[:, None]
     rounded = means.to(rows.dtype)
-    _subtract(rows, labels, rounded)
-    if rows.dtype != torch.float64:
-        _subtract(rows, labels, (means - rounded.double()).to(rows.dtype))
-    return means
-
-
-def _subtract(rows: Tensor, labels: Tensor, per_class: Tensor) -> None:
-    """Subtract the row of its class from each row, in place, in pieces that stay in the cache."""
+    left = None if rows.dtype == torch.float64 else (means - rounded.double()).to(rows.dtype)
     for x, y in zip(rows.split(_PIECE), labels.split(_PIECE), strict=True):
-        x.sub_(per_class.index_select(0, y))
+        x.sub_(rounded.index_select(0, y))
+        if left is not None:
+            x.sub_(left.index_select(0, y))
+    return means
