@@ -44,7 +44,7 @@ def test_all_some_none_and_not_yet(tmp_path: Path) -> None:
     assert verdicts("figure3", [half]) == ["open: 1 run missing"] * 5
     assert judge("figure3", [good, half])[0].missing == ("c-resnet18-sgd",)
     assert verdicts("figure3", [good], small=True) == ["not judged"] * 5
-    assert judge("figure3", [good, half])[0].findings[0].measured == "10 → 0.9 (fell 11.1-fold)"
+    assert judge("figure3", [good, half])[0].findings[0].measured == "10 → 0.9 (fell 11-fold)"
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_a_measure_falls_only_with_every_seed(tmp_path: Path) -> None:
     assert nc1.findings == [
         Finding(
             "a-resnet18-sgd (10 of 200 epochs)",
-            "seed 0: 10 → 0.9 (fell 11.1-fold); seed 1: 10 → 0.5 (fell 20-fold); seed 2: 10 → 1.1 (fell 9.1-fold)",
+            "seed 0: 10 → 0.9 (fell 11-fold); seed 1: 10 → 0.5 (fell 20-fold); seed 2: 10 → 1.1 (fell 9.1-fold)",
             False,
         )
     ]

@@ -106,7 +106,7 @@ def test_narrow_scale_keeps_images_batches_epochs_and_schedule() -> None:
     runs = {run.experiment.name: run.config for group in planned.values() for run in group}
     protocol = {run.experiment.name: run.config for group in plan(list(FIGURES), "full", output=Path("out")).values()
                 for run in group}  # fmt: skip
-    cut = {"width", "measure_every", "test_every", "seed", "output"}
+    cut = {"width", "measure_every", "test_every", "seed", "output", "precision"}
     for name, config in runs.items():
         variant, _, seed = name.rpartition("-seed")
         assert config.seed == int(seed)
@@ -119,6 +119,8 @@ def test_narrow_scale_keeps_images_batches_epochs_and_schedule() -> None:
     assert {name for name in runs if name.startswith("mnist-resnet18-sgd-seed")} == {
         f"mnist-resnet18-sgd-seed{seed}" for seed in range(3)
     }
+    lower = {name for name, config in runs.items() if config.precision != "32-true"}
+    assert lower == {name for name in runs if name.startswith("cifar10-resnet18") and "lbfgs" not in name}
     assert "mnist-resnet18-sgd-both-seed0" in runs
     assert "mnist-resnet18-adam-seed1" not in runs
     assert {run.config.width for run in planned["figure5"]} == {10, 20, 40, 80, 160, 320, 640}

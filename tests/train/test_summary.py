@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from rich.console import Console
 
+from neuralcollapse.geometry.change import change
 from neuralcollapse.train.record import shown_epochs
-from neuralcollapse.train.summary import change, summary_table
+from neuralcollapse.train.summary import summary_table
 
 
 def row(epoch: int, nc1: float | None, nc4: float, tested: str = "0.5") -> dict[str, str]:
@@ -44,7 +47,7 @@ def test_a_short_run_is_compared_with_the_untrained_network() -> None:
 
 @pytest.mark.parametrize(
     ("before", "after", "words"),
-    [(1.0, 0.95, "fell by 5.0%"), (0.0, 2.0, "rose to 2"), (3.0, 0.0, "fell to 0"), (1e-3, 1.0, "rose 1e+03-fold")],
+    [(1.0, 0.95, "fell by 5.0%"), (0.0, 2.0, "rose to 2"), (3.0, 0.0, "fell to 0"), (1.0, math.nan, "undefined"), (1.0, 3e7, "rose 3·10^7-fold"), (1e-3, 1.0, "rose 1,000-fold")],
 )
 def test_changes_in_words(before: float, after: float, words: str) -> None:
     assert change(before, after) == words

@@ -43,7 +43,7 @@ class Choices:
     seeds: Annotated[str, _RUNS] = ""
     """Seeds of every run, such as 0,1,2. By default the scale's own."""
     precision: Annotated[Literal["32-true", "bf16-mixed", "16-mixed"] | None, _RUNS] = None
-    """Arithmetic of the training steps of every run. By default 32-true."""
+    """Arithmetic of the training steps of every run. By default the scale's own."""
     engine: Annotated[Literal["local", "ray"], _RUNS] = "local"
     """Run in processes of this machine, or on Ray."""
     workers: Annotated[int, _RUNS] = 1

@@ -78,16 +78,16 @@ class Experiment:
             sources: where a data set comes from, if not from torchvision: ``{"cifar10": "hf:FOLDER"}``.
             data_root: folder of torchvision's data sets.
             output: folder of all runs.
-            precision: of the training steps; by default the run's own.
+            precision: of the training steps; by default the scale's own.
         """
         options: dict[str, Any] = {"model": self.model, "optimizer": self.optimizer, "width": self.width}
-        if precision is not None:
-            options["precision"] = precision
         if self.seed is not None:
             options["seed"] = self.seed
         for wanted, given in (*PROTOCOL, *scale.rules):
             if self.matches(wanted):
                 options |= given
+        if precision is not None:
+            options["precision"] = precision
         return TrainConfig(
             dataset=sources.get(self.dataset, self.dataset),
             data_root=data_root,

@@ -8,6 +8,7 @@ from statistics import median
 from scipy.stats import spearmanr
 
 from neuralcollapse.figures.names import title
+from neuralcollapse.geometry.change import change
 from neuralcollapse.paper.cuts import cut, named
 from neuralcollapse.paper.judgement import Check, Claim, Finding
 from neuralcollapse.paper.outcome import Outcome, groups, variants
@@ -65,22 +66,7 @@ def _fall(run: Outcome, name: str, share: float) -> tuple[str, bool | None]:
         return "not recorded", None
     if before is None:
         return f"{after:.3g} at the end, and not measured in the first tenth of training", None
-    return f"{before:.3g} → {after:.3g} ({folds(before, after)})", after <= share * before
-
-
-def folds(before: float, after: float) -> str:
-    """How a measure moved.
-
-    >>> folds(6.0, 0.003), folds(1.0, 1.2), folds(1.0, 0.95)
-    ('fell 2,000-fold', 'rose 1.2-fold', 'fell by 5.0%')
-    """
-    if before <= 0 or after <= 0:
-        return "fell to zero" if before > after else "rose from zero" if after > before else "stayed at zero"
-    ratio = max(before, after) / min(before, after)
-    if ratio < 1.1:
-        return f"{'fell' if after <= before else 'rose'} by {abs(after / before - 1):.1%}"
-    said = f"{ratio:,.0f}" if ratio >= 100 else f"{ratio:.3g}" if ratio >= 10 else f"{ratio:.2g}"
-    return f"{'fell' if after <= before else 'rose'} {said}-fold"
+    return f"{before:.3g} → {after:.3g} ({change(before, after)})", after <= share * before
 
 
 def reaches(share: float) -> Claim:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
+from neuralcollapse.geometry.change import movement
 from neuralcollapse.geometry.measures import HEADLINE
 from neuralcollapse.report.history import History
 
-_MOVED = 1.05
-"""Smaller factors count as no change."""
 _SMALL = 0.1
 """NC1 to NC3 below this count as near their ideal, zero."""
 
@@ -34,30 +32,6 @@ def headline(history: History) -> str:
     if still:
         parts.append(f"{_listed(still)} stayed where {'they were' if len(still) > 1 else 'it was'}")
     return f"{'; '.join(parts)}." if parts else "The measures of collapse are undefined for this run."
-
-
-def movement(before: float | None, after: float | None) -> tuple[str, str]:
-    """Direction (fell, rose, stayed or unknown) and size of a change.
-
-    >>> movement(8.0, 0.5), movement(0.027, 1.0), movement(2.0, 2.01), movement(1.0, 0.0)
-    (('fell', '16-fold'), ('rose', '37-fold'), ('stayed', ''), ('fell', 'to 0'))
-    """
-    if before is None or after is None or not (math.isfinite(before) and math.isfinite(after)):
-        return "unknown", ""
-    low, high = sorted((before, after))
-    way = "fell" if after < before else "rose"
-    if low <= 0:
-        return ("stayed", "") if high == low else (way, f"to {after:.3g}")
-    if high / low < _MOVED:
-        return "stayed", ""
-    return way, f"{_factor(high / low)}-fold"
-
-
-def _factor(ratio: float) -> str:
-    if ratio >= 1e6:
-        mantissa, _, power = f"{ratio:.0e}".partition("e+")
-        return f"{mantissa}·10^{int(power)}"
-    return f"{ratio:,.0f}" if ratio >= 9.95 else f"{ratio:.1f}".removesuffix(".0")
 
 
 def lead(history: History) -> list[str]:

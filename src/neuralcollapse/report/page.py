@@ -15,9 +15,10 @@ from neuralcollapse.figures.curves import Columns, accuracy_panel, curves, measu
 from neuralcollapse.figures.look import log_axis
 from neuralcollapse.figures.names import title
 from neuralcollapse.files import write_text
+from neuralcollapse.geometry.change import movement
 from neuralcollapse.geometry.measures import HEADLINE, MEASURES
 from neuralcollapse.report.geometry import geometry
-from neuralcollapse.report.headline import accuracies, comparison, headline, lead, movement
+from neuralcollapse.report.headline import accuracies, comparison, headline, lead
 from neuralcollapse.report.history import History, read_histories
 from neuralcollapse.report.layers import layers_figure
 from neuralcollapse.report.seeds import by_experiment

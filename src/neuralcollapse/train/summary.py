@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from neuralcollapse.geometry.change import change
 from neuralcollapse.geometry.measures import HEADLINE, MEASURES
 
 SHOWN = (*HEADLINE, "nc4_relative", "nc2_means", "cdnv", "ncc_mismatch")
@@ -56,19 +57,3 @@ def summary_table(title: str, rows: Sequence[dict[str, str]]) -> Any:
             shares = [f"{float(share):.2%}" for share in (tested[0], tested[-1])]
             table.add_row(name.replace("_", " "), shares[0], "", shares[1], "", "↑ 100%")
     return table
-
-
-def change(before: float, after: float) -> str:
-    """How a measure moved, in words.
-
-    >>> change(8.0, 0.5), change(0.027, 1.0), change(2.0, 2.0), change(1.0, 0.0), change(1.0, 1.004)
-    ('fell 16-fold', 'rose 37-fold', 'unchanged', 'fell to 0', 'rose by 0.4%')
-    """
-    if before == after:
-        return "unchanged"
-    down = after < before
-    verb = "fell" if down else "rose"
-    if before <= 0 or after <= 0:
-        return f"{verb} to {after:.3g}"
-    ratio = before / after if down else after / before
-    return f"{verb} by {abs(after / before - 1):.1%}" if ratio < 1.1 else f"{verb} {ratio:.3g}-fold"
