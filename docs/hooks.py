@@ -35,6 +35,15 @@ TEMPLATE = {
     }
 }
 """Readable on light and dark pages."""
+WHERE = {
+    "classification": "`measure(model, loader)`, `measure_features` and `collapse_metrics`",
+    "many classes": "the function of that name",
+    "multilabel": '`measure(..., task="multilabel")` and `multilabel_metrics`',
+    "regression": '`measure(..., task="regression")` and `regression_metrics`',
+    "depth": '`measure(..., layers="all")` and the function of that name',
+    "attack": "`measure(..., attack=, epsilon=)`",
+}
+"""Who gives the measures of a family."""
 LOOK = {"margin": {"l": 10, "r": 10, "t": 30, "b": 10}, "height": 420}
 
 
@@ -171,6 +180,7 @@ def measures_page() -> str:
             "",
             f"- Source: {measure.source}",
             f"- Range: {escape(str(measure.range))}. Ideal value: {measure.ideal}. Direction: {measure.direction}.",
+            f"- Given by: {WHERE[measure.family]}.",
             f"- Cost: {measure.cost}",
             "",
         ]

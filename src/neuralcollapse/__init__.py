@@ -15,7 +15,7 @@ _HOMES = {
         "ClassStatistics", "CollapseMetrics", "CollapseWarning", "Moments", "collapse_metrics", "etf_distance",
         "measure_features", "nearest_etf", "simplex_etf",
     ),
-    "measurement": ("CollapseReport", "extract_features", "measure"),
+    "measurement": ("CollapseReport", "MultilabelReport", "RegressionReport", "extract_features", "measure"),
     "measurement.depth": ("effective_depth",),
     "measurement.language": ("LanguageReport", "measure_language_model"),
     "measurement.metric": ("NeuralCollapse",),
@@ -45,10 +45,12 @@ __all__ = [
     "ETFClassifier",
     "LanguageReport",
     "Moments",
+    "MultilabelReport",
     "NeuralCollapse",
     "NeuralCollapseCallback",
     "NeuralCollapseTrainerCallback",
     "PrototypeClassifier",
+    "RegressionReport",
     "Savings",
     "collapse_metrics",
     "effective_depth",
@@ -100,7 +102,13 @@ if TYPE_CHECKING:
     from neuralcollapse.geometry.ood import NCI, NECO
     from neuralcollapse.geometry.regression import regression_metrics
     from neuralcollapse.geometry.spectra import effective_rank, numerical_rank, separation_law, stable_rank
-    from neuralcollapse.measurement import CollapseReport, extract_features, measure
+    from neuralcollapse.measurement import (
+        CollapseReport,
+        MultilabelReport,
+        RegressionReport,
+        extract_features,
+        measure,
+    )
     from neuralcollapse.measurement.depth import effective_depth
     from neuralcollapse.measurement.language import LanguageReport, measure_language_model
     from neuralcollapse.measurement.metric import NeuralCollapse

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from neuralcollapse import measure_features
+from neuralcollapse import measure_features, multilabel_metrics, regression_metrics
 
 
 def test_checkpoints_cannot_execute_code(call, tmp_path: Path) -> None:
@@ -139,3 +139,23 @@ def test_all_images_of_a_folder_are_measured_unless_a_split_is_chosen(call, tmp_
     few = call("measure", "--model", "mlp", *plain, "--samples-per-class", "13")
     assert few.code == 1
     assert "--samples-per-class=13, but class 'class0' has only 12 samples" in few.err
+
+
+def test_stored_features_of_other_tasks(call, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    sets = rng.random((60, 3)) < 0.5
+    sets[:3], sets[~sets.any(1)] = np.eye(3, dtype=bool), True
+    features = rng.standard_normal((60, 5)) + sets @ rng.standard_normal((3, 5))
+    np.savez(tmp_path / "sets.npz", features=features, labels=sets)
+    np.savez(tmp_path / "targets.npz", features=features, labels=features[:, :2], weight=np.eye(5)[:2])
+    call("measure", "--features", "sets.npz", "--task", "multilabel", "--json", "sets.json")
+    found = json.loads((tmp_path / "sets.json").read_text())
+    expected = multilabel_metrics(torch.from_numpy(features), torch.from_numpy(sets))
+    assert found["tag_angle"] == pytest.approx(expected.tag_angle)
+    printed = call("measure", "--features", "targets.npz", "--task", "regression").out
+    exact = regression_metrics(*(torch.from_numpy(part) for part in (features, features[:, :2], np.eye(5)[:2])))
+    for name, value in exact.to_dict().items():
+        assert any(f"{value:.4g}" in line for line in printed.splitlines() if f"  {name} " in line), name
+    assert "≤ 2" in printed
+    assert 'task="multilabel"' in call("measure", "--features", "sets.npz").err
+    assert "--task regression is for --features" in call("measure", "--run", "runs/x", "--task", "regression").err

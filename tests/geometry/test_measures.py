@@ -10,13 +10,21 @@ import torch
 
 from neuralcollapse import CollapseMetrics, measure_features, simplex_etf
 from neuralcollapse.geometry.measures import GROUPS, HEADLINE, MEASURES, measure_named
+from neuralcollapse.geometry.multilabel import MultilabelMetrics
+from neuralcollapse.geometry.regression import RegressionMetrics
+from neuralcollapse.measurement.depth import LayerDepth
 from tests.cases import CASES
+
+RECORDS = (MultilabelMetrics, RegressionMetrics, LayerDepth)
 
 
 def test_every_measure_is_registered_and_nothing_else() -> None:
     fields = {field.name for field in dataclasses.fields(CollapseMetrics)}
-    assert fields | {"ncc_mismatch", "accuracy"} == set(MEASURES)
+    of_classes = {name for name, measure in MEASURES.items() if measure.family == "classification"}
+    assert fields | {"ncc_mismatch", "accuracy"} == of_classes
     assert set(HEADLINE) <= fields
+    reports = {record: {field.name for field in dataclasses.fields(record)} for record in RECORDS}
+    assert set().union(*reports.values()) - {"angles", "scales"} <= MEASURES.keys()
 
 
 @pytest.mark.parametrize("measure", MEASURES.values(), ids=lambda measure: measure.name)
@@ -27,7 +35,10 @@ def test_records_are_complete(measure) -> None:
     assert measure.meaning.endswith(".")
     assert measure.formula.count("{") == measure.formula.count("}")
     low, high = measure.range
-    assert measure.ideal == (low if measure.direction == "lower" else high)
+    if measure.direction == "near":
+        assert isinstance(measure.ideal, str)
+    else:
+        assert measure.ideal == (low if measure.direction == "lower" else high)
 
 
 @pytest.mark.parametrize("case", CASES, ids=repr)

@@ -91,7 +91,7 @@ def test_the_report_shows_the_depth() -> None:
     assert all(name in text for name in ("effective_rank", "stable_rank", "numerical_rank"))
     assert "law of separation" in report.explain()
     assert "effective_rank" not in str(measure(mlp(), batches(), layers=["3"]))
-    assert "stable rank" in report._repr_html_()
+    assert "Stable rank" in report._repr_html_()
     found = json.loads(report.to_json())["depth"]
     assert found["law"]["rate"] == pytest.approx(report.depth.law.rate)
     figure = plot_layers(report.depth)

@@ -20,6 +20,7 @@ from neuralcollapse.measurement.ranks import first_process
 
 LABELS = torch.arange(60) % 3
 INPUTS = torch.randn(60, 8, generator=torch.Generator().manual_seed(0)) + LABELS[:, None]
+SETS = nn.functional.one_hot(LABELS, 3) | nn.functional.one_hot((LABELS + torch.arange(60) % 2) % 3, 3)
 
 
 def network() -> nn.Sequential:
@@ -27,9 +28,9 @@ def network() -> nn.Sequential:
     return nn.Sequential(nn.Linear(8, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 3))
 
 
-def share(rank: int, sizes: tuple[int, int]) -> list[tuple[Tensor, Tensor]]:
+def share(rank: int, sizes: tuple[int, int], labels: Tensor = LABELS) -> list[tuple[Tensor, Tensor]]:
     rows = slice(0, sizes[0]) if rank == 0 else slice(sizes[0], sum(sizes))
-    return list(zip(INPUTS[rows].split(7), LABELS[rows].split(7), strict=True)) if sizes[rank] else []
+    return list(zip(INPUTS[rows].split(7), labels[rows].split(7), strict=True)) if sizes[rank] else []
 
 
 class Failing:
@@ -97,6 +98,22 @@ def nobody_has_data(rank: int) -> dict[str, object]:
     return {"raised": "nothing"}
 
 
+def several_labels(sizes: tuple[int, int]) -> object:
+    def case(rank: int) -> dict[str, object]:
+        report = measure(network(), share(rank, sizes, SETS), layers=["0"], task="multilabel")
+        return {**report.to_dict(), "layer": report.layers["0"].tag_angle}
+
+    return case
+
+
+def targets(sizes: tuple[int, int], ncc: bool = True) -> object:
+    def case(rank: int) -> dict[str, object]:
+        report = measure(network(), share(rank, sizes, INPUTS[:, :3]), layers=["0"], task="regression", ncc=ncc)
+        return {**report.to_dict(), "layer": report.layers["0"].nrc1}
+
+    return case
+
+
 def alone(rank: int) -> dict[str, object]:
     return measure(network(), share(0, (30, 30)), sync=False).to_dict() if rank == 0 else {}
 
@@ -143,6 +160,11 @@ CASES = {
     "FSDP2 of unequal shares": sharded((50, 10)),
     "FSDP2 with an empty rank": sharded((60, 0)),
     "features alone": features_alone,
+    "several labels": several_labels((30, 30)),
+    "several labels with an empty rank": several_labels((60, 0)),
+    "targets": targets((30, 30)),
+    "targets with an empty rank": targets((60, 0)),
+    "targets in two passes": targets((50, 10), ncc=False),
     "every layer": every_layer((30, 30)),
     "every layer with an empty rank": every_layer((60, 0)),
 }
@@ -194,6 +216,17 @@ WHOLE = ("together", "an empty rank", "FSDP2", "FSDP2 of unequal shares", "FSDP2
 def test_two_processes_give_the_answer_of_one(case: str, found: list[dict], single: dict) -> None:
     for rank in found:
         assert_equal(rank[case], single)
+
+
+TASKS = [name for name in CASES if name.startswith(("several labels", "targets"))]
+
+
+@pytest.mark.parametrize("case", TASKS)
+def test_two_processes_give_the_answer_of_one_for_other_tasks(case: str, found: list[dict]) -> None:
+    expected = (several_labels if case.startswith("several") else targets)((60, 0))(0)
+    assert len(expected) > 6
+    for rank in found:
+        assert_equal(rank[case], expected)
 
 
 @pytest.mark.parametrize("case", ["every layer", "every layer with an empty rank"])

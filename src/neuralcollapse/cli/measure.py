@@ -60,6 +60,9 @@ class Choices:
     """Name of the classifier layer, if it is not found on its own."""
     layers: Annotated[str, _HOW] = ""
     """Inner layers to measure too: layer3,layer4; or all, for every block and how collapse deepens."""
+    task: Annotated[Literal["classification", "multilabel", "regression"], _HOW] = "classification"
+    """What the labels of --features are: one class index per sample; zeros and ones (N, K), for several labels per
+    sample; or continuous targets (N,) or (N, n)."""
     allow_missing: Annotated[bool, _HOW] = False
     """Measure although some classes have no samples."""
     json: Annotated[Path | None, _HOW] = None
@@ -92,6 +95,10 @@ def measure(*, choices: Annotated[Choices, Parameter(name="*")] = Choices()) -> 
     given = [name for name in _IGNORED_BY if getattr(choices, name)]
     if len(given) != 1:
         raise ValueError(f"give one of --run, --features and --model, not {' and '.join(given) or 'none'}")
+    if choices.task != "classification" and not choices.features:
+        raise ValueError(
+            f"--task {choices.task} is for --features: the data sets of --{given[0]} have one class per image"
+        )
     ignored = [f"--{name.replace('_', '-')}" for name in _IGNORED_BY[given[0]] if getattr(choices, name)]
     if ignored:
         raise ValueError(f"{', '.join(ignored)}: --{given[0]} would ignore that, leave it out")
@@ -126,22 +133,19 @@ def _check_names(choices: Choices) -> None:
 def _measure_features(choices: Choices) -> tuple[dict[str, float | None], Any]:
     from rich.table import Table
 
-    from neuralcollapse import measure_features
+    from neuralcollapse.geometry.tables import cell, grouped
     from neuralcollapse.measurement import load_embeddings
+    from neuralcollapse.measurement.embeddings import measure_embeddings
 
     stored = load_embeddings(str(choices.features))
-    metrics = measure_features(
-        stored["features"],
-        stored["labels"],
-        stored.get("weight"),
-        stored.get("bias"),
-        allow_missing=choices.allow_missing,
-    )
-    table = Table("measure", "value", title=f"{choices.features}: {len(stored['labels']):,} samples")
-    for name, value in metrics.to_dict().items():
-        if value is not None:
-            table.add_row(name, f"{value:.4g}")
-    return metrics.to_dict(), table
+    values = measure_embeddings(stored, choices.task, allow_missing=choices.allow_missing)
+    table = Table("measure", "value", "at collapse", title=f"{choices.features}: {len(stored['labels']):,} samples")
+    ideals = {"stable_rank": f"≤ {stored['labels'][0].numel()}"} if choices.task == "regression" else {}
+    for group, rows in grouped({"value": values}):
+        table.add_row(f"[bold]{group}[/]")
+        for row in rows:
+            table.add_row(f"  {row.name}", cell(values[row.name]), ideals.get(row.name, row.goal()))
+    return values, table
 
 
 def _measure_network(choices: Choices) -> CollapseReport:

@@ -6,6 +6,7 @@ The multiplicity of a sample is the number of its labels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,8 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from neuralcollapse.geometry.collapse import measure_features
+from neuralcollapse.geometry.measures import MEASURES
+from neuralcollapse.geometry.metrics import CollapseMetrics
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class LabelSetMeans:
 class MultilabelMetrics:
     """Measures of multi-label collapse; zero at collapse unless said otherwise."""
 
-    nc1: float
+    nc1: float | None
     """NC1 of the samples with one label."""
     nc2: float | None
     """NC2 of the classifier; None without one."""
@@ -45,12 +48,13 @@ class MultilabelMetrics:
     scales: dict[int, float]
     """Length of a set's mean over that of the sum of its tags' means, averaged: a_m/a_1 in the paper's theorem."""
 
-    def to_dict(self) -> dict[str, float | dict[int, float] | None]:
-        """All measures by name, in the order of definition."""
-        return dict(vars(self))
+    def to_dict(self) -> dict[str, float | None]:
+        """The measures that are one number, by name, in the order of definition."""
+        return {name: value for name, value in vars(self).items() if not isinstance(value, dict)}
 
     def __str__(self) -> str:
-        return "\n".join(f"{name:<12}{value:.6g}" for name, value in vars(self).items() if isinstance(value, float))
+        rows = ((name, value) for name, value in self.to_dict().items() if value is not None)
+        return "\n".join(f"{name:<12}{value:<14.6g}{MEASURES[name].goal()} at collapse" for name, value in rows)
 
 
 @torch.no_grad()
@@ -75,11 +79,36 @@ def label_set_means(features: Float[Tensor, "N d"], labels: Shaped[Tensor, "N K"
 
 
 @torch.no_grad()
+def merge_label_sets(parts: Sequence[LabelSetMeans]) -> LabelSetMeans:
+    """Mean features of each set of labels over several batches, from those of each batch.
+
+    Cost: a sort of the sets, and one weighted sum of their means.
+
+    Args:
+        parts: at least one, all of the same K and d.
+
+    >>> once = label_set_means(torch.tensor([[1.0]]), torch.tensor([[1, 0]]))
+    >>> twice = label_set_means(torch.tensor([[2.0], [6.0]]), torch.tensor([[1, 0], [0, 1]]))
+    >>> merge_label_sets([once, twice]).means.flatten().tolist()
+    [6.0, 1.5]
+    """
+    rows = torch.cat([part.sets for part in parts])
+    sets, which = torch.unique(rows, dim=0, return_inverse=True)
+    counts = torch.cat([part.counts for part in parts])
+    sums = torch.cat([part.means for part in parts]) * counts[:, None]
+    total = counts.new_zeros(len(sets)).index_add_(0, which, counts)
+    means = sums.new_zeros(len(sets), sums.shape[1]).index_add_(0, which, sums) / total[:, None]
+    return LabelSetMeans(sets, means, total)
+
+
+@torch.no_grad()
 def multilabel_metrics(
     features: Float[Tensor, "N d"],
     labels: Shaped[Tensor, "N K"],
     weight: Float[Tensor, "K d"] | None = None,
     bias: Float[Tensor, " K"] | None = None,
+    *,
+    allow_missing: bool = False,
 ) -> MultilabelMetrics:
     """Measures of multi-label collapse. Cost: one pass over the features, and the measures of the single-label samples.
 
@@ -91,9 +120,14 @@ def multilabel_metrics(
         labels: N x K, zeros and ones; every class needs at least one sample that carries it alone.
         weight: classifier, K x d.
         bias: classifier bias, K.
+        allow_missing: leave out the classes that no sample carries alone, and the sets that hold one, with a warning.
 
     Raises:
-        ValueError: as :func:`label_set_means`; if no sample carries some class alone; if the classifier does not fit.
+        ValueError: as :func:`label_set_means`; if no sample carries some class alone (unless allowed); if the
+            classifier does not fit.
+
+    Warns:
+        CollapseWarning: as :func:`neuralcollapse.collapse_metrics`.
 
     Source: Li et al. 2024, Theorem 1 and Section 4.
 
@@ -104,40 +138,63 @@ def multilabel_metrics(
     True
     """
     hot = _check(features, labels)
-    single = hot.sum(1) == 1
-    alone = hot[single].any(0)
-    if not bool(alone.all()):
-        missing = (~alone).nonzero().flatten().tolist()
-        named = ", ".join(map(str, missing[:20])) + (", ..." if len(missing) > 20 else "")
-        raise ValueError(
-            f"no sample carries class {named} alone: multi-label collapse compares sets with the means of single labels"
-        )
-    found = measure_features(
-        features[single], hot[single].int().argmax(1), weight, bias, num_classes=hot.shape[1]
-    )  # fmt: skip
     groups = label_set_means(features, labels)
-    angles, scales = _tag_wise(groups)
-    assert found.nc1 is not None
-    several = groups.sets.sum(1) > 1
-    sizes = groups.sets.sum(1)[several]
-    mean = None if not len(sizes) else sum(angles[m] * int((sizes == m).sum()) for m in angles) / len(sizes)
+    single = hot.sum(1) == 1
+    check_tags(hot[single].any(0), allow_missing)
+    found = measure_features(
+        features[single],
+        hot[single].int().argmax(1),
+        weight,
+        bias,
+        num_classes=hot.shape[1],
+        allow_missing=allow_missing,
+    )
+    return with_tags(found, groups)
+
+
+def check_tags(alone: Shaped[Tensor, " K"], allow_missing: bool = False) -> None:
+    """Refuse data in which some class, or every class but one, is never carried alone.
+
+    Args:
+        alone: whether a sample carries the class alone.
+        allow_missing: two such classes are enough.
+
+    Raises:
+        ValueError: naming the classes.
+    """
+    absent = (~alone).nonzero().flatten().tolist()
+    if int(alone.sum()) < 2 or (absent and not allow_missing):
+        named = ", ".join(map(str, absent[:20])) + (", ..." if len(absent) > 20 else "")
+        way = "pass allow_missing=True to measure the others" if int(alone.sum()) > 1 else "at least two are needed"
+        raise ValueError(
+            f"no sample carries class {named} alone: multi-label collapse compares sets with the means of single "
+            f"labels; {way}"
+        )
+
+
+def with_tags(found: CollapseMetrics, groups: LabelSetMeans | None) -> MultilabelMetrics:
+    """The measures of the samples with one label, and what the sets of labels add where they are known."""
+    angles, scales, counts = ({}, {}, {}) if groups is None else _tag_wise(groups)
+    mean = None if not angles else sum(angles[m] * counts[m] for m in angles) / sum(counts.values())
     return MultilabelMetrics(found.nc1, found.nc2, found.nc2_means, found.nc3, mean, angles, scales)
 
 
-def _tag_wise(groups: LabelSetMeans) -> tuple[dict[int, float], dict[int, float]]:
-    """Mean angle and mean ratio of lengths, between set means and sums of tag means, for each multiplicity."""
+def _tag_wise(groups: LabelSetMeans) -> tuple[dict[int, float], dict[int, float], dict[int, int]]:
+    """Mean angle and ratio of lengths between set means and sums of tag means, and the sets, by multiplicity."""
     sizes = groups.sets.sum(1)
-    tags = torch.zeros(groups.sets.shape[1], groups.means.shape[1], dtype=torch.float64, device=groups.means.device)
     one = sizes == 1
+    tags = torch.zeros(groups.sets.shape[1], groups.means.shape[1], dtype=torch.float64, device=groups.means.device)
     tags[groups.sets[one].int().argmax(1)] = groups.means[one]
-    centre = tags.mean(0)
-    angles, scales = {}, {}
-    for m in sorted(set(sizes.tolist()) - {1}):
-        chosen = sizes == m
+    alone = groups.sets[one].any(0)
+    centre = tags[alone].mean(0)
+    known = ~(groups.sets & ~alone).any(1)
+    angles, scales, counts = {}, {}, {}
+    for m in sorted(set(sizes[known].tolist()) - {1}):
+        chosen = known & (sizes == m)
         means, sums = groups.means[chosen] - centre, groups.sets[chosen].double() @ (tags - centre)
-        angles[m] = float(_angle(means, sums).mean())
+        angles[m], counts[m] = float(_angle(means, sums).mean()), int(chosen.sum())
         scales[m] = float((means.norm(dim=1) / sums.norm(dim=1)).mean())
-    return angles, scales
+    return angles, scales, counts
 
 
 def _angle(a: Float[Tensor, "S d"], b: Float[Tensor, "S d"]) -> Float[Tensor, " S"]:

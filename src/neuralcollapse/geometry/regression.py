@@ -14,37 +14,42 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from neuralcollapse.geometry.spectra import stable_rank
+from neuralcollapse.geometry.measures import MEASURES
+from neuralcollapse.geometry.spectra import stable_rank_of
 
 
 @dataclass(frozen=True)
 class RegressionMetrics:
-    """Measures of regression collapse; zero at collapse unless said otherwise."""
+    """Measures of regression collapse; zero at collapse unless said otherwise. None where there is no last layer."""
 
-    nrc1: float
-    """Mean share of a unit feature outside the first n principal directions, in [0, 1]."""
-    nrc2: float
+    nrc1: float | None
+    """Mean share of a unit feature outside the first n principal directions, in [0, 1]. None for a stream of features
+    that were read once: their principal directions are known too late."""
+    nrc2: float | None
     """Mean share of a unit feature outside the row space of W, in [0, 1]."""
-    nrc3: float
-    """Squared distance of WW' to (Σ^½ - sqrt(γ) I), both of norm one, at the best γ, in [0, 4]."""
-    gamma: float
-    """The γ of NRC3, in units of the targets' variance: 0 without weight decay, up to Σ's least eigenvalue."""
-    alignment: float
-    """1 - <WW', Σ^½>/(||WW'|| ||Σ^½||), in [0, 2]: NRC3's angle at γ = 0."""
+    nrc3: float | None
+    """Squared distance of WW' to (Σ^½ - sqrt(γ) I), both of norm one, at the best γ, in [0, 2]."""
+    gamma: float | None
+    """The γ of NRC3, in units of the targets' variance: N λW λH at the optimum, 0 without weight decay, up to Σ's
+    least eigenvalue."""
+    alignment: float | None
+    """1 - <WW', Σ^½>/(||WW'|| ||Σ^½||), in [0, 1]: NRC3's angle at γ = 0."""
     stable_rank: float
     """||H||_F²/||H||₂² of the centred features: at most n at collapse."""
 
-    def to_dict(self) -> dict[str, float]:
+    def to_dict(self) -> dict[str, float | None]:
         """All measures by name, in the order of definition."""
         return dataclasses.asdict(self)
 
     def __str__(self) -> str:
-        return "\n".join(f"{name:<14}{value:.6g}" for name, value in self.to_dict().items())
+        rows = ((name, value) for name, value in self.to_dict().items() if value is not None)
+        goals = {name: MEASURES[name].goal() for name in self.to_dict()} | {"stable_rank": "↓ at most n"}
+        return "\n".join(f"{name:<14}{value:<14.6g}{goals[name]} at collapse" for name, value in rows)
 
 
 @torch.no_grad()
 def regression_metrics(
-    features: Float[Tensor, "N d"], targets: Float[Tensor, "N n"], weight: Float[Tensor, "n d"]
+    features: Float[Tensor, "N d"], targets: Float[Tensor, "N n"], weight: Float[Tensor, "n d"] | None = None
 ) -> RegressionMetrics:
     r"""NRC1 to NRC3 of the features before a last linear layer that predicts n continuous targets.
 
@@ -54,7 +59,7 @@ def regression_metrics(
     Args:
         features: N x d, that enter the last layer; N at least 2.
         targets: N x n, with n at most d.
-        weight: the last layer's weight, n x d.
+        weight: the last layer's weight, n x d; without it, NRC1 and the stable rank alone.
 
     Raises:
         ValueError: if shapes disagree, an entry is not finite, or features, targets or weight have no variation.
@@ -73,62 +78,103 @@ def regression_metrics(
     centred = features.detach().double() - features.double().mean(0)
     if not bool(centred.any()):
         raise ValueError("features do not vary: regression collapse is undefined")
-    nonzero = centred.norm(dim=1) > 0
-    units = centred[nonzero] / centred[nonzero].norm(dim=1, keepdim=True)
-    principal = torch.linalg.svd(centred / centred.abs().max(), full_matrices=False).Vh[:outputs]
-    gram, root, norm = _unit_roots(weight.detach().double(), targets.detach().double())
-    nrc3, shift = _best_shift(gram, root)
+    _, singular, rows = torch.linalg.svd(centred / centred.abs().max(), full_matrices=False)
+    exact = targets.detach().double() - targets.double().mean(0)
+    read = row_space(weight)
     return RegressionMetrics(
-        nrc1=_outside(units, principal),
-        nrc2=_outside(units, _row_space(weight.detach().double())),
-        nrc3=nrc3,
-        gamma=(shift * norm) ** 2,
-        alignment=float((gram - root).square().sum()) / 2,
-        stable_rank=stable_rank(centred),
+        nrc1=outside(centred, rows[:outputs]).mean,
+        nrc2=None if read is None else outside(centred, read).mean,
+        **of_last_layer(weight, exact.T @ exact / len(exact)),
+        stable_rank=stable_rank_of(singular),
     )
 
 
-def _check(features: Tensor, targets: Tensor, weight: Tensor) -> None:
+def _check(features: Tensor, targets: Tensor, weight: Tensor | None) -> None:
     if features.ndim != 2 or len(features) < 2:
         raise ValueError(f"features have shape {tuple(features.shape)}: expected (N, d) with N at least 2")
     if targets.ndim != 2 or len(targets) != len(features):
         raise ValueError(
             f"targets have shape {tuple(targets.shape)}: expected ({len(features)}, n), one row per sample"
         )
-    if weight.shape != (targets.shape[1], features.shape[1]):
+    if weight is not None and weight.shape != (targets.shape[1], features.shape[1]):
         raise ValueError(f"weight has shape {tuple(weight.shape)}: expected ({targets.shape[1]}, {features.shape[1]})")
     if targets.shape[1] > features.shape[1]:
         raise ValueError(
             f"{targets.shape[1]} targets need at least as many features, and there are {features.shape[1]}"
         )
     for name, tensor in (("features", features), ("targets", targets), ("weight", weight)):
-        if not bool(tensor.isfinite().all()):
+        if tensor is not None and not bool(tensor.isfinite().all()):
             raise ValueError(f"{name} has non-finite entries (NaN or infinity)")
 
 
-def _row_space(weight: Float[Tensor, "n d"]) -> Float[Tensor, "r d"]:
-    """Orthonormal basis of the directions that W reads."""
-    _, singular, rows = torch.linalg.svd(weight, full_matrices=False)
+@dataclass(frozen=True)
+class Outside:
+    """How much of some features lies outside a subspace."""
+
+    total: float
+    """Sum over the features of the squared length that a projection leaves, once each has length one."""
+    count: int
+    """Features that are not zero."""
+
+    @property
+    def mean(self) -> float:
+        """The share of one feature."""
+        return self.total / max(self.count, 1)
+
+    def __add__(self, other: Outside) -> Outside:
+        return Outside(self.total + other.total, self.count + other.count)
+
+
+@torch.no_grad()
+def outside(centred: Float[Tensor, "N d"], basis: Float[Tensor, "r d"]) -> Outside:
+    """Share of centred features, each scaled to length one, outside an orthonormal basis.
+
+    No cancellation where little is left. Cost: O(Ndr).
+    """
+    lengths = centred.norm(dim=1)
+    units = centred[lengths > 0] / lengths[lengths > 0, None]
+    return Outside(float((units - (units @ basis.T) @ basis).square().sum()), len(units))
+
+
+@torch.no_grad()
+def of_last_layer(weight: Float[Tensor, "n d"] | None, covariance: Float[Tensor, "n n"]) -> dict[str, float | None]:
+    """NRC3, its γ and the alignment, from the last layer and the covariance of the targets.
+
+    Raises:
+        ValueError: if the targets do not vary.
+    """
+    root, norm = _unit_root(covariance)
+    if weight is None:
+        return dict.fromkeys(("nrc3", "gamma", "alignment"))
+    exact = weight.detach().to(covariance)
+    gram = exact @ exact.T
+    gram = gram / gram.norm()
+    nrc3, shift = _best_shift(gram, root)
+    return {"nrc3": nrc3, "gamma": (shift * norm) ** 2, "alignment": float((gram - root).square().sum()) / 2}
+
+
+def row_space(weight: Float[Tensor, "n d"] | None) -> Float[Tensor, "r d"] | None:
+    """Orthonormal basis, in float64, of the directions that W reads; None without W.
+
+    Raises:
+        ValueError: if W is zero.
+    """
+    if weight is None:
+        return None
+    _, singular, rows = torch.linalg.svd(weight.detach().double(), full_matrices=False)
     if not float(singular[0]):
         raise ValueError("weight is zero: it reads no direction of the features")
     return rows[singular > singular[0] * max(weight.shape) * torch.finfo(torch.float64).eps]
 
 
-def _outside(units: Float[Tensor, "N d"], basis: Float[Tensor, "r d"]) -> float:
-    """Mean squared length of what a projection leaves of unit vectors: no cancellation where little is left."""
-    return float((units - (units @ basis.T) @ basis).square().sum(1).mean())
-
-
-def _unit_roots(weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, float]:
-    """WW' of norm one, and Σ^½ of norm one with its norm."""
-    gram = weight @ weight.T
-    centred = targets - targets.mean(0)
-    values, vectors = torch.linalg.eigh(centred.T @ centred / len(targets))
+def _unit_root(covariance: Float[Tensor, "n n"]) -> tuple[Float[Tensor, "n n"], float]:
+    """Σ^½ of norm one, and its norm."""
+    values, vectors = torch.linalg.eigh(covariance)
     if not float(values[-1]) > 0:
         raise ValueError("targets do not vary: their covariance is zero")
     root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
     norm = float(root.norm())
-    return gram / gram.norm(), root / norm, norm
+    return root / norm, norm
 
 
 def _best_shift(a: Float[Tensor, "n n"], b: Float[Tensor, "n n"]) -> tuple[float, float]:

@@ -31,24 +31,15 @@ def cell(value: float | int | None) -> str:
     return "" if value is None else f"{value:.4g}"
 
 
-def goal(measure: Measure) -> str:
-    """The value at collapse, with an arrow that tells which way is more collapsed."""
-    return f"{'↓' if measure.direction == 'lower' else '↑'} {measure.ideal:g}"
-
-
-def html_table(
-    columns: Mapping[str, Values],
-    caption: str,
-    *,
-    more: Mapping[str, Sequence[tuple[str, Sequence[float | int | None], float]]] | None = None,
-) -> str:
+def html_table(columns: Mapping[str, Values], caption: str, ideals: Mapping[str, float] | None = None) -> str:
     """An HTML table with one row per measure; each name shows its meaning under the pointer.
 
     Args:
         columns: the measures of each layer.
         caption: of the table.
-        more: groups of further rows by name of the group: a name, one value per column, and the value at collapse.
+        ideals: values at collapse, where they depend on the network.
     """
+    ideals = ideals or {}
     heads = "".join(f"<th>{html.escape(name)}</th>" for name in columns)
     lines = [f"<table><caption>{html.escape(caption)}</caption>"]
     lines.append(f"<thead><tr><th>measure</th>{heads}<th>at collapse</th></tr></thead><tbody>")
@@ -58,13 +49,8 @@ def html_table(
             tip = html.escape(f"{measure.meaning} {measure.source}.", quote=True)
             cells = "".join(f"<td>{cell(column.get(measure.name))}</td>" for column in columns.values())
             name = f'<td style="text-align:left" title="{tip}">{html.escape(measure.title)}</td>'
-            lines.append(f"<tr>{name}{cells}<td>{goal(measure)}</td></tr>")
-    for group, others in (more or {}).items():
-        lines.append(f'<tr><th colspan="{len(columns) + 2}" style="text-align:left">{html.escape(group)}</th></tr>')
-        for label, values, ideal in others:
-            cells = "".join(f"<td>{cell(value)}</td>" for value in values)
-            name = f'<td style="text-align:left">{html.escape(label.replace("_", " "))}</td>'
-            lines.append(f"<tr>{name}{cells}<td>{ideal:g}</td></tr>")
+            goal = html.escape(measure.goal(ideals.get(measure.name)))
+            lines.append(f"<tr>{name}{cells}<td>{goal}</td></tr>")
     return "\n".join([*lines, "</tbody></table>"])
 
 
@@ -81,10 +67,15 @@ def frame(columns: Mapping[str, Values]) -> Any:
     return pd.DataFrame(dict(columns), dtype=float).rename_axis("measure")
 
 
-def sentences(values: Values) -> list[str]:
-    """One line for each of the four effects: its value, how near collapse that is, and what it means."""
+def sentences(values: Values, names: Sequence[str] = (*HEADLINE[:-1], "nc4_relative")) -> list[str]:
+    """One line per measure: its value, how near collapse that is, and what it means.
+
+    Args:
+        values: the measures.
+        names: which of them to tell; zero is their value at collapse, and one is far from it.
+    """
     lines = []
-    for name in (*HEADLINE[:-1], "nc4_relative"):
+    for name in names:
         value = values.get(name)
         if value is not None:
             lines.append(f"{MEASURES[name].title} is {value:.3g}, {_judged(value)}. {MEASURES[name].meaning}")

@@ -4,7 +4,18 @@
 """
 
 from neuralcollapse.measurement.embeddings import load_embeddings
-from neuralcollapse.measurement.model import ExtractedFeatures, extract_features, measure
+from neuralcollapse.measurement.extraction import ExtractedFeatures, extract_features
+from neuralcollapse.measurement.model import measure
+from neuralcollapse.measurement.multilabel import MultilabelReport
+from neuralcollapse.measurement.regression import RegressionReport
 from neuralcollapse.measurement.report import CollapseReport
 
-__all__ = ["CollapseReport", "ExtractedFeatures", "extract_features", "load_embeddings", "measure"]
+__all__ = [
+    "CollapseReport",
+    "ExtractedFeatures",
+    "MultilabelReport",
+    "RegressionReport",
+    "extract_features",
+    "load_embeddings",
+    "measure",
+]

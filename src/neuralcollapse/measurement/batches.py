@@ -7,9 +7,9 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
+
+from neuralcollapse.measurement.labels import ADVICE, Task, looks_like_labels
 
 LABEL_NAMES = ("labels", "label", "targets", "target", "y")
 """Names under which mappings and named tuples hold their labels."""
@@ -20,10 +20,8 @@ _INPUT_NAMES = (
 )  # fmt: skip
 """Names of the one input of a model, in mappings whose keys are not those of the model's arguments."""
 
-_ADVICE = "pass batch=, a function that takes a batch and returns (inputs, labels)"
 
-
-def split_batch(batch: Any, model: nn.Module | None = None) -> tuple[Any, Any]:
+def split_batch(batch: Any, model: nn.Module | None = None, task: Task = "classification") -> tuple[Any, Any]:
     """Inputs and labels of a batch.
 
     A mapping or named tuple holds its labels by name. In a tuple or list the labels come after as many inputs as
@@ -32,6 +30,7 @@ def split_batch(batch: Any, model: nn.Module | None = None) -> tuple[Any, Any]:
     Args:
         batch: what a loader gave.
         model: whose ``forward`` says how many inputs it takes.
+        task: what labels look like.
 
     Raises:
         ValueError: if the labels cannot be told from the inputs.
@@ -42,7 +41,7 @@ def split_batch(batch: Any, model: nn.Module | None = None) -> tuple[Any, Any]:
         if name is None:
             raise ValueError(
                 f"the batch has keys {', '.join(map(str, fields)) or '(none)'}: none of them is labels or label; "
-                f"{_ADVICE}"
+                f"{ADVICE}"
             )
         inputs = {key: value for key, value in fields.items() if key != name}
         if not inputs:
@@ -51,15 +50,15 @@ def split_batch(batch: Any, model: nn.Module | None = None) -> tuple[Any, Any]:
     if not isinstance(batch, tuple | list):
         raise ValueError(
             f"the loader gave a {type(batch).__name__}: expected (inputs, labels) pairs or mappings with labels; "
-            f"{_ADVICE}"
+            f"{ADVICE}"
         )
     if len(batch) < 2:
         raise ValueError(
-            f"the loader gave a {type(batch).__name__} of {len(batch)}: there are no labels in it; {_ADVICE}"
+            f"the loader gave a {type(batch).__name__} of {len(batch)}: there are no labels in it; {ADVICE}"
         )
     if len(batch) == 2:
         return batch[0], batch[1]
-    place = _label_place(batch, model)
+    place = _label_place(batch, model, task)
     return (batch[0] if place == 1 else tuple(batch[:place])), batch[place]
 
 
@@ -74,24 +73,16 @@ def _fields(batch: Any) -> Mapping[Any, Any] | None:
     return None
 
 
-def _label_place(batch: Sequence[Any], model: nn.Module | None) -> int:
+def _label_place(batch: Sequence[Any], model: nn.Module | None, task: Task) -> int:
     """Index of the labels among three or more parts."""
     required = max(1, 1 if model is None else len(_required(model.forward)))
-    if required < len(batch) and _looks_like_labels(batch[required]):
+    if required < len(batch) and looks_like_labels(batch[required], task):
         return required
-    places = [place for place in range(1, len(batch)) if _looks_like_labels(batch[place])]
+    places = [place for place in range(1, len(batch)) if looks_like_labels(batch[place], task)]
     if len(places) != 1:
         found = ", ".join(_described(part) for part in batch)
-        raise ValueError(f"the batch has {len(batch)} parts ({found}), and the labels could be any of them: {_ADVICE}")
+        raise ValueError(f"the batch has {len(batch)} parts ({found}), and the labels could be any of them: {ADVICE}")
     return places[0]
-
-
-def _looks_like_labels(part: Any) -> bool:
-    if isinstance(part, Tensor):
-        return part.ndim == 1 and not part.is_floating_point()
-    if isinstance(part, np.ndarray):
-        return part.ndim == 1 and part.dtype.kind in "iu"
-    return isinstance(part, list | tuple) and len(part) > 0 and all(isinstance(item, int) for item in part)
 
 
 def _described(part: Any) -> str:
@@ -114,35 +105,6 @@ def _positional(parameters: list[inspect.Parameter]) -> list[inspect.Parameter]:
 def _required(function: Callable[..., Any]) -> list[str]:
     places = _positional(_parameters(function))
     return [parameter.name for parameter in places if parameter.default is parameter.empty]
-
-
-def as_labels(labels: Any, device: torch.device) -> Tensor:
-    """Labels as int64 on a device.
-
-    Raises:
-        ValueError: if they are none, or not one integer per sample.
-        TypeError: if they are not integers.
-    """
-    if labels is None:
-        raise ValueError(f"the labels of a batch are None: {_ADVICE}")
-    if isinstance(labels, list | tuple) and labels and all(isinstance(item, Tensor) for item in labels):
-        labels = torch.stack([item.reshape(()) if item.numel() == 1 else item for item in labels])
-    try:
-        found = labels if isinstance(labels, Tensor) else torch.as_tensor(labels, device=device)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(f"labels are a {type(labels).__name__} that holds no integers: {_ADVICE}") from error
-    if found.is_floating_point() or found.is_complex() or found.dtype == torch.bool:
-        raise TypeError(f"labels have dtype {found.dtype}: expected integers, one class index per sample")
-    if found.ndim != 1:
-        ways = {
-            0: "wrap a data set in a DataLoader",
-            2: "a column is flattened by labels[:, 0], one-hot rows by labels.argmax(1)",
-        }
-        raise ValueError(
-            f"labels have shape {tuple(found.shape)}: expected (B,), one integer per sample; "
-            + ways.get(found.ndim, _ADVICE)
-        )
-    return found.to(device, torch.int64)
 
 
 def arguments(model: nn.Module, inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -184,7 +146,7 @@ def _only_input(named: dict[str, Any], required: Sequence[str]) -> Any:
             return named
     raise ValueError(
         f"the batch has inputs {', '.join(named)}, and the model takes {', '.join(required) or 'none of them'}: "
-        f"{_ADVICE}, or forward=, a function of (model, inputs)"
+        f"{ADVICE}, or forward=, a function of (model, inputs)"
     )
 
 

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from neuralcollapse.measurement.axes import FeatureAxes, has_sequences_first
-from neuralcollapse.measurement.batches import arguments, as_labels, names_of, split_batch, takes_model
+from neuralcollapse.measurement.batches import arguments, names_of, split_batch, takes_model
 from neuralcollapse.measurement.blocks import Blocks
 from neuralcollapse.measurement.heads import Head, affine
+from neuralcollapse.measurement.labels import Task, as_labels
 from neuralcollapse.measurement.layers import Layer, chosen_layers, inner_model, own_name
 from neuralcollapse.measurement.outputs import as_features
 from neuralcollapse.measurement.placement import checked_device, home_of, refuse_lazy
@@ -32,7 +33,7 @@ class Captured:
     features: Tensor
     """(B, d), what enters the head"""
     labels: Tensor
-    """(B,)"""
+    """(B,) of class indices; (B, K) of booleans with several labels per sample, (B, n) of targets in regression"""
     logits: Tensor | None
     """(B, K), the head's own; None where features alone are measured"""
     layers: dict[str, Tensor] = field(default_factory=dict)
@@ -51,6 +52,7 @@ class Options:
     device: torch.device | str | None = None
     features_only: bool = False
     progress: bool | None = None
+    task: Task = "classification"
 
 
 class Capture:
@@ -133,9 +135,10 @@ class Capture:
                 return None
         name, module = find_classifier(self.model, chosen)
         head = Head(name, module)
-        if head.num_classes < 2:
+        if head.num_classes < 2 and self._options.task != "regression":
             raise ValueError(
-                f"classifier {name!r} has a single output: collapse is defined for 2 or more classes, one logit each"
+                f"classifier {name!r} has a single output: collapse is defined for 2 or more classes, one logit each; "
+                'a network that predicts one number is measured with task="regression"'
             )
         return head
 
@@ -188,7 +191,7 @@ class Capture:
     def _run(self, batch: Any, axes: FeatureAxes | None) -> Captured:
         inputs, labels = self._split(batch)
         home, dtype = home_of(self.model, self._device)
-        labels = as_labels(labels, home or torch.device("cpu"))
+        labels = as_labels(labels, home or torch.device("cpu"), self._options.task)
         inputs = moved(inputs, home, dtype)
         kept = kept_positions(self.model, names_of(self.model, inputs), len(labels))
         about = Batch(len(labels), kept, self._sequences_first)
@@ -201,7 +204,9 @@ class Capture:
         if self.head is None:
             return Captured(as_features(output, len(labels)), labels, None, found)
         features, logits = self.head.read(output, about, self._head_pooling)
-        return Captured(features, labels.to(features.device), None if self._options.features_only else logits, found)
+        if self._options.task != "regression":  # whose float64 targets stay on the host: some devices have none
+            labels = labels.to(features.device)
+        return Captured(features, labels, None if self._options.features_only else logits, found)
 
     def _settle(self, blocks: Blocks) -> None:
         """After the first batch: watch the blocks that it has shown, and these alone."""
@@ -234,7 +239,7 @@ class Capture:
 
     def _split(self, batch: Any) -> tuple[Any, Any]:
         if self._options.batch is None:
-            return split_batch(batch, self.model)
+            return split_batch(batch, self.model, self._options.task)
         pair = self._options.batch(batch)
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             raise ValueError(f"batch= gave a {type(pair).__name__}: expected a pair (inputs, labels)")

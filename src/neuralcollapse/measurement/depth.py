@@ -20,8 +20,8 @@ from neuralcollapse.geometry.spectra import (
     separation_law,
     stable_rank_of,
 )
-from neuralcollapse.measurement.capture import Options
-from neuralcollapse.measurement.passes import entered
+from neuralcollapse.measurement.capture import Captured, Options
+from neuralcollapse.measurement.passes import entered, taken
 from neuralcollapse.measurement.ranks import Ranks
 
 TOLERANCE = 0.01
@@ -162,19 +162,17 @@ def centre_mismatches(
     One more pass over the data; nothing is held. The options name the layers.
     """
     wrong, samples = dict.fromkeys(centres, 0.0), 0
+
+    def take(batch: Captured) -> None:
+        nonlocal samples
+        assert batch.logits is not None
+        decisions = batch.logits.argmax(1)
+        samples += len(decisions)
+        for name, moments in centres.items():
+            wrong[name] += ncc_mismatch(batch.layers[name], decisions, moments) * len(decisions)
+
     with contextlib.ExitStack() as leaving:
         capture = entered(model, loader, options, ranks, leaving)
-        ranks.share_buffers(capture.model)
-        error: BaseException | None = None
-        try:
-            for batch in capture:
-                assert batch.logits is not None
-                decisions = batch.logits.argmax(1)
-                samples += len(decisions)
-                for name, moments in centres.items():
-                    wrong[name] += ncc_mismatch(batch.layers[name], decisions, moments) * len(decisions)
-        except BaseException as failure:  # Ctrl-C as well: the others are waiting
-            error = failure
-        records = ranks.agree(error, wrong=wrong, samples=samples)
+        records = ranks.agree(taken(capture, ranks, take), wrong=wrong, samples=samples)
     total = sum(record["samples"] for record in records)
     return {name: min(sum(record["wrong"][name] for record in records) / total, 1.0) for name in centres}

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import math
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import torch
 from numpy.lib import format as npy
 from safetensors import safe_open
 from torch import Tensor
 
+from neuralcollapse.geometry.collapse import measure_features
 from neuralcollapse.geometry.inputs import as_tensor
+from neuralcollapse.geometry.multilabel import multilabel_metrics
+from neuralcollapse.geometry.regression import regression_metrics
+from neuralcollapse.measurement.labels import Task, as_labels
 
 _DENSEST = 1100
 """Bytes that one byte of a deflated archive can stand for: 1032, and room for the empty array's header."""
@@ -28,6 +33,28 @@ def load_embeddings(path: str | Path) -> dict[str, Tensor]:
         ValueError: if it is neither format, is damaged, claims more than it holds, or lacks features or labels.
     """
     return load_tensors(path, ("features", "labels"), ("weight", "bias"))
+
+
+def measure_embeddings(
+    stored: Mapping[str, Tensor], task: Task = "classification", *, allow_missing: bool = False
+) -> dict[str, float | None]:
+    """The measures of stored features by name.
+
+    Args:
+        stored: what :func:`load_embeddings` read.
+        task: what the labels are, as in :func:`neuralcollapse.measure`.
+        allow_missing: as in :func:`neuralcollapse.measure`.
+
+    Raises:
+        ValueError: if the labels look like another task's, or as the function of the task.
+        TypeError: likewise.
+    """
+    features, weight, bias = stored["features"], stored.get("weight"), stored.get("bias")
+    labels = as_labels(stored["labels"], torch.device("cpu"), task)
+    if task == "regression":
+        return regression_metrics(features, labels, weight).to_dict()
+    measured = measure_features if task == "classification" else multilabel_metrics
+    return measured(features, labels, weight, bias, allow_missing=allow_missing).to_dict()
 
 
 def load_tensors(path: str | Path, needed: Sequence[str], optional: Sequence[str] = ()) -> dict[str, Tensor]:

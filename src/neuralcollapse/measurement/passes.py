@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
 
+from neuralcollapse.geometry import CollapseWarning
 from neuralcollapse.measurement.capture import Capture, Captured, Options
 from neuralcollapse.measurement.gather import Budget, Gathered, classes_of
 from neuralcollapse.measurement.ranks import Ranks
@@ -76,24 +78,34 @@ def over_data(model: nn.Module, loader: Iterable[Any], options: Options, ranks: 
         capture = entered(model, loader, options, ranks, leaving)
         for name in capture.layer_names:
             seen.layers[name] = Gathered(seen.inner, capture.num_classes)
-        ranks.share_buffers(capture.model)
-        error: BaseException | None = None
-        try:
-            for batch in capture:
-                seen.add(batch, capture.num_classes)
-        except BaseException as failure:  # Ctrl-C as well: the others are waiting
-            error = failure
+        error = taken(capture, ranks, lambda batch: seen.add(batch, capture.num_classes))
         _exchange(seen, ranks, error)
-        error = None
-        try:
-            capture.finish()
-        except Exception as failure:
-            error = failure
-        ranks.agree(error)
+        finished(capture, ranks)
     seen.skipped = capture.skipped
     seen.weight, seen.bias = capture.weight, capture.bias
     seen.classifier = "" if capture.head is None else capture.head.name
     return seen
+
+
+def taken(capture: Capture, ranks: Ranks, take: Callable[[Captured], None]) -> BaseException | None:
+    """Give every batch to a function; the error that stopped this rank, for the exchange that has to follow."""
+    ranks.share_buffers(capture.model)
+    try:
+        for batch in capture:
+            take(batch)
+    except BaseException as failure:  # Ctrl-C as well: the others are waiting
+        return failure
+    return None
+
+
+def finished(capture: Capture, ranks: Ranks) -> None:
+    """Read the weight and bias of the head, on every rank."""
+    error: BaseException | None = None
+    try:
+        capture.finish()
+    except Exception as failure:
+        error = failure
+    ranks.agree(error)
 
 
 def entered(
@@ -131,13 +143,36 @@ def _exchange(seen: Seen, ranks: Ranks, error: BaseException | None) -> None:
     answers = [record["right"] for record in records if record["right"] is not None]
     seen.right = sum(answers) if answers else None
     chosen = [record["classes"] for record in records if record["classes"] is not None]
-    names = next((list(record["widths"]) for record in records if len(record["widths"]) > 1), [""])
-    for name in names[1:]:  # a rank without samples has not seen which blocks there are
+    seen.widths = agreed_widths(records)
+    for name in list(seen.widths)[1:]:  # a rank without samples has not seen which blocks there are
         if not seen.main.samples:
             seen.layers.setdefault(name, Gathered(seen.inner, seen.main.num_classes, seen.scatter))
     seen.num_classes = chosen[0] if chosen else classes_of(max(record["largest"] for record in records), samples)
+
+
+def agreed_widths(records: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Width of the features of each layer, the classifier's first under the empty name.
+
+    Raises:
+        ValueError: if the ranks disagree.
+    """
+    names = max((list(record["widths"]) for record in records), key=len)
+    widths = {}
     for name in names:
         found = {record["widths"].get(name) for record in records} - {None}
         if len(found) != 1:
             raise ValueError(f"the ranks measure features of different widths: {', '.join(map(str, sorted(found)))}")
-        seen.widths[name] = found.pop()
+        widths[name] = found.pop()
+    return widths
+
+
+def readable_again(loader: Iterable[Any], ranks: Ranks, lost: str) -> bool:
+    """Whether the data can be read a second time, on every rank; a warning says what is lost where they cannot."""
+    if any(ranks.gather(isinstance(loader, Iterator))):
+        warnings.warn(
+            f"the loader is an iterator, which can be read only once: {lost}. Pass a list of batches or a DataLoader",
+            CollapseWarning,
+            stacklevel=4,
+        )
+        return False
+    return True

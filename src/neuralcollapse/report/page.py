@@ -154,7 +154,7 @@ def _before_after(history: History) -> list[dict[str, str]]:
         change = {"stayed": "unchanged", "unknown": ""}.get(way, f"{way} {size}")
         rows.append(
             {"title": title(name), "meaning": MEASURES[name].meaning, "before": number(before), "after": number(after),
-             "way": way, "change": change, "ideal": number(MEASURES[name].ideal)}
+             "way": way, "change": change, "ideal": _ideal(name)}
         )  # fmt: skip
     for name in ("train_accuracy", "test_accuracy"):
         if history.last(name) is not None:
@@ -183,6 +183,11 @@ def _row(history: History) -> list[str]:
     return cells
 
 
+def _ideal(name: str) -> str:
+    found = MEASURES[name].ideal
+    return found if isinstance(found, str) else number(found)
+
+
 def _percent(value: float | None) -> str:
     return "–" if value is None else f"{value:.1%}"
 
@@ -194,7 +199,7 @@ def _others(history: History) -> list[tuple[str, str, str, str]]:
             title(name),
             number(history.first(name), 4),
             number(history.last(name), 4),
-            number(MEASURES[name].ideal) if name in MEASURES else "",
+            _ideal(name) if name in MEASURES else "",
         )
         for name in list(history.metrics)[1:]
         if history.last(name) is not None

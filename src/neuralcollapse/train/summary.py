@@ -49,7 +49,7 @@ def summary_table(title: str, rows: Sequence[dict[str, str]]) -> Any:
             "" if highest is None else f"{highest:.4g}",
             f"{after:.4g}",
             change(before if highest is None else highest, after),
-            f"{'↓' if measure.direction == 'lower' else '↑'} {measure.ideal:g}",
+            measure.goal(),
         )
     for name in ("train_accuracy", "test_accuracy"):
         tested = [row[name] for row in rows if row.get(name)]

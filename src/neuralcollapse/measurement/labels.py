@@ -1,0 +1,133 @@
+"""Labels of a batch: a class index, a set of labels or targets per sample; and which of them they look like."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Task = Literal["classification", "multilabel", "regression"]
+
+TASKS: tuple[Task, ...] = get_args(Task)
+
+ADVICE = "pass batch=, a function that takes a batch and returns (inputs, labels)"
+
+
+def checked_task(task: Any) -> Task:
+    """The task, if it is one.
+
+    Raises:
+        ValueError: if it is unknown.
+    """
+    if task not in TASKS:
+        raise ValueError(f"task={task!r} is unknown: choose one of {', '.join(map(repr, TASKS))}")
+    return task
+
+
+def looks_like_labels(part: Any, task: Task) -> bool:
+    """Whether a part of a batch has the shape and kind of a task's labels."""
+    if isinstance(part, list | tuple):
+        part = np.asarray(part) if len(part) > 0 and _is_rectangle(part) else None
+    if not isinstance(part, Tensor | np.ndarray):
+        return False
+    real = part.is_floating_point() if isinstance(part, Tensor) else part.dtype.kind == "f"
+    if task == "classification":
+        return part.ndim == 1 and not real and (isinstance(part, Tensor) or part.dtype.kind in "iu")
+    if task == "multilabel":
+        return part.ndim == 2 and bool(((part == 0) | (part == 1)).all())
+    return real and part.ndim in (1, 2)
+
+
+def _is_rectangle(part: Any) -> bool:
+    """Whether nested lists are numbers of one kind."""
+    try:
+        return np.asarray(part).dtype.kind in "iufb"
+    except (ValueError, TypeError, RuntimeError):
+        return False
+
+
+def as_labels(labels: Any, device: torch.device, task: Task = "classification") -> Tensor:
+    """Labels on a device: int64 (B,) of a classification, booleans (B, K), or float64 targets (B, n).
+
+    Raises:
+        ValueError: if they are none, or not what the task has, with the task that they look like.
+        TypeError: if they are not numbers of the kind that the task has.
+    """
+    if labels is None:
+        raise ValueError(f"the labels of a batch are None: {ADVICE}")
+    if isinstance(labels, list | tuple) and labels and all(isinstance(item, Tensor) for item in labels):
+        labels = torch.stack([item.reshape(()) if item.numel() == 1 else item for item in labels])
+    try:
+        found = labels if isinstance(labels, Tensor) else torch.as_tensor(labels, device=device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        kind = "integers" if task == "classification" else "numbers"
+        raise TypeError(f"labels are a {type(labels).__name__} that holds no {kind}: {ADVICE}") from error
+    return _KINDS[task](found.detach(), device)
+
+
+def _classes(labels: Tensor, device: torch.device) -> Tensor:
+    if labels.is_floating_point() or labels.is_complex() or (labels.dtype == torch.bool and labels.ndim == 1):
+        whole = labels.is_floating_point() and labels.ndim == 1 and bool((labels == labels.round()).all())
+        way = "pass labels.long()" if whole or labels.dtype == torch.bool else _other_task(labels)
+        raise TypeError(f"labels have dtype {labels.dtype}: expected integers, one class index per sample; {way}")
+    if labels.ndim != 1:
+        ways = {0: "wrap a data set in a DataLoader", 2: _other_task(labels)}
+        raise ValueError(
+            f"labels have shape {tuple(labels.shape)}: expected (B,), one integer per sample; "
+            + ways.get(labels.ndim, ADVICE)
+        )
+    return labels.to(device, torch.int64)
+
+
+def _other_task(labels: Tensor) -> str:
+    """What to do with labels that are no class indices."""
+    if labels.ndim == 2 and _binary(labels):
+        if labels.shape[1] == 1:
+            return "a column is flattened by labels[:, 0]"
+        if bool((labels.sum(1) == 1).all()):
+            return 'one-hot rows become labels.argmax(1); several labels per sample are measured with task="multilabel"'
+        return 'several labels per sample are measured with task="multilabel"'
+    if labels.is_floating_point() and labels.ndim in (1, 2):
+        return 'continuous targets are measured with task="regression"'
+    return "a column is flattened by labels[:, 0], one-hot rows by labels.argmax(1)" if labels.ndim == 2 else ADVICE
+
+
+def _label_sets(labels: Tensor, device: torch.device) -> Tensor:
+    if labels.ndim != 2:
+        way = (
+            'continuous targets are measured with task="regression"'
+            if labels.is_floating_point()
+            else 'one class index per sample is task="classification", the default'
+        )
+        raise ValueError(
+            f"labels have shape {tuple(labels.shape)}: task='multilabel' expects (B, K) of zeros and ones; {way}"
+        )
+    if not _binary(labels):
+        way = 'continuous targets are measured with task="regression"' if labels.is_floating_point() else ADVICE
+        raise ValueError(f"labels hold other numbers than 0 and 1, which task='multilabel' expects; {way}")
+    return labels.to(device).bool()
+
+
+def _targets(labels: Tensor, device: torch.device) -> Tensor:
+    if labels.is_complex() or labels.dtype == torch.bool:
+        raise TypeError(f"labels have dtype {labels.dtype}: task='regression' expects real targets, (B,) or (B, n)")
+    if labels.ndim not in (1, 2):
+        raise ValueError(f"labels have shape {tuple(labels.shape)}: task='regression' expects (B,) or (B, n); {ADVICE}")
+    rows = labels[:, None] if labels.ndim == 1 else labels
+    if rows.shape[1] > 1 and len(rows) > 1 and _binary(rows):
+        raise ValueError(
+            "labels are zeros and ones: task='regression' expects continuous targets; several labels per sample are "
+            'measured with task="multilabel", one-hot rows with labels.argmax(1) and the default task'
+        )
+    if not bool(rows.isfinite().all()):
+        raise ValueError("labels hold NaN or infinity: task='regression' expects finite targets")
+    return rows.to("cpu", torch.float64)
+
+
+def _binary(labels: Tensor) -> bool:
+    return bool(((labels == 0) | (labels == 1)).all())
+
+
+_KINDS = {"classification": _classes, "multilabel": _label_sets, "regression": _targets}
