@@ -15,7 +15,10 @@ _HOMES = {
         "ClassStatistics", "CollapseMetrics", "CollapseWarning", "Moments", "collapse_metrics", "etf_distance",
         "measure_features", "nearest_etf", "simplex_etf",
     ),
-    "measurement": ("CollapseReport", "MultilabelReport", "RegressionReport", "extract_features", "measure"),
+    "measurement": (
+        "Attack", "AttackReport", "CollapseReport", "MultilabelReport", "RegressionReport", "extract_features",
+        "measure",
+    ),
     "measurement.depth": ("effective_depth",),
     "measurement.language": ("LanguageReport", "measure_language_model"),
     "measurement.metric": ("NeuralCollapse",),
@@ -37,6 +40,8 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "NCI",
     "NECO",
+    "Attack",
+    "AttackReport",
     "ClassStatistics",
     "CollapseMetrics",
     "CollapseReport",
@@ -103,6 +108,8 @@ if TYPE_CHECKING:
     from neuralcollapse.geometry.regression import regression_metrics
     from neuralcollapse.geometry.spectra import effective_rank, numerical_rank, separation_law, stable_rank
     from neuralcollapse.measurement import (
+        Attack,
+        AttackReport,
         CollapseReport,
         MultilabelReport,
         RegressionReport,

@@ -114,6 +114,13 @@ def targets(sizes: tuple[int, int], ncc: bool = True) -> object:
     return case
 
 
+def attacked(sizes: tuple[int, int]) -> object:
+    def case(rank: int) -> dict[str, object]:
+        return measure(network(), share(rank, sizes), attack="pgd", epsilon=0.2).attack.to_dict()
+
+    return case
+
+
 def alone(rank: int) -> dict[str, object]:
     return measure(network(), share(0, (30, 30)), sync=False).to_dict() if rank == 0 else {}
 
@@ -165,6 +172,8 @@ CASES = {
     "targets": targets((30, 30)),
     "targets with an empty rank": targets((60, 0)),
     "targets in two passes": targets((50, 10), ncc=False),
+    "attacked": attacked((30, 30)),
+    "attacked with an empty rank": attacked((60, 0)),
     "every layer": every_layer((30, 30)),
     "every layer with an empty rank": every_layer((60, 0)),
 }
@@ -218,12 +227,13 @@ def test_two_processes_give_the_answer_of_one(case: str, found: list[dict], sing
         assert_equal(rank[case], single)
 
 
-TASKS = [name for name in CASES if name.startswith(("several labels", "targets"))]
+TASKS = [name for name in CASES if name.startswith(("several labels", "targets", "attacked"))]
 
 
 @pytest.mark.parametrize("case", TASKS)
 def test_two_processes_give_the_answer_of_one_for_other_tasks(case: str, found: list[dict]) -> None:
-    expected = (several_labels if case.startswith("several") else targets)((60, 0))(0)
+    kind = {"s": several_labels, "t": targets, "a": attacked}[case[0]]
+    expected = kind((60, 0))(0)
     assert len(expected) > 6
     for rank in found:
         assert_equal(rank[case], expected)

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
+from neuralcollapse.geometry.angles import angles_between
 from neuralcollapse.geometry.collapse import measure_features
 from neuralcollapse.geometry.measures import MEASURES
 from neuralcollapse.geometry.metrics import CollapseMetrics
@@ -192,15 +193,9 @@ def _tag_wise(groups: LabelSetMeans) -> tuple[dict[int, float], dict[int, float]
     for m in sorted(set(sizes[known].tolist()) - {1}):
         chosen = known & (sizes == m)
         means, sums = groups.means[chosen] - centre, groups.sets[chosen].double() @ (tags - centre)
-        angles[m], counts[m] = float(_angle(means, sums).mean()), int(chosen.sum())
+        angles[m], counts[m] = float(angles_between(means, sums).mean()), int(chosen.sum())
         scales[m] = float((means.norm(dim=1) / sums.norm(dim=1)).mean())
     return angles, scales, counts
-
-
-def _angle(a: Float[Tensor, "S d"], b: Float[Tensor, "S d"]) -> Float[Tensor, " S"]:
-    """Angles between rows in degrees, exact near 0 and 180 too (Kahan)."""
-    a, b = a / a.norm(dim=1, keepdim=True), b / b.norm(dim=1, keepdim=True)
-    return 2 * torch.rad2deg(torch.atan2((a - b).norm(dim=1), (a + b).norm(dim=1)))
 
 
 def _check(features: Tensor, labels: Tensor) -> Shaped[Tensor, "N K"]:

@@ -3,6 +3,7 @@
 ``metric`` is loaded apart: torchmetrics imports half of the ecosystem.
 """
 
+from neuralcollapse.measurement.attack import Attack, AttackReport
 from neuralcollapse.measurement.embeddings import load_embeddings
 from neuralcollapse.measurement.extraction import ExtractedFeatures, extract_features
 from neuralcollapse.measurement.model import measure
@@ -11,6 +12,8 @@ from neuralcollapse.measurement.regression import RegressionReport
 from neuralcollapse.measurement.report import CollapseReport
 
 __all__ = [
+    "Attack",
+    "AttackReport",
     "CollapseReport",
     "ExtractedFeatures",
     "MultilabelReport",

@@ -10,6 +10,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from neuralcollapse.geometry.inputs import check_batch
+from neuralcollapse.measurement.attack import Attack, attackable, loss_gradient
 from neuralcollapse.measurement.axes import FeatureAxes, has_sequences_first
 from neuralcollapse.measurement.batches import arguments, names_of, split_batch, takes_model
 from neuralcollapse.measurement.blocks import Blocks
@@ -38,6 +40,8 @@ class Captured:
     """(B, K), the head's own; None where features alone are measured"""
     layers: dict[str, Tensor] = field(default_factory=dict)
     """(B, width) of each inner layer asked for"""
+    attacked: Captured | None = None
+    """the same samples under attack; None without one"""
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,7 @@ class Options:
     features_only: bool = False
     progress: bool | None = None
     task: Task = "classification"
+    attack: Attack | None = None
 
 
 class Capture:
@@ -86,6 +91,10 @@ class Capture:
         self._options = options
         self._ranks = ranks
         refuse_lazy(self.model)
+        if options.attack is not None and is_sharded(self.model):
+            raise ValueError(
+                "attack= needs the gradients of a whole model, and this one is sharded: measure a copy of it"
+            )
         self.head = self._find_head()
         self.weight: Tensor | None = None
         self.bias: Tensor | None = None
@@ -206,7 +215,28 @@ class Capture:
         features, logits = self.head.read(output, about, self._head_pooling)
         if self._options.task != "regression":  # whose float64 targets stay on the host: some devices have none
             labels = labels.to(features.device)
-        return Captured(features, labels, None if self._options.features_only else logits, found)
+        attacked = None
+        if self._options.attack is not None:
+            check_batch(features, labels, self.head.num_classes, self.head.feature_dim)
+            attacked = self._attacked(self._options.attack, self.head, inputs, labels, dtype, about)
+        return Captured(features, labels, None if self._options.features_only else logits, found, attacked)
+
+    def _attacked(
+        self, attack: Attack, head: Head, inputs: Any, labels: Tensor, dtype: torch.dtype, about: Batch
+    ) -> Captured:
+        """The batch again, its inputs changed so that the cross-entropy of the logits grows."""
+        start, rebuilt = attackable(converted(inputs, dtype) if self._converts else inputs)
+
+        def read(given: Tensor) -> tuple[Tensor, Tensor]:
+            return head.read(self._output(rebuilt(given), dtype, about, None), about, self._head_pooling)
+
+        head.keeps_gradient = True
+        try:
+            moved = attack.moved(start, lambda given: loss_gradient(lambda x: read(x)[1], given, labels))
+        finally:
+            head.keeps_gradient = False
+        features, logits = read(moved)
+        return Captured(features, labels, logits)
 
     def _settle(self, blocks: Blocks) -> None:
         """After the first batch: watch the blocks that it has shown, and these alone."""

@@ -14,6 +14,7 @@ from neuralcollapse.geometry import ClassStatistics, CollapseMetrics, collapse_m
 from neuralcollapse.geometry.collapse import CollapseWarning
 from neuralcollapse.geometry.moments import Moments
 from neuralcollapse.geometry.target import Target
+from neuralcollapse.measurement.attack import AttackReport
 from neuralcollapse.measurement.capture import Options
 from neuralcollapse.measurement.depth import centre_mismatches, network_depth
 from neuralcollapse.measurement.passes import Seen, over_data, readable_again
@@ -45,11 +46,17 @@ def measure_classes(
         for name, gathered in seen.layers.items():
             found[name] = gathered.moments(ranks, seen.widths[name], seen.num_classes)
             inner[name] = collapse_metrics(found[name][0], allow_missing=allow_missing)
+    attack = None
+    if seen.attacked is not None and options.attack is not None:
+        found_under, _ = seen.attacked.moments(ranks, seen.widths[""], seen.num_classes)
+        head = seen.weight, seen.bias
+        right = seen.attacked_right
+        attack = AttackReport.of(options.attack, main, found_under, right, *head, allow_missing=allow_missing)
     depth = None
     if options.layers == "all":
         _warn_of_blocks(seen, inner)
         centres = {name: moments for name, (moments, _) in found.items()}
-        again = dataclasses.replace(options, layers=list(centres))
+        again = dataclasses.replace(options, layers=list(centres), attack=None)
         mismatches = None
         if ncc and seen.right is not None and readable_again(loader, ranks, _NO_DEPTH):
             mismatches = centre_mismatches(model, loader, again, ranks, centres)
@@ -74,6 +81,7 @@ def measure_classes(
         labels=labels,
         streamed=streamed,
         depth=depth,
+        attack=attack,
     )
 
 

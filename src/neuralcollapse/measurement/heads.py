@@ -36,6 +36,8 @@ class Head:
         self.feature_dim, self.num_classes = layer_shape(module)
         self.idle = False
         """Set where a model turns out to give features rather than the logits of this layer."""
+        self.keeps_gradient = False
+        """Set where the logits are to be differentiated."""
         self._seen: tuple[Tensor, Tensor] | None = None
 
     def start(self) -> None:
@@ -61,7 +63,9 @@ class Head:
                 "runs it on dense real numbers"
             )
         # Copies: a later layer may change either in place, or the next batch overwrite its memory.
-        self._seen = given.detach().clone(), output.detach().clone()
+        self._seen = given.clone(), output.clone()
+        if not self.keeps_gradient:
+            self._seen = self._seen[0].detach(), self._seen[1].detach()
 
     def makes(self, returned: Any, batch: Batch) -> bool:
         """Whether the model returned what this layer gave."""
@@ -176,6 +180,7 @@ class Head:
 
 def _close(one: Tensor, other: Tensor) -> bool:
     tolerance = 16 * max(torch.finfo(one.dtype).eps, torch.finfo(other.dtype).eps)
+    one, other = one.detach(), other.detach()
     exact = one.double() if one.device.type != "mps" else one.float()
     return torch.allclose(
         exact, other.to(exact.dtype), rtol=tolerance, atol=tolerance * max(float(exact.abs().max()), 1e-30)

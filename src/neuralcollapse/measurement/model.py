@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from neuralcollapse.geometry.target import Target
+from neuralcollapse.measurement.attack import Attack, Bounds, chosen_attack
 from neuralcollapse.measurement.capture import Options
 from neuralcollapse.measurement.classification import measure_classes
 from neuralcollapse.measurement.labels import Task, checked_task
@@ -37,6 +38,9 @@ class _Choices(TypedDict, total=False):
     features_only: bool
     target: Target | None
     progress: bool | None
+    attack: Literal["fgsm", "pgd"] | Attack | None
+    epsilon: float | int | None
+    bounds: Bounds | None
 
 
 @overload
@@ -74,6 +78,9 @@ def measure(
     target: Target | None = None,
     progress: bool | None = None,
     task: Task = "classification",
+    attack: Literal["fgsm", "pgd"] | Attack | None = None,
+    epsilon: float | int | None = None,
+    bounds: Bounds | None = None,
 ) -> CollapseReport | MultilabelReport | RegressionReport:
     """Measure the neural collapse of any torch classifier over a loader, in one pass without gradient.
 
@@ -109,6 +116,12 @@ def measure(
             :class:`MultilabelReport`. ``"regression"``: continuous targets (B,) or (B, n); gives a
             :class:`RegressionReport`, and reads the data twice where features are too many to hold. Labels that look
             like another task's are refused.
+        attack: measure the features of attacked inputs as well, and by how much the attack turns the class means
+            (``report.attack``): ``"fgsm"``, ``"pgd"``, or an :class:`Attack` with further choices. Each batch is run
+            once more, and differentiated once for FGSM, ten times for PGD. The parameters keep the gradients that they
+            have.
+        epsilon: largest change of an entry of the inputs, as the network takes them.
+        bounds: least and greatest entry that attacked inputs may have, such as ``(0, 1)``.
 
     Raises:
         ValueError: if the classifier is ambiguous, the loader empty, a batch or a layer's output not understood, or the
@@ -126,7 +139,13 @@ def measure(
     >>> measure(model, [(x, y)]).classifier
     '2'
     """
-    options = Options(classifier, layers, pooling, forward, batch, device, features_only, progress, checked_task(task))
+    chosen = chosen_attack(attack, epsilon, bounds)
+    if chosen is not None and (task != "classification" or features_only):
+        raise ValueError(
+            f"attack= needs a classifier and class indices: leave out {'features_only' if features_only else 'task'}="
+        )
+    kind = checked_task(task)
+    options = Options(classifier, layers, pooling, forward, batch, device, features_only, progress, kind, chosen)
     ranks, hold_bytes = Ranks(sync), _RETAINED_BYTES if ncc else 0
     if task == "classification":
         return measure_classes(

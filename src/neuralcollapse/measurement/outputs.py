@@ -28,7 +28,7 @@ def logits_in(returned: Any, samples: int, num_classes: int) -> list[Tensor]:
     """Tensors of the shape of logits in what a model returned, however nested."""
     if isinstance(returned, Tensor):
         fits = returned.shape == (samples, num_classes) and returned.is_floating_point()
-        return [returned.detach()] if fits else []
+        return [returned] if fits else []
     if isinstance(returned, Mapping):
         parts = list(returned.values())
     elif isinstance(returned, tuple | list):

@@ -28,6 +28,10 @@ class Seen:
     inner: Budget
     """for the layers, all together"""
     layers: dict[str, Gathered] = field(default_factory=dict)
+    attacked: Gathered | None = None
+    """features of the attacked inputs; None without an attack"""
+    attacked_right: int = 0
+    """of them classified rightly, over all ranks"""
     decisions: list[Tensor] = field(default_factory=list)
     """of the samples held"""
     right: int | None = None
@@ -54,6 +58,11 @@ class Seen:
             if name not in self.layers or self.layers[name].num_classes != num_classes:
                 self.layers[name] = Gathered(self.inner, num_classes, self.scatter)
             self.layers[name].add(features, batch.labels)
+        if batch.attacked is not None and self.attacked is not None:
+            self.attacked.num_classes = num_classes
+            self.attacked.add(batch.attacked.features, batch.labels)
+            assert batch.attacked.logits is not None
+            self.attacked_right += int((batch.attacked.logits.argmax(1) == batch.labels).sum())
         if batch.logits is None:
             return
         decisions = batch.logits.argmax(1)
@@ -73,6 +82,7 @@ def over_data(model: nn.Module, loader: Iterable[Any], options: Options, ranks: 
     """
     every = options.layers == "all"
     seen = Seen(Gathered(Budget(hold_bytes)), Budget(0 if every else hold_bytes))
+    seen.attacked = None if options.attack is None else Gathered(Budget(hold_bytes))
     seen.scatter = Budget(_SCATTER_BYTES) if every else None
     with contextlib.ExitStack() as leaving:
         capture = entered(model, loader, options, ranks, leaving)
@@ -132,6 +142,7 @@ def _exchange(seen: Seen, ranks: Ranks, error: BaseException | None) -> None:
         samples=seen.main.samples,
         held=seen.main.held,
         right=seen.right,
+        attacked_right=seen.attacked_right,
         classes=seen.main.num_classes,
         largest=seen.main.largest_label,
     )
@@ -140,6 +151,7 @@ def _exchange(seen: Seen, ranks: Ranks, error: BaseException | None) -> None:
         raise ValueError("no samples were seen: the loader is empty")
     seen.held_everywhere = all(record["held"] for record in records)
     seen.held = seen.main.tensors() if seen.main.held else None
+    seen.attacked_right = sum(record["attacked_right"] for record in records)
     answers = [record["right"] for record in records if record["right"] is not None]
     seen.right = sum(answers) if answers else None
     chosen = [record["classes"] for record in records if record["classes"] is not None]

@@ -18,6 +18,9 @@ class Presented:
     headline: ClassVar[tuple[str, ...]] = HEADLINE
     """The measures that a figure shows where none are named."""
 
+    layers: Any
+    """Measures of the inner layers asked for, by name."""
+
     def to_dict(self) -> Mapping[str, float | None]:
         """Every measure by name."""
         raise NotImplementedError
@@ -96,13 +99,13 @@ class Presented:
             raise ValueError(
                 f"names={list(names)!r} and by_layer={by_layer!r} draw different figures: give one of them"
             )
-        columns = self._columns()
-        if len(columns) < 2:
+        if not self.layers:
             raise ValueError(f"by_layer={by_layer!r} needs inner layers: measure them with measure(..., layers=[...])")
         if by_layer not in MEASURES:
             raise ValueError(f"by_layer={by_layer!r} is no measure: choose one of {', '.join(MEASURES)}")
-        head, *inner = columns
-        return plot_layers({name: columns[name] for name in (*inner, head)}, by_layer, backend=backend)
+        columns = self._columns()
+        shown = [*self.layers, next(iter(columns))]
+        return plot_layers({name: columns[name] for name in shown}, by_layer, backend=backend)
 
     def table(self) -> Any:
         """The measures as a rich table: group by group, one column per layer, with the value at collapse."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from neuralcollapse.geometry import ClassStatistics, CollapseMetrics, Moments
 from neuralcollapse.geometry.tables import Values, sentences
+from neuralcollapse.measurement.attack import AttackReport
 from neuralcollapse.measurement.depth import NetworkDepth
 from neuralcollapse.measurement.presentation import Presented
 
@@ -42,6 +43,8 @@ class CollapseReport(Presented):
     """The statistics behind the moments, where features were streamed or merged over processes."""
     depth: NetworkDepth | None = None
     """Collapse against depth, with ``layers="all"``."""
+    attack: AttackReport | None = None
+    """Measures of the attacked inputs, with ``attack=``."""
 
     @property
     def statistics(self) -> ClassStatistics:
@@ -74,6 +77,8 @@ class CollapseReport(Presented):
         falling = [(name, metrics.nc1) for name, metrics in self.layers.items() if metrics.nc1 is not None]
         if falling:
             lines.append("NC1 by layer: " + ", ".join(f"{name} {value:.3g}" for name, value in falling) + ".")
+        if self.attack is not None:
+            lines.append(self.attack.explain(self.accuracy))
         if self.depth is not None and self.depth.explain():
             lines.append(self.depth.explain())
         return "\n".join(lines)
@@ -96,10 +101,15 @@ class CollapseReport(Presented):
             found["layers"] = {name: metrics.to_dict() for name, metrics in self.layers.items()}
         if self.depth is not None:
             found["depth"] = self.depth.to_dict()
+        if self.attack is not None:
+            found["attack"] = {"kind": self.attack.attack.kind, "epsilon": self.attack.attack.epsilon}
+            found["attack"] |= self.attack.to_dict() | {"angles": self.attack.angles.tolist()}
         return found
 
     def _columns(self) -> dict[str, Values]:
         columns: dict[str, Values] = {self.classifier or "features": self.to_dict()}
+        if self.attack is not None:
+            columns[str(self.attack.attack)] = self.attack.to_dict()
         for name, metrics in self.layers.items():
             columns[name] = metrics.to_dict() | ({} if self.depth is None else self.depth.layers[name].to_dict())
         return columns

@@ -1,0 +1,52 @@
+"""Angles between vectors, and by how much class means turn."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from neuralcollapse.geometry.moments import Moments
+
+
+def angles_between(a: Float[Tensor, "S d"], b: Float[Tensor, "S d"]) -> Float[Tensor, " S"]:
+    """Angles between rows in degrees, exact near 0 and 180 too (Kahan); NaN where a row is zero.
+
+    >>> [round(angle) for angle in angles_between(torch.eye(2), torch.tensor([[1.0, 1.0], [0.0, -3.0]])).tolist()]
+    [45, 180]
+    """
+    a, b = a / a.norm(dim=1, keepdim=True), b / b.norm(dim=1, keepdim=True)
+    return 2 * torch.rad2deg(torch.atan2((a - b).norm(dim=1), (a + b).norm(dim=1)))
+
+
+@torch.no_grad()
+def class_mean_angles(before: Moments, after: Moments) -> Float[Tensor, " P"]:
+    """Angle in degrees by which each class mean turns, seen from the mean of the class means before. O(Kd).
+
+    Args:
+        before: of the clean features, for example.
+        after: of the same classes.
+
+    Returns:
+        One angle in [0, 180] for each class that has samples in both; NaN where a mean lies in the centre.
+
+    Raises:
+        ValueError: if classes or feature dimensions differ.
+
+    Source: Su, Zhang, Tsilivis and Kempe 2024, arXiv 2311.07444, who measure how far attacks move features from the
+    vertices of the simplex.
+
+    >>> clean = Moments.from_features(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]), torch.tensor([0, 1]))
+    >>> turned = Moments.from_features(torch.tensor([[0.0, 2.0], [-3.0, 0.0]]), torch.tensor([0, 1]))
+    >>> class_mean_angles(clean, turned).tolist()
+    [90.0, 0.0]
+    """
+    if before.means.shape != after.means.shape:
+        raise ValueError(
+            f"before has class means of shape {tuple(before.means.shape)}, and after {tuple(after.means.shape)}: "
+            "they must be of the same classes and features"
+        )
+    both = (before.counts > 0) & (after.counts > 0)
+    centre = before.means[before.present].mean(0)
+    moved = after.means[both].to(before.means) * (after.scale / before.scale)
+    return angles_between(before.means[both] - centre, moved - centre)
