@@ -312,6 +312,10 @@ TORCHRUN = {
         ({"SLURM_NTASKS": "2", "SLURM_PROCID": "1", "SLURM_JOB_NAME": "job", "SLURM_JOB_ID": "7"}, False),
         ({"SLURM_NTASKS": "2", "SLURM_PROCID": "0", "SLURM_JOB_NAME": "job", "SLURM_JOB_ID": "7"}, True),
         ({"SLURM_NTASKS": "1", "SLURM_PROCID": "0", "SLURM_JOB_NAME": "bash", "LOCAL_RANK": "1"}, False),  # interactive
+        ({"SLURM_JOB_NAME": "interactive", "SLURM_NTASKS": "1", "PMI_RANK": "0", "LOCAL_RANK": "1"}, False),
+        ({"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_LOCAL_RANK": "0"}, False),
+        ({"PMI_RANK": "0", "LOCAL_RANK": "3"}, True),
+        ({"JSM_NAMESPACE_RANK": "4", "JSM_NAMESPACE_LOCAL_RANK": "0"}, False),
     ],
 )  # fmt: skip
 def test_the_first_process_is_the_one_that_the_launcher_says(

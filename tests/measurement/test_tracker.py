@@ -149,3 +149,15 @@ def test_frame_plot_and_report_page(model: nn.Module, data: list, tmp_path: Path
     page = (tmp_path / "report.html").read_text()
     assert "<script>alert(1)" not in page
     assert "NC1" in page
+
+
+def test_the_first_call_of_a_plain_loop_loads_no_lightning(tmp_path: Path) -> None:
+    script = f"""
+import sys, torch
+from neuralcollapse import CollapseTracker
+data = [(torch.randn(8, 2), torch.arange(8) % 2)]
+CollapseTracker({str(tmp_path)!r}).measure(torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Linear(3, 2)), data)
+print([name for name in ("lightning", "plotly", "transformers", "pandas") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "[]", done.stderr

@@ -14,9 +14,9 @@ from neuralcollapse.measurement.run_folder import read_metrics
 from neuralcollapse.measurement.snapshots import snapshots
 from neuralcollapse.paper.archive import archive, relative_bias
 from neuralcollapse.paper.experiments import Experiment
-from neuralcollapse.paper.optimality import certify_run
-from neuralcollapse.paper.snapshot import Snapshot
 from neuralcollapse.train.config import TrainConfig
+from neuralcollapse.train.optimality import certify_run
+from neuralcollapse.train.snapshot import Snapshot
 from tests.paper.runs import with_snapshot, written
 
 

@@ -38,6 +38,11 @@ def opened(browser: Any, path: Path, *, width: int = 1280, scheme: str = "light"
     yield page
     assert seen == []
     assert page.locator("#injected").count() == 0
-    assert page.evaluate(_WIDER) == [], page.evaluate(_WIDER)
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    fits(page)
     page.close()
+
+
+def fits(page: Any) -> None:
+    """Nothing is wider than the screen."""
+    assert page.evaluate(_WIDER) == []
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from scipy.optimize import minimize_scalar
 
 from neuralcollapse.figures.simplex import points_of
 from neuralcollapse.report import RunSkipped, write_report
@@ -18,6 +20,8 @@ from neuralcollapse.report.headline import headline
 from neuralcollapse.report.history import History, read_history
 from neuralcollapse.report.page import write_page
 from neuralcollapse.report.seeds import by_experiment
+from neuralcollapse.report.template import number
+from neuralcollapse.report.theory import section_of
 from neuralcollapse.train.command import command_of
 from neuralcollapse.train.config import TrainConfig
 from neuralcollapse.ufm import UFM
@@ -47,9 +51,10 @@ def test_the_page_says_what_happened_and_shows_it(
     history = read_history(run)
     with opened(browser, output, width=width, scheme=scheme, reduced_motion="reduce") as page:
         assert page.locator("h1").inner_text() == "NC1 fell 10,000-fold, NC2 5-fold and NC3 10-fold; NC4 rose 11-fold."
-        first = page.locator("#summary tbody tr").first.inner_text().split()
-        assert first[0] == "NC1"
-        assert [first[-5], first[-4], first[-1]] == ["1", "0.0001", "0"]
+        first = page.locator("#summary tbody tr").first
+        assert first.locator("th").inner_text().startswith("NC1")
+        cells = [text.split()[0] for text in first.locator("td").all_inner_texts()]
+        assert cells == ["1", "0.0001", "0.0938", "0"]  # before, after, on test data, ideal
         slider = page.locator("#epoch")
         assert page.locator("#shown").inner_text() == "epoch 0"  # it opens before training
         for chosen in ((0, 1, 2, 3), (0, 1, 3), (0, 1, 3, 4)):
@@ -156,15 +161,67 @@ NUMBERS = {
 }  # fmt: skip
 
 
-def test_the_theory_is_shown_where_there_is_a_prediction(run: Path, tmp_path: Path) -> None:
-    def unknown(folder: Path) -> dict[str, Any]:
-        raise ValueError("weight_decay=0")
-
-    page = write_report([run], tmp_path / "r.html", certify=lambda folder: NUMBERS).read_text()
-    assert "no network can be below 0.1" in page
+def test_hostile_numbers_of_the_theory_stay_text(run: Path, tmp_path: Path) -> None:
+    page = write_page([read_history(run)], tmp_path / "r.html", theory=section_of(NUMBERS)).read_text()
+    assert "can be below 0.1 in" in page
     assert "−25.0%" in page
     assert "Fitted to this run: &lt;script id=injected&gt;" in page
-    assert 'id="theory"' not in write_report([run], tmp_path / "r.html", certify=unknown).read_text()
+
+
+@pytest.mark.parametrize("config", [{"optimizer": "SGD", "weight_decay": 5e-3}, None])
+def test_a_run_is_compared_with_the_theory(config: dict[str, Any] | None, run: Path, tmp_path: Path) -> None:
+    """Of the command and of any loop that says its decay; ||W||^2 = rho minimises the loss of K simplex corners."""
+    folder = run if config is None else make_run(tmp_path / "loop", config=config)
+    page = write_report([folder], tmp_path / "r.html").read_text()
+    ratio = 2 / 5**0.5  # of ||H|| to ||W||: at the end W is five unit vectors, and so are the means before centring
+    best = minimize_scalar(lambda rho: np.log1p(4 * np.exp(-ratio * rho / 4)) + 5e-3 * rho, bounds=(0, 99)).x ** 0.5
+    cells = re.findall(r"<t[dh][^>]*>([^<]*)<", page[page.index('id="theory"') :])
+    assert cells[cells.index("‖W‖, norm of the classifier") :][1:3] == [number(5**0.5), number(best)]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"weight_decay": 5e-3},
+        {"optimizer": "sgd"},
+        {"optimizer": "sgd", "weight_decay": 0.0},
+        {"optimizer": "sgd", "weight_decay": "<b>"},
+        {"optimizer": "adamw", "weight_decay": 5e-3},
+    ],
+)
+def test_a_run_without_a_prediction_has_no_such_section(config: dict[str, Any], tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "loop", config=config)
+    assert 'id="theory"' not in write_report([folder], tmp_path / "r.html").read_text()
+
+
+def test_columns_without_a_number_are_not_drawn(tmp_path: Path) -> None:
+    history = History("run", {"epoch": [0.0, 1.0], "nc1": [1.0, 0.1], "train_loss": [None, None]})
+    page = write_page([history], tmp_path / "r.html").read_text()
+    assert 'data-figure="nc1"' in page
+    assert 'data-figure="loss"' not in page
+
+
+def test_test_data_has_its_own_column(tmp_path: Path) -> None:
+    columns = {"test_nc1": 8.0, "test_nc2": 4.0, "test_accuracy": 0.8}
+    page = write_report([make_run(tmp_path / "run", columns=columns, epochs=1)], tmp_path / "r.html").read_text()
+    rows = re.findall(r"<tr><th[^>]*>(NC\d|Accuracy)<.*?data-label=\"Test data\">([^<]*)<", page)
+    assert rows == [("NC1", "4"), ("NC2", "2"), ("NC3", "–"), ("NC4", "–"), ("Accuracy", "40.0%")]
+    assert "On test data NC1 is 4, 40 times that of the training data." in page
+    without = write_report([make_run(tmp_path / "plain", epochs=1)], tmp_path / "r.html").read_text()
+    assert "Test data" not in without
+
+
+@pytest.mark.parametrize(
+    ("ends", "sentence"),
+    [
+        ((0.01, 0.05, 0.02), "The network has collapsed, or nearly so."),
+        ((0.01, 0.5, 0.02), "The network has begun to collapse."),
+        ((2.0, 0.05, 0.02), "The network has not collapsed."),
+    ],
+)
+def test_the_page_says_whether_the_network_collapsed(ends: tuple[float, ...], sentence: str, tmp_path: Path) -> None:
+    columns = {"epoch": [0.0, 1.0]} | {f"nc{number}": [3.0, end] for number, end in enumerate(ends, 1)}
+    assert sentence in write_page([History("run", columns)], tmp_path / "r.html").read_text()
 
 
 def test_a_plain_folder_with_nothing_but_metrics(browser: Any, tmp_path: Path) -> None:

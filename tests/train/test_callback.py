@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from neuralcollapse import NeuralCollapseCallback, measure
+from neuralcollapse.report.history import read_config
 
 
 class Plain(L.LightningModule):
@@ -129,13 +130,45 @@ def test_batches_pass_the_module_s_own_hooks_in_its_precision(precision: str, tm
 def test_the_history_is_kept_and_each_name_logged_once(tmp_path) -> None:
     callback = NeuralCollapseCallback()
     trainer = fitted(Plain(), loader(), tmp_path, [callback])
-    assert [(row["epoch"], row["step"]) for row in callback.history] == [(1, 3), (2, 6)]
+    assert [(row["epoch"], row["step"]) for row in callback.history] == [(0, 0), (1, 3), (2, 6)]
+    assert [row["learning_rate"] for row in callback.history] == [None, 0.1, 0.1]
     assert callback.history[-1]["nc1"] == callback.report.metrics.nc1
     logged = [name.lower().removeprefix("nc/") for name in trainer.callback_metrics]
     assert sorted(logged) == sorted(set(logged))
     assert "accuracy" in logged
     pytest.importorskip("pandas")
-    assert list(callback.to_frame()["epoch"]) == [1, 2]
+    assert list(callback.to_frame()["epoch"]) == [0, 1, 2]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_test_data_the_loss_and_how_it_was_made_are_recorded(tmp_path) -> None:
+    class Said(Plain):
+        def __init__(self, depth: int) -> None:
+            super().__init__()
+            self.save_hyperparameters()
+
+        def training_step(self, batch, batch_idx: int) -> Tensor:
+            loss = super().training_step(batch, batch_idx)
+            self.log("train_loss", loss, on_step=False, on_epoch=True)
+            losses.append(float(loss))
+            return loss
+
+    losses: list[float] = []
+    test = loader(30)
+    callback = NeuralCollapseCallback(test_loader=test, folder=tmp_path / "run")
+    module = Said(depth=3)
+    trainer = fitted(module, loader(), tmp_path, [callback])
+    x, y = test.dataset.tensors
+    expected = measure(module, [(x - 100, y)])
+    assert callback.history[-1]["test_nc1"] == pytest.approx(expected.metrics.nc1, rel=1e-5)
+    assert callback.history[-1]["test_accuracy"] == expected.accuracy
+    assert float(trainer.callback_metrics["nc/test_nc1"]) == pytest.approx(expected.metrics.nc1, rel=1e-5)
+    means = [sum(losses[epoch : epoch + 3]) / 3 for epoch in (0, 3)]
+    assert [row["train_loss"] for row in callback.history] == [None, *(pytest.approx(mean) for mean in means)]
+    assert read_config(tmp_path / "run") == {
+        "depth": 3, "model": "Said", "optimizer": "SGD", "learning_rate": 0.1, "weight_decay": 0, "batch_size": 20,
+        "epochs": 2, "precision": "32-true",
+    }  # fmt: skip
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

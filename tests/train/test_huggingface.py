@@ -13,7 +13,7 @@ from neuralcollapse import NeuralCollapseTrainerCallback, measure
 from neuralcollapse.measurement.run_folder import read_metrics
 
 
-def trained(tmp_path: Path, callbacks: list[Any], epochs: int = 2) -> Any:
+def trained(tmp_path: Path, callbacks: list[Any], epochs: int = 2, logging_strategy: str = "epoch") -> Any:
     from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainingArguments
 
     torch.manual_seed(0)
@@ -25,7 +25,7 @@ def trained(tmp_path: Path, callbacks: list[Any], epochs: int = 2) -> Any:
     )
     arguments = TrainingArguments(
         output_dir=str(tmp_path / "trainer"), num_train_epochs=epochs, per_device_train_batch_size=16, report_to=[],
-        save_strategy="no", disable_tqdm=True, logging_strategy="epoch", learning_rate=1e-2,
+        save_strategy="no", disable_tqdm=True, logging_strategy=logging_strategy, learning_rate=1e-2,
         dataloader_pin_memory=False, use_cpu=True,
     )  # fmt: skip
     trainer = Trainer(BertForSequenceClassification(config), arguments, train_dataset=data, callbacks=callbacks)
@@ -45,6 +45,18 @@ def test_rows_equal_measure_and_training_is_unchanged(tmp_path: Path) -> None:
     assert float(rows[-1]["nc1"]) == pytest.approx(measure(trainer.model, [batch]).metrics.nc1, rel=1e-5)
     assert float(rows[-1]["learning_rate"]) >= 0
     assert rows[0]["train_loss"] == ""
+    logged = {record["epoch"]: record["loss"] for record in trainer.state.log_history if "loss" in record}
+    assert [float(row["train_loss"]) for row in rows[1:]] == [logged[1.0], logged[2.0]]  # of the row's own epoch
+
+
+def test_test_data_is_measured_and_an_epoch_without_a_logged_loss_recorded(tmp_path: Path) -> None:
+    test = [{"input_ids": torch.randint(10, 50, (30, 6)), "labels": torch.arange(30) % 3}]
+    callback = NeuralCollapseTrainerCallback(test_loader=test)
+    trainer, _ = trained(tmp_path, [callback], logging_strategy="no")
+    assert [row["epoch"] for row in callback.tracker.history] == [0, 1, 2]
+    assert [row["train_loss"] for row in callback.tracker.history] == [None] * 3
+    last = callback.tracker.history[-1]
+    assert last["test_nc1"] == pytest.approx(measure(trainer.model, test).metrics.nc1, rel=1e-5)
 
 
 def test_a_folder_with_another_run_is_refused_before_training(tmp_path: Path) -> None:

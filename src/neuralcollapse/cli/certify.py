@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from neuralcollapse.cli.options import writable, write_json
 
 if TYPE_CHECKING:
-    from neuralcollapse.paper.optimality import Optimality
+    from neuralcollapse.train.optimality import Optimality
 
 
 def certify(
@@ -36,7 +36,7 @@ def certify(
         json: Write the numbers to this file as well.
     """
     place = writable(json, "--json")
-    from neuralcollapse.paper.optimality import certify_run
+    from neuralcollapse.train.optimality import certify_run
 
     try:
         found = certify_run(run, data_root=data_root, class_means=class_means)

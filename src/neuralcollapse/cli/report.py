@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -46,17 +46,10 @@ def report(
     from neuralcollapse.report import write_figures, write_report
 
     assert page is not None
-    print(f"Report: {write_report(runs, page, classes=shown, certify=certificate)}")
+    print(f"Report: {write_report(runs, page, classes=shown)}")
     if figures:
         for path in write_figures(runs, figures, classes=shown, format=format):
             print(f"Figure: {path}")
-
-
-def certificate(run: Path) -> dict[str, Any]:
-    """Numbers of the run's last snapshot beside the theory's."""
-    from neuralcollapse.paper.optimality import certify_run
-
-    return certify_run(run, class_means=True).to_dict()
 
 
 def _default_page(runs: list[Path]) -> Path:

@@ -51,12 +51,11 @@ def train(
         return
     from rich.console import Console
 
-    from neuralcollapse.cli.report import certificate
     from neuralcollapse.report import write_report
     from neuralcollapse.train.summary import summary_table
 
     Console().print(summary_table(folder.name, read_metrics(folder)))
-    page = write_report([folder], folder / "report.html", certify=certificate)
+    page = write_report([folder], folder / "report.html")
     print(f"\nReport: {page}\nRun:    {folder}")
 
 

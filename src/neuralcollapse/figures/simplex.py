@@ -202,9 +202,14 @@ def space_figure(frame: Frame, chosen: Sequence[int], names: Sequence[str] | Non
                 marker={"size": size, "color": colour(index), "opacity": 0.6 if part == "samples" else 1},
                 line={"color": colour(index), "width": 6}, hovertemplate=f"{name}, {part}<extra></extra>",
             )  # fmt: skip
-    camera = {"eye": {"x": 1.5, "y": 0.55, "z": 0.45}, "projection": {"type": "orthographic"}}
+    # The corners reach from -1/3 to 1: the camera looks a little above the origin, so that they fill the box evenly.
+    camera = {
+        "eye": {"x": 1.5, "y": 0.55, "z": 0.57},
+        "center": {"x": 0, "y": 0, "z": 0.12},
+        "projection": {"type": "orthographic"},
+    }
     axes = {f"{axis}axis": {"visible": False, "range": [-1.6, 1.6]} for axis in "xyz"}
-    scene = axes | {"aspectmode": "manual", "aspectratio": dict.fromkeys("xyz", 2.15), "camera": camera}
+    scene = axes | {"aspectmode": "manual", "aspectratio": dict.fromkeys("xyz", 2.6), "camera": camera}
     figure.update_layout(scene=scene, uirevision="kept", legend={"orientation": "h", "y": 0})
     laid_out(figure, 480)
     figure.update_layout(margin={"l": 0, "r": 0, "t": 0, "b": 0})

@@ -11,34 +11,28 @@ from torch import Tensor, nn
 
 from neuralcollapse.geometry import ClassStatistics
 
+_MPI = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "MV2_COMM_WORLD_RANK")
+"""Where Open MPI, MPICH (Intel MPI too) and MVAPICH tell a process its rank."""
+
 
 def first_process() -> bool:
     """Whether this process is the one of its job that writes files and downloads.
 
-    Before a process group exists, Lightning's own view of the cluster decides (torchrun, SLURM, LSF, MPI, or
-    Lightning's launcher), so that interactive SLURM sessions and torchrun are told apart as in training.
+    Before a process group exists, the environment tells: torchrun, SLURM, LSF, MPI, any launcher that sets RANK, or
+    Lightning's own. The rules are Lightning's, so that both agree, but nothing of it is imported: that takes seconds.
     """
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank() == 0
-    from lightning.fabric.plugins.environments import (
-        ClusterEnvironment,
-        LightningEnvironment,
-        LSFEnvironment,
-        MPIEnvironment,
-        SLURMEnvironment,
-        TorchElasticEnvironment,
-    )
-
-    if SLURMEnvironment.detect() and not TorchElasticEnvironment.detect():
-        return int(os.environ.get("SLURM_PROCID", "0")) == 0
-    kinds: tuple[type[ClusterEnvironment], ...] = (TorchElasticEnvironment, LSFEnvironment, MPIEnvironment)
-    for kind in kinds:
-        if kind.detect():
-            return kind().global_rank() == 0
-    if "RANK" in os.environ:  # a launcher that Lightning does not know
-        return int(os.environ["RANK"]) == 0
-    alone = LightningEnvironment()
-    return alone.local_rank() == 0 and alone.node_rank() == 0
+    told = os.environ
+    if "RANK" in told and dist.is_available() and dist.is_torchelastic_launched():
+        return int(told["RANK"]) == 0
+    by_hand = told.get("SLURM_JOB_NAME") in ("bash", "interactive")  # processes are started from a shell on the node
+    if "SLURM_NTASKS" in told and not by_hand:
+        return int(told.get("SLURM_PROCID", "0")) == 0
+    for name in ("JSM_NAMESPACE_RANK", *(() if by_hand else _MPI), "RANK"):  # that shell has a PMI_RANK of its own
+        if name in told:
+            return int(told[name]) == 0
+    return int(told.get("LOCAL_RANK", "0")) == 0 and int(told.get("NODE_RANK", told.get("GROUP_RANK", "0"))) == 0
 
 
 def is_sharded(model: nn.Module) -> bool:

@@ -14,12 +14,27 @@ from neuralcollapse.measurement.snapshots import snapshot_of, snapshots, write_s
 _INTEGERS = ("epoch", "step")
 
 
+def columns_of(report: CollapseReport, test: CollapseReport | None = None) -> dict[str, float | None]:
+    """What a report becomes in a row: every measure by name, those of the test data with ``test_`` before it.
+
+    The accuracy on the training data is ``train_accuracy``; NC1 of an inner layer is ``nc1/LAYER``.
+
+    Args:
+        report: of the training data.
+        test: of the test data, where that was measured.
+    """
+    row = {"train_accuracy" if name == "accuracy" else name: value for name, value in report.to_dict().items()}
+    if test is not None:
+        row |= {f"test_{name}": value for name, value in test.to_dict().items()}
+    return row | {f"nc1/{name}": metrics.nc1 for name, metrics in report.layers.items()}
+
+
 class Rows:
     """One row per measured epoch, oldest first. Every process holds them, and the first one writes.
 
     Args:
         folder: of the run; the rows that it holds are read. None keeps them in memory alone.
-        config: plain values for config.yaml.
+        config: plain values for config.yaml, which is written with the first row.
 
     Raises:
         ValueError: if metrics.csv is damaged, or the folder cannot be created or holds another run's configuration.
@@ -30,13 +45,20 @@ class Rows:
         self.folder = folder
         self.values = [] if folder is None else [_numbers(row) for row in read_metrics(folder)]
         self._written = folder if folder is not None and first_process() else None
+        self._config = dict(config or {})
+        self._config_is_new = config is not None
         if self._written is not None:
-            self._open(self._written, config)
+            self._open(self._written)
 
     @property
     def seconds(self) -> float:
         """Time that the training had taken at the last row."""
         return float(self.values[-1].get("seconds") or 0) if self.values else 0.0
+
+    def describe(self, config: Mapping[str, Any]) -> None:
+        """Say how the run was made; values that the user gave stay. Written with the next row."""
+        self._config = {**config, **self._config}
+        self._config_is_new = True
 
     def next_epoch(self, epoch: int | None) -> int:
         """The epoch of the next row: the one asked for, or the last one plus one.
@@ -64,6 +86,9 @@ class Rows:
             WriteError: if the folder cannot be written; the rows before are then unchanged.
         """
         if self._written is not None:
+            if self._config_is_new:
+                write_config(self._written, self._config)
+                self._config_is_new = False
             if report.weight is not None:
                 write_snapshot(self._written, int(row["epoch"] or 0), snapshot_of(report))
             append_metrics(self._written, row)
@@ -95,14 +120,12 @@ class Rows:
                     path.unlink()
         self.values = kept
 
-    def _open(self, folder: Path, config: Mapping[str, Any] | None) -> None:
+    def _open(self, folder: Path) -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ValueError(f"folder={str(folder)!r} cannot be created: {error.strerror}") from error
-        if config is not None:
-            write_config(folder, config)
-        elif not self.values and (folder / CONFIG).is_file():
+        if not self._config_is_new and not self.values and (folder / CONFIG).is_file():
             raise ValueError(
                 f"folder={str(folder)!r} holds another run's configuration and no rows: choose another one"
             )

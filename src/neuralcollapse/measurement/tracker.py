@@ -13,7 +13,7 @@ from neuralcollapse.extras import missing
 from neuralcollapse.measurement.model import measure
 from neuralcollapse.measurement.pooling import Pooling
 from neuralcollapse.measurement.report import CollapseReport
-from neuralcollapse.measurement.rows import Rows
+from neuralcollapse.measurement.rows import Rows, columns_of
 from neuralcollapse.measurement.run_folder import check_names
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class CollapseTracker:
         forward: as in :func:`neuralcollapse.measure`.
         batch: as in :func:`neuralcollapse.measure`.
         allow_missing: as in :func:`neuralcollapse.measure`.
-        config: plain values that describe the run, such as ``{"model": "mlp", "lr": 0.1}``, kept as config.yaml.
+        config: plain values that describe the run, kept as config.yaml: see :meth:`describe`.
 
     Attributes:
         report: the last :class:`neuralcollapse.CollapseReport`, None before the first.
@@ -115,19 +115,47 @@ class CollapseTracker:
         """
         epoch = self._rows.next_epoch(epoch)
         columns = _numbers(columns)
-        report = self._measured(model, loader)
-        tested: dict[str, float | None] = {}
-        if test_loader is not None:
-            found = self._measured(model, test_loader, layers=False)
-            tested = {f"test_{name}": value for name, value in found.to_dict().items()}
-        self.record(report, epoch=epoch, **{**tested, **columns})
+        report = self.look(model, loader)
+        test = None if test_loader is None else self.look(model, test_loader, layers=False)
+        self.record(report, test=test, epoch=epoch, **columns)
         return report
 
-    def record(self, report: CollapseReport, *, epoch: int | None = None, **columns: float | int | None) -> None:
-        """Record what was measured elsewhere.
+    def look(self, model: nn.Module, loader: Iterable[Any], *, layers: bool = True) -> CollapseReport:
+        """Measure the model with the tracker's options, without recording it.
 
         Args:
-            report: what :func:`neuralcollapse.measure` returned.
+            model: as in :meth:`measure`.
+            loader: as in :meth:`measure`.
+            layers: whether to measure the inner layers as well.
+
+        Raises:
+            ValueError: as :func:`neuralcollapse.measure`.
+        """
+        return measure(
+            model,
+            loader,
+            classifier=self._classifier,
+            layers=self._layers if layers else None,
+            pooling=self._pooling,
+            forward=self._forward,
+            batch=self._batch,
+            allow_missing=self._allow_missing,
+            progress=False,
+        )
+
+    def record(
+        self,
+        report: CollapseReport,
+        *,
+        test: CollapseReport | None = None,
+        epoch: int | None = None,
+        **columns: float | int | None,
+    ) -> None:
+        """Record what was measured before.
+
+        Args:
+            report: what :func:`neuralcollapse.measure` or :meth:`look` returned for the training data.
+            test: what it returned for the test data, as the columns ``test_nc1``, ``test_accuracy`` and so on.
             epoch: as in :meth:`measure`.
             **columns: as in :meth:`measure`.
 
@@ -138,10 +166,19 @@ class CollapseTracker:
         epoch = self._rows.next_epoch(epoch)
         columns = _numbers(columns)
         seconds = round(self._before + time.monotonic() - self._start, 3)
-        measured = {"train_accuracy" if name == "accuracy" else name: v for name, v in report.to_dict().items()}
-        layers = {f"nc1/{name}": metrics.nc1 for name, metrics in report.layers.items()}
-        self._rows.add({"epoch": epoch, "seconds": seconds, **columns, **measured, **layers}, report)
+        self._rows.add({"epoch": epoch, "seconds": seconds, **columns, **columns_of(report, test)}, report)
         self.report = report
+
+    def describe(self, **config: Any) -> None:
+        """Say how the run is made: plain values for config.yaml, which the page lists.
+
+        They are written with the next row. Values that were given before stay. With the ``weight_decay`` and the
+        ``optimizer`` the page also compares the run with the theory.
+
+        Args:
+            **config: such as ``model="mlp"``, ``optimizer="sgd"``, ``weight_decay=5e-4``.
+        """
+        self._rows.describe(config)
 
     def begin(self, epoch: int = 0) -> None:
         """Say from which epoch a training goes on; rows after it are forgotten.
@@ -192,19 +229,6 @@ class CollapseTracker:
             raise ValueError("nothing to plot: call measure() first")
         columns = {name: [row.get(name) for row in rows] for name in rows[-1]}
         return plot_measures(columns, backend=backend)
-
-    def _measured(self, model: nn.Module, loader: Iterable[Any], *, layers: bool = True) -> CollapseReport:
-        return measure(
-            model,
-            loader,
-            classifier=self._classifier,
-            layers=self._layers if layers else None,
-            pooling=self._pooling,
-            forward=self._forward,
-            batch=self._batch,
-            allow_missing=self._allow_missing,
-            progress=False,
-        )
 
     def __repr__(self) -> str:
         folder = None if self.folder is None else str(self.folder)

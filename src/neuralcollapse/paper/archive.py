@@ -11,8 +11,8 @@ import numpy as np
 
 from neuralcollapse.measurement.run_folder import CONFIG, read_metrics, write_metrics
 from neuralcollapse.measurement.snapshots import SNAPSHOTS, snapshots
-from neuralcollapse.paper.snapshot import Snapshot
 from neuralcollapse.train.config import TrainConfig
+from neuralcollapse.train.snapshot import Snapshot
 
 
 def archive(run: str | Path, into: str | Path) -> Path:

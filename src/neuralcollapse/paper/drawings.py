@@ -10,8 +10,8 @@ import plotly.graph_objects as go
 from neuralcollapse.figures.curves import Columns, curves, measure_panel
 from neuralcollapse.figures.look import colour, label, laid_out, log_axis
 from neuralcollapse.figures.names import title as named
-from neuralcollapse.paper.optimality import Optimality
 from neuralcollapse.paper.outcome import Outcome, groups, variants
+from neuralcollapse.train.optimality import Optimality
 
 Runs = Mapping[str, Sequence[Columns]]
 """Columns of the runs of each variant."""

@@ -16,9 +16,7 @@ from neuralcollapse.paper.claims import judge
 from neuralcollapse.paper.drawings import Drawing, draw, draw_theory
 from neuralcollapse.paper.experiments import FIGURES, SCALES
 from neuralcollapse.paper.judgement import Judgement
-from neuralcollapse.paper.optimality import Optimality, certify_snapshot
 from neuralcollapse.paper.outcome import Outcome
-from neuralcollapse.paper.snapshot import read_snapshots
 from neuralcollapse.paper.tables import (
     CLAIMS,
     NORMS,
@@ -34,6 +32,8 @@ from neuralcollapse.paper.tables import (
 from neuralcollapse.report.figures import image_writer
 from neuralcollapse.report.template import render
 from neuralcollapse.train.command import DATA
+from neuralcollapse.train.optimality import Optimality, certify_snapshot
+from neuralcollapse.train.snapshot import read_snapshots
 
 _PANEL, _FILE = 460, 1000
 """Widths of SVG figures in pixels: one panel on the page, all panels of a drawing in a file."""

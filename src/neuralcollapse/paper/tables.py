@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from neuralcollapse.paper.cuts import cut
 from neuralcollapse.paper.judgement import Judgement
-from neuralcollapse.paper.optimality import Optimality
 from neuralcollapse.paper.outcome import Outcome
+from neuralcollapse.train.optimality import Optimality
 
 AGREES = {True: "yes", False: "no", None: "undecided"}
 CLAIMS = ("figure", "claim", "rule", "subject", "measured", "agrees", "verdict", "missing runs")

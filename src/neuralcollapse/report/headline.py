@@ -7,7 +7,10 @@ from collections.abc import Sequence
 from neuralcollapse.geometry.change import movement
 from neuralcollapse.geometry.measures import HEADLINE
 from neuralcollapse.report.history import History
+from neuralcollapse.report.template import number
 
+_ALIKE = 1.1
+"""Smaller factors between training and test data count as none."""
 _SMALL = 0.1
 """NC1 to NC3 below this count as near their ideal, zero."""
 
@@ -34,10 +37,24 @@ def headline(history: History) -> str:
     return f"{'; '.join(parts)}." if parts else "The measures of collapse are undefined for this run."
 
 
+def verdict(history: History) -> str:
+    """Whether the network has collapsed, for a reader who does not know the measures.
+
+    >>> verdict(History("run", {"epoch": [9], "nc1": [0.01], "nc2": [0.05], "nc3": [0.02]}))
+    'The network has collapsed, or nearly so.'
+    """
+    ends = [value for name in ("nc1", "nc2", "nc3") if (value := history.last(name)) is not None]
+    if not ends or history.last("nc1") is None:
+        return ""
+    if max(ends) < _SMALL:
+        return "The network has collapsed, or nearly so."
+    return "The network has not collapsed." if ends[0] >= 1 else "The network has begun to collapse."
+
+
 def lead(history: History) -> list[str]:
     """What the numbers mean for a reader who does not know the measures, sentence by sentence."""
     nc1, nc2, nc3 = (history.last(name) for name in ("nc1", "nc2", "nc3"))
-    sentences = []
+    sentences = [verdict(history)]
     if nc1 is not None:
         if nc1 < _SMALL:
             text = "The features of each class have all but merged into one point"
@@ -45,17 +62,30 @@ def lead(history: History) -> list[str]:
             text = "The features of each class have drawn together, but still spread around their mean"
         else:
             text = "The features of a class still spread as widely as the classes are apart"
-        sentences.append(f"{text} (NC1 = {nc1:.2g}).")
+        sentences.append(f"{text} (NC1\u00a0=\u00a0{nc1:.2g}).")
     if nc2 is not None:
         near = "close to" if nc2 < _SMALL else "on the way to" if nc2 < 0.3 else "far from"
         sentences.append(
-            f"The classifier is {near} the most symmetric arrangement there is, a simplex (NC2 = {nc2:.2g})."
+            f"The classifier is {near} the most symmetric arrangement there is, a simplex (NC2\u00a0=\u00a0{nc2:.2g})."
         )
     if nc3 is not None:
         near = "points along" if nc3 < _SMALL else "roughly follows" if nc3 < 0.4 else "does not yet follow"
-        sentences.append(f"It {near} the class means (NC3 = {nc3:.2g}).")
-    sentences.append(_about_nc4(history))
+        sentences.append(f"It {near} the class means (NC3\u00a0=\u00a0{nc3:.2g}).")
+    sentences += [_about_nc4(history), accuracies(history), _about_test(history)]
     return [sentence for sentence in sentences if sentence]
+
+
+def _about_test(history: History) -> str:
+    """How NC1 on test data compares with NC1 on training data."""
+    test, train = history.last("test_nc1"), history.last("nc1")
+    if test is None or not train:
+        return ""
+    ratio = test / train
+    if ratio > _ALIKE:
+        beside = f"{number(ratio, 2)} times that of the training data"
+    else:
+        beside = "as on the training data" if ratio > 1 / _ALIKE else "smaller than on the training data"
+    return f"On test data NC1 is {test:.2g}, {beside}."
 
 
 def _about_nc4(history: History) -> str:

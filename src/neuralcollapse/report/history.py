@@ -34,6 +34,8 @@ class History:
     frames: list[Frame] = field(default_factory=list)
     version: str | None = None
     """Of the package that made it."""
+    shape: tuple[int, int] | None = None
+    """Classes and features of the classifier."""
 
     @property
     def class_names(self) -> list[str]:
@@ -71,10 +73,10 @@ def read_history(folder: str | Path, classes: Sequence[int] | None = None) -> Hi
     if not rows:
         raise ValueError(f"{folder} has no measured epoch yet: there is nothing to draw")
     metrics = {name: [float(row[name]) if row[name] else None for row in rows] for name in _epoch_first(rows[0])}
-    frames = _frames(folder, {int(row["epoch"]) for row in rows})
+    frames, shape = _frames(folder, {int(row["epoch"]) for row in rows})
     chosen = chosen_classes(classes, len(frames[0].gram)) if frames else ()
     name = folder.name or folder.resolve().name
-    return History(name, metrics, read_config(folder), chosen, frames, _version(folder))
+    return History(name, metrics, read_config(folder), chosen, frames, _version(folder), shape)
 
 
 def read_histories(
@@ -125,18 +127,21 @@ def _epoch_first(names: Mapping[str, str]) -> list[str]:
     return ["epoch", *(name for name in names if name != "epoch")]
 
 
-def _frames(folder: Path, epochs: set[int]) -> list[Frame]:
+def _frames(folder: Path, epochs: set[int]) -> tuple[list[Frame], tuple[int, int] | None]:
     files = [(epoch, path) for epoch, path in snapshots(folder) if epoch in epochs]
-    frames = []
+    frames: list[Frame] = []
+    shape = None
     for epoch, path in _thinned(files):
         held = {name: tensor.numpy() for name, tensor in read_snapshot(path).items()}
+        classes, dim = held["weight"].shape
+        shape = classes, dim
         frames.append(
             frame_of(
                 epoch, held["weight"], held["class_means"], held["global_mean"],
                 held.get("sample_products"), held.get("sample_labels"),
             )
         )  # fmt: skip
-    return frames
+    return frames, shape
 
 
 def _thinned(files: list[tuple[int, Path]]) -> list[tuple[int, Path]]:

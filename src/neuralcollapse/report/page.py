@@ -13,21 +13,18 @@ import plotly.graph_objects as go
 import neuralcollapse
 from neuralcollapse.figures.curves import Columns, accuracy_panel, curves, measure_panel
 from neuralcollapse.figures.look import log_axis
-from neuralcollapse.figures.names import title
 from neuralcollapse.files import write_text
 from neuralcollapse.geometry.change import movement
 from neuralcollapse.geometry.measures import HEADLINE, MEASURES
 from neuralcollapse.report.geometry import geometry
-from neuralcollapse.report.headline import accuracies, comparison, headline, lead
+from neuralcollapse.report.headline import comparison, headline, lead
 from neuralcollapse.report.history import History, read_histories
 from neuralcollapse.report.layers import layers_figure
 from neuralcollapse.report.seeds import by_experiment
+from neuralcollapse.report.tables import before_after, heads, made, others, row
 from neuralcollapse.report.template import number, render
-from neuralcollapse.report.theory import Certify, theory_of
-from neuralcollapse.train.command import DATA, command_of
-
-_FACTS = ("dataset", "model", "optimizer", "learning_rate", "weight_decay", "feature_decay", "batch_size", "epochs",
-          "head", "feature_dim", "seed")  # fmt: skip
+from neuralcollapse.report.theory import theory_of
+from neuralcollapse.train.command import command_of
 
 
 class RunSkipped(UserWarning):
@@ -39,15 +36,16 @@ def write_report(
     output: str | Path,
     *,
     classes: Sequence[int] | None = None,
-    certify: Certify | None = None,
 ) -> Path:
-    """Write the page of one or more runs; returns its path.
+    """Write the page of one or more runs; returns its path. It is what ``neuralcollapse report`` writes.
+
+    A single run is also compared with the optimum of the unconstrained feature model, where its config.yaml has the
+    ``optimizer`` and a ``weight_decay`` above zero.
 
     Args:
         folders: run folders; the curves of several overlay, and their geometry is shown one at a time.
         output: the page.
         classes: two to four classes for the view in space; the first four by default.
-        certify: compares a single run with the theory, where the page should show that.
 
     Raises:
         FileNotFoundError: if no folder holds a run.
@@ -60,7 +58,7 @@ def write_report(
     histories, skipped = read_histories(folders, classes)
     for sentence in skipped:
         warnings.warn(sentence, RunSkipped, stacklevel=2)
-    theory = theory_of(Path(folders[0]), certify) if certify and len(folders) == 1 else None
+    theory = theory_of(Path(folders[0]), histories[0].config) if len(folders) == 1 else None
     return write_page(histories, output, skipped=skipped, theory=theory)
 
 
@@ -85,7 +83,7 @@ def write_page(
         name: [run.metrics for run in group] for name, group in by_experiment(histories).items()
     }
     section = geometry(histories)
-    panels, shown = _panels(groups)
+    panels, shown = _panels(groups, own_loop=not all(command_of(run.config, run.name) for run in histories))
     drops = _rate_drops(first.metrics) if single else []
     for panel in panels.values():
         for epoch in drops:
@@ -103,26 +101,26 @@ def write_page(
         scripts=section["scripts"],
         eyebrow=_names(histories),
         headline=headline(first) if single else comparison(histories),
-        lead=[accuracies(first), *lead(first)] if single else _several(histories),
+        lead=lead(first) if single else _several(histories),
         single=single,
         step=step,
         first_step=number(first.first(step)),
         last_step=number(first.last(step)),
-        rows=_before_after(first),
-        heads=_heads(histories),
-        table=[_row(history) for history in histories],
+        rows=before_after(first),
+        heads=heads(histories),
+        table=[row(history, histories) for history in histories],
         skipped=skipped,
         shown=section["shown"],
         maps=section["maps"],
         groups=list(groups),
         banded=any(len(group) > 1 for group in groups.values()),
-        tested=any(name.startswith("test_nc") for name in first.metrics),
+        tested=first.last("test_nc1") is not None,
         drops=drops,
         curves=shown,
         layers=by_layer is not None,
         theory=theory,
-        made=[_made(history, place) for place, history in enumerate(histories)],
-        others=_others(first),
+        made=[made(history, place) for place, history in enumerate(histories)],
+        others=others(first),
         version=neuralcollapse.__version__,
     )
     return write_text(output, text)
@@ -141,92 +139,20 @@ def _several(histories: Sequence[History]) -> list[str]:
     ]
 
 
-# ---- tables ----------------------------------------------------------------------------------------
-
-
-def _before_after(history: History) -> list[dict[str, str]]:
-    rows = []
-    for name in HEADLINE:
-        before, after = history.first(name), history.last(name)
-        if after is None:
-            continue
-        way, size = movement(before, after)
-        change = {"stayed": "unchanged", "unknown": ""}.get(way, f"{way} {size}")
-        rows.append(
-            {"title": title(name), "meaning": MEASURES[name].meaning, "before": number(before), "after": number(after),
-             "way": way, "change": change, "ideal": _ideal(name)}
-        )  # fmt: skip
-    for name in ("train_accuracy", "test_accuracy"):
-        if history.last(name) is not None:
-            rows.append(
-                {"title": title(name).capitalize(), "meaning": "share of samples classified correctly", "way": "",
-                 "before": _percent(history.first(name)), "after": _percent(history.last(name)), "change": "",
-                 "ideal": "100%"}
-            )  # fmt: skip
-    return rows
-
-
-def _ends(histories: Sequence[History]) -> list[str]:
-    wanted = (*HEADLINE, "train_accuracy", "test_accuracy")
-    return [name for name in wanted if any(history.last(name) is not None for history in histories)]
-
-
-def _heads(histories: Sequence[History]) -> list[str]:
-    return ["Run", next(iter(histories[0].metrics)), *(title(name) for name in _ends(histories))]
-
-
-def _row(history: History) -> list[str]:
-    cells = [history.name, number(history.last(next(iter(history.metrics))))]
-    for name in _ends([history]):
-        value = history.last(name)
-        cells.append(_percent(value) if name.endswith("accuracy") else number(value))
-    return cells
-
-
-def _ideal(name: str) -> str:
-    found = MEASURES[name].ideal
-    return found if isinstance(found, str) else number(found)
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1%}"
-
-
-def _others(history: History) -> list[tuple[str, str, str, str]]:
-    """Every column, with the ideal of those that are measures."""
-    return [
-        (
-            title(name),
-            number(history.first(name), 4),
-            number(history.last(name), 4),
-            _ideal(name) if name in MEASURES else "",
-        )
-        for name in list(history.metrics)[1:]
-        if history.last(name) is not None
-    ]
-
-
-def _made(history: History, place: int) -> dict[str, Any]:
-    config = {name: value for name, value in history.config.items() if value is not None}
-    facts = [(name.replace("_", " "), config[name]) for name in _FACTS if name in config]
-    if history.version:
-        facts.append(("neuralcollapse version", history.version))
-    if not facts and not config:
-        facts = [("columns", ", ".join(history.metrics))]
-    command = command_of(history.config, history.name)
-    caution = f", where {DATA} is the folder of your data sets" if DATA in command else ""
-    return {
-        "id": f"command-{place}", "name": history.name, "facts": facts, "command": command, "caution": caution,
-        "config": [(name.replace("_", " "), value) for name, value in config.items()],
-    }  # fmt: skip
-
-
 # ---- figures ---------------------------------------------------------------------------------------
 
 
-def _panels(groups: Mapping[str, Sequence[Columns]]) -> tuple[dict[str, go.Figure], list[tuple[str, str, str]]]:
-    """Figures by id, and for each its id, title and one line about it."""
-    names = {name for group in groups.values() for columns in group for name in columns}
+def _panels(
+    groups: Mapping[str, Sequence[Columns]], *, own_loop: bool
+) -> tuple[dict[str, go.Figure], list[tuple[str, str, str]]]:
+    """Figures by id, and for each its id, title and one line about it; none of a column without values."""
+    names = {
+        name
+        for group in groups.values()
+        for columns in group
+        for name, values in columns.items()
+        if any(value is not None for value in values)
+    }
     figures: dict[str, go.Figure] = {}
     shown: list[tuple[str, str, str]] = []
 
@@ -241,17 +167,15 @@ def _panels(groups: Mapping[str, Sequence[Columns]]) -> tuple[dict[str, go.Figur
             if f"test_{name}" in names:
                 panel.add_traces(curves(groups, f"test_{name}", logarithmic=True, dash="dash").data)
                 panel.update_yaxes(**log_axis(value for trace in panel.data for value in trace.y))
-            add(
-                name,
-                panel,
-                MEASURES[name].title,
-                MEASURES[name].meaning,
-            )
+            add(name, panel, MEASURES[name].title, MEASURES[name].meaning)
     if names & {"train_accuracy", "test_accuracy"}:
-        add("accuracy", accuracy_panel(groups), "Accuracy", "Solid: training data. Dashed: test data.")
+        both = names >= {"train_accuracy", "test_accuracy"}
+        text = "Solid: training data. Dashed: test data." if both else "Share of samples classified correctly."
+        add("accuracy", accuracy_panel(groups), "Accuracy", text)
     if "train_loss" in names:
         panel = measure_panel(groups, "train_loss", axis="training loss")
-        add("loss", panel, "Training loss", "Average over the epoch, without weight decay.")
+        text = "As the training loop recorded it." if own_loop else "Average over the epoch, without weight decay."
+        add("loss", panel, "Training loss", text)
     return figures, shown
 
 

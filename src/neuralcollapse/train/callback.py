@@ -20,7 +20,7 @@ from neuralcollapse.measurement.tracker import CollapseTracker
 
 
 class NeuralCollapseCallback(L.Callback):
-    """Logs the measures of neural collapse of a LightningModule at the end of epochs.
+    """Logs the measures of neural collapse of a LightningModule, before training and at the end of epochs.
 
     Batches pass through the module's own transfer hooks and the trainer's precision, and ``forward`` runs the
     network; mixed precision is measured without autocast. Under DDP each rank measures its share of the loader and all
@@ -29,16 +29,19 @@ class NeuralCollapseCallback(L.Callback):
 
     Args:
         loader: the data to measure; by default the module's own training loader, shuffled as it is.
-        every: epochs between measurements.
+        test_loader: test data; its measures are logged and recorded as ``test_nc1``, ``test_accuracy`` and so on.
+        every: epochs between measurements; the untrained network and the last epoch are always measured.
         classifier: dotted name of the classifier layer, where it cannot be found.
         layers: names of inner layers to measure as well.
         pooling: as in :func:`neuralcollapse.measure`.
         allow_missing: as in :func:`neuralcollapse.measure`.
         prefix: of the logged names, as in ``nc/nc1``.
-        folder: of the run, for ``neuralcollapse report FOLDER``; None keeps the history in memory alone.
+        folder: of the run, for ``neuralcollapse report FOLDER``; None keeps the history in memory alone. Besides the
+            measures it gets the learning rate and, where the module logs one, the ``train_loss``.
 
     Attributes:
         report: the last :class:`neuralcollapse.CollapseReport`, None before the first.
+        test_report: that of the test data.
         tracker: the :class:`neuralcollapse.CollapseTracker` that holds the history.
 
     Raises:
@@ -51,6 +54,7 @@ class NeuralCollapseCallback(L.Callback):
         self,
         loader: Iterable[Any] | None = None,
         *,
+        test_loader: Iterable[Any] | None = None,
         every: int = 1,
         classifier: str | None = None,
         layers: Sequence[str] | None = None,
@@ -62,6 +66,7 @@ class NeuralCollapseCallback(L.Callback):
         if every < 1:
             raise ValueError(f"every={every} must be at least 1 epoch")
         self.loader = loader
+        self.test_loader = test_loader
         self.every = every
         self.classifier = classifier
         self.layers = layers
@@ -69,7 +74,9 @@ class NeuralCollapseCallback(L.Callback):
         self.allow_missing = allow_missing
         self.prefix = prefix
         self.report: CollapseReport | None = None
+        self.test_report: CollapseReport | None = None
         self.tracker = CollapseTracker(folder)
+        self._learning_rate: float | None = None  # of the epoch under way; none before the first
 
     @property
     def history(self) -> list[dict[str, float | int | None]]:
@@ -77,8 +84,16 @@ class NeuralCollapseCallback(L.Callback):
         return self.tracker.history
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Forget the rows after the epoch from which the training goes on."""
+        """Measure the untrained network; when a training is resumed, forget the rows after its checkpoint."""
         self.tracker.begin(trainer.current_epoch)
+        self.tracker.describe(**_described(trainer, pl_module))
+        if trainer.current_epoch == 0:
+            self.measure(trainer, pl_module, epoch=0)
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Note the learning rate before the schedule steps: at the end of the epoch it is the next one's."""
+        if trainer.optimizers:
+            self._learning_rate = float(trainer.optimizers[0].param_groups[0]["lr"])
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Measure, where it is due, and log."""
@@ -102,23 +117,53 @@ class NeuralCollapseCallback(L.Callback):
             raise ValueError(
                 "NeuralCollapseCallback has no data: the trainer has no single training loader, so pass loader="
             )
-        self.report = measure(
-            pl_module,
+        self.report = self._measured(trainer, pl_module, loader, layers=self.layers)
+        self.test_report = None
+        done = trainer.current_epoch + 1 if epoch is None else epoch
+        if self.test_loader is not None and self._tests(trainer, done):
+            self.test_report = self._measured(trainer, pl_module, self.test_loader)
+        loss = trainer.callback_metrics.get("train_loss") if done else None
+        self.tracker.record(
+            self.report,
+            test=self.test_report,
+            epoch=done,
+            step=trainer.global_step,
+            learning_rate=self._learning_rate,
+            train_loss=None if loss is None else float(loss),
+        )
+        if done:
+            self._log(pl_module)
+        return self.report
+
+    def _log(self, module: L.LightningModule) -> None:
+        found = {} if self.report is None else self.report.to_dict()
+        if self.test_report is not None:
+            found |= {f"test_{name}": value for name, value in self.test_report.to_dict().items()}
+        for name, value in found.items():
+            if value is not None:
+                module.log(self.prefix + name, value, prog_bar=name in HEADLINE)
+
+    def _tests(self, trainer: L.Trainer, epoch: int) -> bool:
+        """Whether the test data is measured after this epoch."""
+        return True
+
+    def _measured(
+        self,
+        trainer: L.Trainer,
+        module: L.LightningModule,
+        loader: Iterable[Any],
+        layers: Sequence[str] | None = None,
+    ) -> CollapseReport:
+        return measure(
+            module,
             _Transferred(loader, trainer),
             classifier=self.classifier,
-            layers=self.layers,
+            layers=layers,
             pooling=self.pooling,
             allow_missing=self.allow_missing,
             forward=_in_precision_of(trainer),
             progress=False,
         )
-        found = self.report.to_dict()
-        done = trainer.current_epoch + 1 if epoch is None else epoch
-        self.tracker.record(self.report, epoch=done, step=trainer.global_step)
-        for name, value in found.items():
-            if value is not None:
-                pl_module.log(self.prefix + name, value, prog_bar=name in HEADLINE)
-        return self.report
 
     def to_frame(self) -> Any:
         """The history as a pandas DataFrame, one row per measurement.
@@ -127,6 +172,22 @@ class NeuralCollapseCallback(L.Callback):
             ImportError: if pandas is not installed.
         """
         return self.tracker.to_frame()
+
+
+def _described(trainer: L.Trainer, module: L.LightningModule) -> dict[str, Any]:
+    """How the run is made, as far as the trainer knows; the module's own hyperparameters where they are plain."""
+    config: dict[str, Any] = {"model": type(module).__name__}
+    if trainer.optimizers:
+        groups = trainer.optimizers[0].param_groups
+        decays = {group.get("weight_decay") for group in groups}
+        config["optimizer"] = type(trainer.optimizers[0]).__name__
+        config["learning_rate"] = groups[0].get("initial_lr", groups[0]["lr"])
+        config["weight_decay"] = decays.pop() if len(decays) == 1 else None
+    config["batch_size"] = getattr(trainer.train_dataloader, "batch_size", None)
+    config["epochs"] = trainer.max_epochs
+    config["precision"] = str(trainer.precision)
+    plain = {name: value for name, value in module.hparams.items() if isinstance(value, int | float | str)}
+    return plain | {name: value for name, value in config.items() if value is not None}
 
 
 def _in_precision_of(trainer: L.Trainer) -> Any:

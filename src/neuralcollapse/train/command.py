@@ -16,6 +16,9 @@ DATA = "DATA"
 _WITHOUT_FOLDER = ("digits",)
 """Data sets that come with a package."""
 
+_ALWAYS = {"dataset", "model", "optimizer", "samples_per_class", "resume"}
+"""Fields that every version of the command has written, and no other loop writes all of."""
+
 _UNNEEDED = ("resume", "output", "devices", "nodes", "accelerator")
 
 
@@ -30,7 +33,7 @@ def command_of(config: Mapping[str, Any], name: str) -> str:
     'neuralcollapse train --epochs 5 --seed 3 --output runs/mine'
     """
     fields = {field.name for field in dataclasses.fields(TrainConfig)}
-    if not {"dataset", "model", "optimizer"} <= config.keys() or not config.keys() <= fields:
+    if not _ALWAYS <= config.keys() <= fields:
         return ""
     dataset = str(config["dataset"])
     in_root = dataset not in _WITHOUT_FOLDER and ":" not in dataset

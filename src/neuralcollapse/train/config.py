@@ -95,6 +95,9 @@ class TrainConfig:
     """Epochs between measurements."""
     test_every: Annotated[int | None, _RUN] = None
     """Epochs between tests. By default the test accuracy is taken with each measurement."""
+    measure_test: Annotated[bool, _RUN] = False
+    """Measure the collapse of the test data too, where it is tested: the columns test_nc1, test_nc2 and so on of
+    metrics.csv, and dashed curves in the report."""
     data_root: Annotated[str, _DATA] = "data"
     """Folder of torchvision's data sets, such as DATA_ROOT/MNIST/raw."""
     output: Annotated[str | None, _RUN] = None

@@ -14,14 +14,15 @@ from neuralcollapse.measurement.tracker import CollapseTracker
 
 
 class NeuralCollapseTrainerCallback(TrainerCallback):
-    """Records the measures of neural collapse at the end of epochs of a ``transformers.Trainer``.
+    """Records the measures of neural collapse of a ``transformers.Trainer``, before training and at the end of epochs.
 
     The training data is read through a loader of its own, in order, so that the Trainer's batches stay what they would
     be without the callback. Under several processes each measures its share, and the first one writes.
 
     Args:
         loader: the data to measure; by default the Trainer's training data.
-        every: epochs between measurements; the last epoch is always measured.
+        test_loader: test data; its measures are recorded as ``test_nc1``, ``test_accuracy`` and so on.
+        every: epochs between measurements; the untrained network and the last epoch are always measured.
         folder: of the run, for ``neuralcollapse report FOLDER``; None keeps the history in memory alone.
         classifier: dotted name of the classifier layer, where it cannot be found.
         layers: names of inner layers to measure as well.
@@ -39,6 +40,7 @@ class NeuralCollapseTrainerCallback(TrainerCallback):
         self,
         loader: Iterable[Any] | None = None,
         *,
+        test_loader: Iterable[Any] | None = None,
         every: int = 1,
         folder: str | Path | None = None,
         classifier: str | None = None,
@@ -47,8 +49,10 @@ class NeuralCollapseTrainerCallback(TrainerCallback):
         if every < 1:
             raise ValueError(f"every={every} must be at least 1 epoch")
         self.loader = loader
+        self.test_loader = test_loader
         self.every = every
         self.tracker = CollapseTracker(folder, classifier=classifier, layers=layers)
+        self._pending: dict[str, Any] = {}
 
     @property
     def report(self) -> CollapseReport | None:
@@ -61,8 +65,14 @@ class NeuralCollapseTrainerCallback(TrainerCallback):
         """Measure the untrained network; when a training is resumed, forget the rows after its checkpoint."""
         done = round(state.epoch or 0)
         self.tracker.begin(done)
+        self.tracker.describe(**_described(args, parts["model"]))
         if done == 0 and not self.tracker.history:
             self._measure(args, state, 0, parts)
+            self._record()
+
+    def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Record what the last epoch left, where the Trainer logged no loss for it."""
+        self._record()
 
     def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **parts: Any) -> None:
         """Measure, where it is due."""
@@ -70,18 +80,56 @@ class NeuralCollapseTrainerCallback(TrainerCallback):
         if epoch % self.every == 0 or state.global_step >= state.max_steps:
             self._measure(args, state, epoch, parts)
 
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        """Record the epoch with its loss: the Trainer logs it after the epoch's end."""
+        if "loss" in (logs or {}):
+            self._record(train_loss=(logs or {})["loss"])
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Record the last epoch."""
+        self._record()
+
     def _measure(self, args: TrainingArguments, state: TrainerState, epoch: int, parts: dict[str, Any]) -> None:
+        """Measure now; :meth:`_record` writes the row, with the loss of the epoch as soon as it is known."""
         loader = self.loader if self.loader is not None else _in_order(parts.get("train_dataloader"), args)
-        logged = next((record for record in reversed(state.log_history) if "loss" in record), {})
-        rates = parts["optimizer"].param_groups[0]["lr"] if parts.get("optimizer") is not None else None
-        self.tracker.measure(
-            parts["model"],
-            loader,
-            epoch=epoch,
-            step=state.global_step,
-            learning_rate=logged.get("learning_rate", rates) if epoch else None,
-            train_loss=logged.get("loss"),
-        )
+        report = self.tracker.look(parts["model"], loader)
+        test = None if self.test_loader is None else self.tracker.look(parts["model"], self.test_loader, layers=False)
+        optimizer = parts.get("optimizer") if epoch else None
+        now = (record for record in state.log_history if "loss" in record and record.get("step") == state.global_step)
+        self._pending = {
+            "report": report,
+            "test": test,
+            "epoch": epoch,
+            "step": state.global_step,
+            "learning_rate": None if optimizer is None else optimizer.param_groups[0]["lr"],
+            "train_loss": next((record["loss"] for record in now), None),
+        }
+
+    def _record(self, **columns: float) -> None:
+        if self._pending:
+            self.tracker.record(**{**self._pending, **columns})
+            self._pending = {}
+
+
+def _described(args: TrainingArguments, model: Any) -> dict[str, Any]:
+    """How the run is made."""
+    return {
+        "model": type(model).__name__,
+        "optimizer": getattr(args.optim, "value", str(args.optim)),
+        "learning_rate": args.learning_rate,
+        "weight_decay": args.weight_decay,
+        "batch_size": args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
+        "epochs": args.num_train_epochs,
+        "precision": "bf16-mixed" if args.bf16 else "16-mixed" if args.fp16 else "32-true",
+        "seed": args.seed,
+    }
 
 
 def _in_order(loader: Any, args: TrainingArguments) -> Iterable[Any]:

@@ -15,6 +15,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from neuralcollapse.geometry.measures import HEADLINE
 from neuralcollapse.measurement.ranks import Ranks
+from neuralcollapse.measurement.rows import columns_of
 from neuralcollapse.measurement.run_folder import append_metrics
 from neuralcollapse.measurement.snapshots import snapshot_of, write_snapshot
 from neuralcollapse.train.callback import NeuralCollapseCallback
@@ -48,9 +49,8 @@ class RunRecorder(NeuralCollapseCallback):
         provenance: dict[str, Any],
         quiet: bool,
     ) -> None:
-        super().__init__(train_loader, every=config.measure_every)
+        super().__init__(train_loader, test_loader=test_loader, every=config.measure_every)
         self.folder = folder
-        self.test_loader = test_loader
         self.num_classes = num_classes
         self.config = config
         self.provenance = provenance
@@ -58,11 +58,6 @@ class RunRecorder(NeuralCollapseCallback):
         self.shown = () if quiet else shown_epochs(start.epoch, int(config.epochs or 1), config.measure_every)
         self._before = float(start.history[-1].get("seconds") or 0) if start.history else 0.0
         self._start = time.monotonic()
-        self._learning_rate: float | None = None  # of the epoch under way; none before the first
-
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Note the learning rate before the schedule steps: at the end of the epoch it is the next one's."""
-        self._learning_rate = float(trainer.optimizers[0].param_groups[0]["lr"])
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Measure the untrained network."""
@@ -77,7 +72,7 @@ class RunRecorder(NeuralCollapseCallback):
         Raises:
             FloatingPointError: if the training has diverged.
         """
-        self.report = None
+        self.report = self.test_report = None
         loss = float(trainer.callback_metrics["train_loss"])
         if not math.isfinite(loss):
             raise FloatingPointError(
@@ -97,9 +92,10 @@ class RunRecorder(NeuralCollapseCallback):
         }
 
     def _record(self, trainer: L.Trainer, pl_module: L.LightningModule, epoch: int) -> None:
-        report = self.report
-        due = epoch % int(self.config.test_every or 1) == 0 or epoch == trainer.max_epochs
-        accuracy = self._test_accuracy(trainer, pl_module) if due else None
+        report, test = self.report, self.test_report
+        accuracy = None if test is None else test.accuracy
+        if test is None and self._due(trainer, epoch):
+            accuracy = self._test_accuracy(trainer, pl_module)
         if not trainer.is_global_zero:
             return
         loss = trainer.callback_metrics.get("train_loss") if epoch else None
@@ -114,14 +110,20 @@ class RunRecorder(NeuralCollapseCallback):
         }
         if report is not None:
             write_snapshot(self.folder, epoch, snapshot_of(report))
-            found = report.to_dict()
-            row |= {"train_accuracy": found.pop("accuracy"), **found}
+            row |= columns_of(report, test)
         text = {name: "" if value is None else str(value) for name, value in row.items()}
         columns = self.rows[0] if self.rows else text
         self.rows.append(dict.fromkeys(columns, "") | text)
         append_metrics(self.folder, text)
         if report is not None and epoch in self.shown:
             self._show(row)
+
+    def _due(self, trainer: L.Trainer, epoch: int) -> bool:
+        return epoch % int(self.config.test_every or 1) == 0 or epoch == trainer.max_epochs
+
+    def _tests(self, trainer: L.Trainer, epoch: int) -> bool:
+        """Whether the test data is measured after this epoch: with ``measure_test``, where a test is due."""
+        return self.config.measure_test and self._due(trainer, epoch)
 
     def _show(self, row: dict[str, Any]) -> None:
         tested = "" if row["test_accuracy"] is None else f"  test {row['test_accuracy']:.2%}"
@@ -136,7 +138,7 @@ class RunRecorder(NeuralCollapseCallback):
         Ranks().share_buffers(pl_module)
         training = pl_module.training
         pl_module.eval()
-        for batch in self.test_loader:
+        for batch in self.test_loader or ():
             pixels, labels = trainer.strategy.batch_to_device(batch, dataloader_idx=0)
             counted.update(pl_module(pixels), labels)
         pl_module.train(training)

@@ -10,9 +10,9 @@ from scipy.optimize import minimize
 
 from neuralcollapse.paper.experiments import Experiment
 from neuralcollapse.paper.gallery import certificates
-from neuralcollapse.paper.optimality import Optimality
 from neuralcollapse.paper.outcome import Outcome
 from neuralcollapse.train.config import TrainConfig
+from neuralcollapse.train.optimality import Optimality
 from tests.paper.runs import with_snapshot, written
 
 K, SAMPLES = 10, 100

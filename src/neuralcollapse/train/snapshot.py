@@ -52,7 +52,16 @@ def read_snapshots(folder: Path) -> list[Snapshot]:
         FileNotFoundError: if there is none.
         ValueError: if one is damaged.
     """
-    found = [Snapshot.read(path) for _, path in snapshots(folder)]
+    return [Snapshot.read(path) for path in _files(folder)]
+
+
+def last_snapshot(folder: Path) -> Snapshot:
+    """The snapshot of the last measured epoch. It raises the same as :func:`read_snapshots`."""
+    return Snapshot.read(_files(folder)[-1])
+
+
+def _files(folder: Path) -> list[Path]:
+    found = [path for _, path in snapshots(folder)]
     if not found:
         raise FileNotFoundError(f"{folder} has no snapshots: is it the folder of a run?")
     return found

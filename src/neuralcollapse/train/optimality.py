@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from neuralcollapse.paper.decays import Decays, decays_of
-from neuralcollapse.paper.snapshot import Snapshot, read_snapshots
 from neuralcollapse.train.config import TrainConfig
+from neuralcollapse.train.decays import Decays, decays_of
+from neuralcollapse.train.snapshot import Snapshot, last_snapshot
 from neuralcollapse.ufm import UFM, Point
 
 
@@ -46,7 +46,7 @@ class Optimality:
 
     @property
     def gap(self) -> float:
-        """F exceeds the smallest possible value by no more than this."""
+        """``value`` exceeds the smallest possible value by no more than this."""
         return self.value - self.lower_bound
 
     def to_dict(self) -> dict[str, Any]:
@@ -71,12 +71,12 @@ def certify_run(folder: str | Path, *, data_root: str | None = None, class_means
 
     Raises:
         FileNotFoundError: if the folder holds no run, or the data is not there.
-        ValueError: if a file is damaged, or the run has no λ's (see :func:`neuralcollapse.paper.decays.decays_of`).
+        ValueError: if a file is damaged, or the run has no λ's (see :func:`neuralcollapse.train.decays.decays_of`).
     """
     folder = Path(folder)
     config = TrainConfig.load(folder / "config.yaml").resolved()
     if class_means or not (folder / "checkpoints" / "last.ckpt").is_file():
-        return certify_snapshot(config, read_snapshots(folder)[-1])
+        return certify_snapshot(config, last_snapshot(folder))
     return _certify_checkpoint(config, folder, data_root)
 
 

@@ -19,8 +19,8 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import softmax
 
-from neuralcollapse.paper.snapshot import Snapshot
 from neuralcollapse.train.config import TrainConfig
+from neuralcollapse.train.snapshot import Snapshot
 from neuralcollapse.ufm import UFM
 
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from neuralcollapse.cli import main
-from neuralcollapse.paper.decays import decays_of
-from neuralcollapse.paper.optimality import certify_run, certify_snapshot
-from neuralcollapse.paper.snapshot import Snapshot
 from neuralcollapse.train import TrainConfig, load_run, train
-from tests.paper.test_decays import best
+from neuralcollapse.train.decays import decays_of
+from neuralcollapse.train.optimality import certify_run, certify_snapshot
+from neuralcollapse.train.snapshot import Snapshot
+from tests.train.test_decays import best
 
 REDUCED = Path(__file__).parents[2] / "results" / "reduced"
 
