@@ -67,7 +67,15 @@ steps = [
 axis = {"range": [-1.1, 1.1], "visible": False}
 figure = go.Figure(data=frames[0].data, frames=frames)
 figure.update_layout(
-    scene={"xaxis": axis, "yaxis": axis, "zaxis": axis, "aspectmode": "cube"},
+    scene={
+        "xaxis": axis,
+        "yaxis": axis,
+        "zaxis": axis,
+        "aspectmode": "manual",
+        "aspectratio": {"x": 2, "y": 2, "z": 2},  # fills the box
+        "camera": {"projection": {"type": "orthographic"}},
+    },
+    legend={"orientation": "h", "x": 0.5, "xanchor": "center", "y": 1},
     updatemenus=[play],
     sliders=[{"steps": steps, "currentvalue": {"prefix": "gradient step "}}],
     height=560,

@@ -27,7 +27,7 @@ For example:
 
 EXIT_CODES = """Exit codes:
   0    success
-  1    the command was understood, and failed: the last line says why
+  1    the command was understood but failed: the last line says why
   2    the command line was not understood: the last line says why
   130  stopped by Ctrl-C
   141  the reader of a pipe closed it, as in neuralcollapse ... | head"""

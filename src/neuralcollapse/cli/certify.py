@@ -21,9 +21,10 @@ def certify(
 ) -> None:
     """Judge a trained network as a point of the unconstrained feature model: how near is it to a proven optimum?
 
-    The run's classifier, bias and features are put into the model, with the decays that its weight decay implies. Shown
-    are its value there, a lower bound that no network can beat, and norms and Gram matrices beside the optimum's. A run
-    without a checkpoint is judged by the class means of its last snapshot.
+    The run's classifier, bias and features are put into the model, with the decays that its weight decay implies. The
+    command prints the network's value in the model, a lower bound that no network can beat, and its norms and Gram
+    matrices beside those of the optimum. For a run without a checkpoint the class means of its last snapshot stand for
+    the features.
 
     For example:
       neuralcollapse certify runs/digits-mlp-sgd-seed0

@@ -51,15 +51,17 @@ class Choices:
     """Channel means that the model was trained with, on a scale from 0 to 1: 0.485,0.456,0.406. By default those in
     the checkpoint of a run, otherwise those of the images."""
     std: Annotated[str, _MODEL] = ""
-    """Channel standard deviations, likewise: 0.229,0.224,0.225."""
+    """Channel standard deviations in the same form: 0.229,0.224,0.225."""
     split: Annotated[Literal["train", "test", "all"] | None, _HOW] = None
-    """Which images to measure. By default the training images; all of a folder that has no train/ and test/."""
+    """Which images to measure. By default the training images, or all images of a folder without
+            train/ and test/."""
     data_root: Annotated[str | None, _HOW] = None
     """Folder of torchvision's data sets."""
     classifier: Annotated[str | None, _HOW] = None
     """Name of the classifier layer, if it is not found on its own."""
     layers: Annotated[str, _HOW] = ""
-    """Inner layers to measure too: layer3,layer4; or all, for every block and how collapse deepens."""
+    """Inner layers to measure too, such as layer3,layer4. With all: every block, and how collapse grows
+            with depth."""
     task: Annotated[Literal["classification", "multilabel", "regression"], _HOW] = "classification"
     """What the labels of --features are: one class index per sample; zeros and ones (N, K), for several labels per
     sample; or continuous targets (N,) or (N, n)."""
@@ -84,7 +86,7 @@ _PIPED_WIDTH = 240
 def measure(*, choices: Annotated[Choices, Parameter(name="*")] = Choices()) -> None:
     """Measure neural collapse: of a run, of a model over a data set, or of stored features.
 
-    Prints NC1 to NC4 and the related measures, each with what it is at collapse.
+    Prints NC1 to NC4 and the related measures, each with its value at perfect collapse.
 
     For example:
       neuralcollapse measure --run runs/digits-mlp-sgd-seed0

@@ -32,7 +32,7 @@ def report(
       neuralcollapse report runs/digits-mlp-sgd-seed0 --figures figures --format png   # pip install '.[figures]'
 
     Args:
-        runs: Run folders: of neuralcollapse train, or of a CollapseTracker in your own training loop.
+        runs: Run folders, made by neuralcollapse train, by CollapseTracker in your own loop, or by a callback.
         output: The page. By default report.html in the run, and comparison.html beside several runs.
         classes: Two to four classes to show in space first. By default 0,1,2,3; the page lets you choose others.
         figures: Folder for figures as well.

@@ -31,7 +31,8 @@ class Choices:
 
     scale: Annotated[Literal["smoke", "reduced", "narrow", "full"], _RUNS] = "reduced"
     """How much of the paper's protocol is run: smoke takes embedded data, reduced takes 100 images per class of MNIST
-    and CIFAR-10, narrow takes every image and epoch with narrow networks, full is the paper's."""
+    and CIFAR-10, narrow takes every image and epoch with narrow networks, full takes the
+            paper's protocol."""
     output: Annotated[Path | None, _PAGE] = None
     """Folder of runs and gallery. By default runs/paper-SCALE."""
     data_root: Annotated[str, _DATA] = "data"
@@ -68,8 +69,8 @@ def reproduce(
 ) -> None:
     """Repeat the paper's figures and tables: train what is missing, judge each claim, draw a gallery.
 
-    It says first what the runs cost on this machine, and then how long they still take. Interrupt it any time; run the
-    same command again to continue. Finished runs are never run again.
+    Before the runs it says how long they take on this machine, and during the runs how long is left. Interrupt it any
+    time; run the same command again to continue. Finished runs are never run again.
 
     For example:
       neuralcollapse reproduce all --scale smoke                # every figure in miniature: about three minutes

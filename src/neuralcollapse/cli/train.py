@@ -20,8 +20,8 @@ def train(
 ) -> None:
     """Train a classifier until it collapses, measure every epoch, and draw a report.
 
-    The run folder holds config.yaml, metrics.csv, checkpoints and report.html. What you do not choose follows
-    the data set and the optimizer: digits trains for seconds, everything else as in the paper.
+    The run folder holds config.yaml, metrics.csv, checkpoints and report.html. Options that you leave out
+    follow from the data set and the optimizer: digits train for seconds, everything else as in the paper.
 
     For example:
       neuralcollapse train                                              # handwritten digits: seconds

@@ -12,7 +12,8 @@ def verify(run: Path, /, *, data_root: str | None = None, json: Path | None = No
     """Check that a run's numbers still follow from its checkpoint and data.
 
     The last row is measured again from last.ckpt. The configuration, every row of metrics.csv, and the hash of the
-    pixels and labels are compared with what the checkpoint recorded. What changed is named, and the exit code is 1.
+    pixels and labels are compared with what the checkpoint recorded. If anything changed, the command names it and
+    exits with code 1.
 
     For example:
       neuralcollapse verify runs/digits-mlp-sgd-seed0

@@ -63,8 +63,8 @@ class TrainConfig:
     samples_per_class: Annotated[int | None, _DATA] = None
     """Train on the first n samples of each class. By default on all."""
     test_samples_per_class: Annotated[int | Literal["all", "auto"], _DATA] = "auto"
-    """Test on the first n samples of each class, or on all. By default on all; with --samples-per-class on as many as
-    that, at least 100, so that testing does not take longer than training."""
+    """Test on the first n samples of each class, or on all. By default on all. With --samples-per-class: on as
+    many per class as there are to train on, but at least 100, so that testing does not take longer than training."""
     random_labels: Annotated[bool, _DATA] = False
     """Train on labels drawn at random, balanced (the paper's Figure 5). --seed does not change them."""
     batch_size: Annotated[int | None, _TRAINING] = None
@@ -87,8 +87,8 @@ class TrainConfig:
     augment: Annotated[bool, _DATA] = False
     """Pad training images by 4, crop and flip them at random (the paper's Figure 7)."""
     image_size: Annotated[int | None, _DATA] = None
-    """Side to which images are resized. By default 32; digits keep their 8, and folders and the Hub get 64 unless
-    all their images are 32."""
+    """Side to which images are resized. By default 32. Digits keep their size of 8. Folders and data sets of the Hub
+    get 64, unless all their images are 32."""
     seed: Annotated[int, _TRAINING] = 0
     """Seed of the initial weights, the order of samples and the augmentation."""
     measure_every: Annotated[int, _RUN] = 1

@@ -17,7 +17,7 @@ def dynamics(
     seed: int = 0,
     output: Path | None = None,
 ) -> None:
-    """Run every optimizer from random starts and from beside each saddle, and draw all of them collapse.
+    """Run every optimizer from random starts and from beside each saddle, and draw how all of them collapse.
 
     For example:
       neuralcollapse ufm dynamics

@@ -23,8 +23,8 @@ def explore(
 ) -> None:
     """Find the local minima where the landscape is not benign: fewer dimensions than d = K - 1.
 
-    Each minimum is polished until its gradient is rounding, and proved strict by the eigenvalues of its Hessian.
-    Prints values, how many starts ended where, and the bracket of the global value.
+    Each minimum is refined until its gradient is zero up to rounding, and proved strict by the eigenvalues of its
+    Hessian. Prints the values, how many starts ended in each minimum, and an interval that contains the global value.
 
     For example:
       neuralcollapse ufm explore
