@@ -111,6 +111,24 @@ def test_stored_features(call, tmp_path: Path) -> None:
     assert "warning" in found.err
 
 
+def test_a_picture_of_what_was_measured(call, tmp_path: Path) -> None:
+    pytest.importorskip("kaleido")
+    network = ("measure", "--model", "mlp", "--data", "digits", "--samples-per-class", "5")
+    assert call(*network, "--layers", "all", "--json", "found.json", "--plot", "depth.svg").code == 0
+    law = json.loads((tmp_path / "found.json").read_text())["depth"]["law"]
+    drawn = (tmp_path / "depth.svg").read_text()
+    assert drawn.startswith("<svg")
+    assert f"law of separation: rate {law['rate']:.3g}, correlation {law['correlation']:.3g}" in drawn
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "f.npz", features=rng.standard_normal((30, 4)), labels=np.arange(30) % 3)
+    assert call("measure", "--features", "f.npz", "--plot", "values.png").code == 0
+    assert (tmp_path / "values.png").read_bytes().startswith(b"\x89PNG")
+    for name, message in [("x.gif", "--plot x.gif must end in .svg or .png"), ("f.npz/x.svg", "--plot f.npz/x.svg")]:
+        ended = call("measure", "--features", "f.npz", "--plot", name)
+        assert ended.code != 0
+        assert message in ended.err
+
+
 def test_all_images_of_a_folder_are_measured_unless_a_split_is_chosen(call, tmp_path: Path) -> None:
     from PIL import Image
 

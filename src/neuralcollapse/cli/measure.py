@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -11,6 +14,7 @@ from cyclopts import Group, Parameter
 
 from neuralcollapse.cli.models import check_file, file_and_function, user_model
 from neuralcollapse.cli.options import numbers, words, writable
+from neuralcollapse.extras import missing
 from neuralcollapse.files import write_text
 from neuralcollapse.names import check_dataset, check_model
 from neuralcollapse.valid_json import dumps
@@ -69,6 +73,8 @@ class Choices:
     """Measure although some classes have no samples."""
     json: Annotated[Path | None, _HOW] = None
     """Write the numbers to this file as well."""
+    plot: Annotated[Path | None, _HOW] = None
+    """Draw them into this .svg or .png as well: with --layers NC1 against depth, otherwise each measure's value."""
 
 
 _OF_A_MODEL = ("checkpoint", "data", "samples_per_class", "image_size", "mean", "std")
@@ -93,6 +99,7 @@ def measure(*, choices: Annotated[Choices, Parameter(name="*")] = Choices()) -> 
       neuralcollapse measure --features features.npz --json numbers.json
       neuralcollapse measure --model my_model.py:build --checkpoint weights.pt --data imagefolder:photos
       neuralcollapse measure --model torchvision:resnet18 --data cifar10 --layers layer3,layer4
+      neuralcollapse measure --run runs/digits-mlp-sgd-seed0 --layers all --plot depth.svg
     """
     given = [name for name in _IGNORED_BY if getattr(choices, name)]
     if len(given) != 1:
@@ -106,18 +113,51 @@ def measure(*, choices: Annotated[Choices, Parameter(name="*")] = Choices()) -> 
         raise ValueError(f"{', '.join(ignored)}: --{given[0]} would ignore that, leave it out")
     if choices.model:
         _check_names(choices)
-    json = writable(choices.json, "--json")
+    json, plot = writable(choices.json, "--json"), _picture(choices.plot)
     from rich.console import Console
 
+    draw: Callable[[], Any]
     if choices.features:
         found, table = _measure_features(choices)
-        text = dumps(found)
+        text, draw = dumps(found), partial(_drawn_values, found)
     else:
         report = _measure_network(choices)
-        text, table = report.to_json(), report.table()
+        text, table, draw = report.to_json(), report.table(), partial(_drawn, report)
     Console(width=None if sys.stdout.isatty() else _PIPED_WIDTH).print(table)
     if json:
         write_text(json, text + "\n")
+    if plot:
+        from neuralcollapse.report.figures import write_picture
+
+        write_picture(draw(), plot)
+
+
+def _picture(path: Path | None) -> Path | None:
+    """Checked before the work: the name, the folder, and that figures can become files at all."""
+    if path is None:
+        return None
+    if path.suffix.lower() not in (".svg", ".png"):
+        raise ValueError(f"--plot {path} must end in .svg or .png")
+    if importlib.util.find_spec("kaleido") is None:
+        raise missing("pictures (--plot)", "figures")
+    return writable(path, "--plot")
+
+
+def _drawn(report: CollapseReport) -> Any:
+    """The law of separation where it was fitted, NC1 by layer, or the values."""
+    from neuralcollapse.figures import plot_layers
+
+    if report.depth is not None:
+        return plot_layers(report.depth)
+    return report.plot(by_layer="nc1") if report.layers else report.plot()
+
+
+def _drawn_values(found: dict[str, float | None]) -> Any:
+    from neuralcollapse.figures import plot_values
+    from neuralcollapse.geometry.measures import HEADLINE
+
+    headline = [name for name in HEADLINE if found.get(name) is not None]
+    return plot_values(found, headline or [name for name, value in found.items() if value is not None])
 
 
 def _check_names(choices: Choices) -> None:

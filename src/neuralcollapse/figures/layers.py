@@ -51,5 +51,25 @@ def plot_layers(layers: Any, name: str = "nc1", *, backend: str = "plotly") -> A
             hovertemplate="%{x}: %{y:.4g}<extra>fitted</extra>",
         )  # fmt: skip
     figure.update_yaxes(title_text=title(name), zeroline=False, **log_axis(values))
-    figure.update_xaxes(title_text="layer, from input to output", type="category", zeroline=False)
-    return on_backend(laid_out(figure, 320), backend)
+    figure.update_xaxes(
+        title={"text": "layer, from input to output", "standoff": 12}, type="category", zeroline=False, automargin=True,
+        tickvals=[label(layer) for layer in found], ticktext=[label(name) for name in _short(list(found))],
+    )  # fmt: skip
+    figure = laid_out(figure, 320)
+    figure.update_layout(
+        legend={"orientation": "h", "x": 1, "xanchor": "right", "y": 1, "yanchor": "bottom"}, margin_t=32
+    )
+    return on_backend(figure, backend)
+
+
+def _short(names: list[str]) -> list[str]:
+    """Dotted names without the parts that all of them begin with.
+
+    >>> _short(["backbone.layer1.0", "backbone.layer1.1"]), _short(["backbone.fc"]), _short(["a", "b.a"])
+    (['0', '1'], ['backbone.fc'], ['a', 'b.a'])
+    """
+    parts = [name.split(".") for name in names]
+    shared = 0
+    while len(names) > 1 and all(len(part) > shared + 1 and part[shared] == parts[0][shared] for part in parts):
+        shared += 1
+    return [".".join(part[shared:]) for part in parts]

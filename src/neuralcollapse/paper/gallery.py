@@ -136,7 +136,7 @@ def panel_id(*words: str) -> str:
 
 def _pictures(drawings: Mapping[str, Sequence[Drawing]], folder: Path) -> dict[str, str]:
     """Sources of images by panel; each drawing also becomes a file."""
-    from neuralcollapse.paper.vector import data_uri, svg_text
+    from neuralcollapse.report.vector import data_uri, svg_text
 
     folder.mkdir(exist_ok=True)
     for name, group in drawings.items():

@@ -18,6 +18,10 @@ from neuralcollapse.files import write_bytes
 from neuralcollapse.report.geometry import MAPS
 from neuralcollapse.report.history import read_histories
 from neuralcollapse.report.seeds import by_experiment
+from neuralcollapse.report.vector import svg_text
+
+_WIDTH = 900
+"""Pixels of a figure that becomes a file."""
 
 
 def write_figures(
@@ -62,9 +66,26 @@ def write_figures(
         ]
 
 
+def write_picture(figure: go.Figure, path: str | Path) -> Path:
+    """Write one figure; an SVG follows its reader's light or dark mode.
+
+    Raises:
+        ValueError: if the path ends in neither .svg nor .png.
+        ImportError: if kaleido is not installed.
+        WriteError: if the file cannot be written.
+    """
+    target = Path(path)
+    format = target.suffix.lower().removeprefix(".")
+    if format not in ("svg", "png"):
+        raise ValueError(f"path={str(path)!r} ends in neither .svg nor .png: give a name that ends in one of them")
+    with image_writer():
+        content = svg_text(figure, _WIDTH).encode() if format == "svg" else _picture(figure, format)
+    return write_bytes(target, content)
+
+
 def _picture(figure: go.Figure, format: str) -> bytes:
     figure.update_layout(template="plotly_white", paper_bgcolor="white", plot_bgcolor="white")
-    return bytes(figure.to_image(format, width=900, height=figure.layout.height, scale=2))
+    return bytes(figure.to_image(format, width=_WIDTH, height=figure.layout.height, scale=2))
 
 
 def _file_name(name: str) -> str:
