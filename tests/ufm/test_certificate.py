@@ -200,10 +200,53 @@ def test_extreme_decays(loss: str, decays: tuple[float, float]) -> None:
     found = problem.global_optimum().certificate
     assert found.verdict is Verdict.OPTIMAL
     assert 0 <= found.gap < 1e-12 * found.value
-    if decays != (1e-300, 1e-300):
-        unequal = problem.replace(samples_per_class=[5, 2, 1]).solve()
-        assert unequal.certificate.verdict is Verdict.OPTIMAL
-        assert unequal.certificate.gap <= 1e-8 * unequal.value
+    unequal = problem.replace(samples_per_class=[5, 2, 1]).solve()
+    assert unequal.certificate.verdict is Verdict.OPTIMAL
+    assert unequal.certificate.gap <= 1e-8 * unequal.value
+
+
+SMALL = [(1e-300, 1e-300), (1e-280, 1e-280), (1e-200, 1e-200), (1e-100, 1e-100), (1e-30, 1e-30), (1e-13, 1e-13),
+         (1e-310, 1e-3), (1e-3, 1e-300), (1e-30, 1e-3), (1e-3, 1e-13), (1e-200, 1e10)]  # fmt: skip
+
+
+BIASES = [(False, 0.0), (True, 0.0), pytest.param(True, 1e-2, marks=pytest.mark.exhaustive),
+          pytest.param(True, 1e-300, marks=pytest.mark.exhaustive)]  # fmt: skip
+
+
+@pytest.mark.parametrize(("bias", "lambda_b"), BIASES)
+@pytest.mark.parametrize(
+    "loss",
+    ["cross_entropy", *(pytest.param(each, marks=pytest.mark.exhaustive)
+                        for each in ("label_smoothing:0.1", "binary_cross_entropy"))],
+)  # fmt: skip
+def test_small_decays_of_unequal_classes_are_certified(loss: str, bias: bool, lambda_b: float) -> None:
+    for w, h in SMALL:
+        problem = UFM(3, [5, 3, 1], 3, lambda_w=w, lambda_h=h, lambda_b=lambda_b, bias=bias, loss=loss)
+        solution = problem.solve()
+        assert solution.stop is Stop.CERTIFIED, problem
+        assert -1e-12 * solution.value <= solution.certificate.gap <= 1e-8 * solution.value, problem
+
+
+@pytest.mark.parametrize(("bias", "lambda_b"), BIASES)
+def test_small_decays_of_squared_error_are_certified_or_said_to_be_lost_in_rounding(
+    bias: bool, lambda_b: float
+) -> None:
+    for decay in (1e-10, 1e-12, 1e-13, 1e-16, 1e-20):
+        problem = UFM(3, [5, 3, 1], 3, lambda_w=decay, lambda_h=decay, lambda_b=lambda_b, bias=bias, loss="mse")
+        found = problem.solve().certificate
+        assert found.verdict is Verdict.OPTIMAL, problem
+        assert -1e-12 * found.value <= found.gap <= 1e-8 * found.value, problem
+    for decay in (1e-30, 1e-100, 1e-300):
+        problem = UFM(3, [5, 3, 1], 3, lambda_w=decay, lambda_h=decay, lambda_b=lambda_b, bias=bias, loss="mse")
+        found = problem.solve().certificate
+        assert found.verdict in (Verdict.ROUNDING, Verdict.OPTIMAL)
+        assert found.gap >= 0
+
+
+def test_decays_that_float64_cannot_hold_are_refused() -> None:
+    with pytest.raises(ValueError, match="the root of their product must be at least 1e-300"):
+        UFM(3, 5, 3, lambda_w=1e-310, lambda_h=1e-310)
+    assert UFM(3, 5, 3, lambda_w=1e-310, lambda_h=1.0).solve().stop is Stop.CERTIFIED
 
 
 def test_a_loss_that_is_not_convex_has_no_certificate() -> None:

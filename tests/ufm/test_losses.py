@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import itertools
+
+import mpmath
 import numpy as np
 import pytest
 import torch
@@ -76,6 +79,28 @@ def test_small_losses_keep_their_digits(name: str) -> None:
         -(wrong ** (1 + power)) * (1 + power) / (5 if "binary" in name else 1), rel=1e-12
     )
     assert np.isfinite(loss.hessian_product(logits, np.eye(5)[:, :1], gradient)).all()
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "focal:2", "focal:0.5", "binary_cross_entropy"])
+def test_small_curvatures_keep_their_digits(name: str) -> None:
+    """Where the probability is 1 - 1e-26, p (1 - p) is not p - p²: against second differences in 120 digits."""
+    loss, points = resolve_loss(name), [60.0, 0.0, -1.0]
+    gamma = getattr(loss, "gamma", 0)
+    if name == "binary_cross_entropy":
+        points = [60.0, -58.0, -61.0]
+
+    def plain(*z: mpmath.mpf) -> mpmath.mpf:
+        if name == "binary_cross_entropy":
+            return sum(mpmath.log(1 + mpmath.exp(each)) for each in z) - z[0]
+        wrong = sum(mpmath.exp(each - z[0]) for each in z[1:])
+        return (wrong / (1 + wrong)) ** gamma * mpmath.log(1 + wrong)
+
+    found = loss.hessians(np.array(points)[:, None], np.eye(3)[:, :1])[:, :, 0]
+    with mpmath.workdps(120):
+        for i, j in itertools.product(range(3), repeat=2):
+            orders = tuple((index == i) + (index == j) for index in range(3))
+            expected = float(mpmath.diff(plain, tuple(map(mpmath.mpf, points)), orders))
+            assert found[i, j] == pytest.approx(expected, rel=1e-12, abs=1e-90)
 
 
 @pytest.mark.parametrize("name", ALL)

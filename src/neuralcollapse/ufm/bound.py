@@ -14,6 +14,8 @@ import numpy as np
 from jaxtyping import Float
 from scipy.optimize import minimize
 
+from neuralcollapse.ufm.losses import MeanSquaredError
+from neuralcollapse.ufm.norms import euclidean, spectral
 from neuralcollapse.ufm.problem import UFM
 from neuralcollapse.ufm.solution import Point
 
@@ -36,13 +38,17 @@ def lower_bound(problem: UFM, point: Point) -> float:
         raise ValueError(f"loss={problem.loss} is not convex in the logits: no certificate exists")
     if problem.bias and problem.lambda_b == 0:
         point = replace(point, b=best_bias(problem, point))
-    dual = _averaged_gradient(problem, point)
+    duals = [_averaged_gradient(problem, point)]
+    if isinstance(problem.loss, MeanSquaredError):
+        duals.append(_stationary_dual(problem, point, duals[0]))
     by_class = problem.by_class
     bounds = [0.0]  # losses are never negative
-    if not problem.bias or problem.lambda_b > 0:
-        bounds.append(_bound(by_class, dual))
-    if problem.bias:
-        bounds.append(_bound(by_class, problem.loss.centre_rows(dual, by_class.weights, by_class.labels), centred=True))
+    for dual in duals:
+        if not problem.bias or problem.lambda_b > 0:
+            bounds.append(_bound(by_class, dual))
+        if problem.bias:
+            centred = problem.loss.centre_rows(dual, by_class.weights, by_class.labels)
+            bounds.append(_bound(by_class, centred, centred=True))
     return max(bounds)
 
 
@@ -52,6 +58,21 @@ def _averaged_gradient(problem: UFM, point: Point) -> Float[np.ndarray, "K K"]:
     for part, residual in problem.residuals(point):
         np.add.at(gradient.T, problem.labels[part], (residual * problem.weights[part] * problem.total).T)
     return gradient / problem.class_counts
+
+
+def _stationary_dual(problem: UFM, point: Point, dual: np.ndarray) -> Float[np.ndarray, "K K"]:
+    """The dual of which G H' = -λW W at a critical point, and the given one across the features.
+
+    The residual of the squared error is the difference of logits and targets: with small decays it is lost in their
+    rounding. W and H still say what it is at a minimum.
+    """
+    roots = np.sqrt(problem.class_counts)
+    features = problem.average(point).H * roots
+    left, singular, right = np.linalg.svd(features, full_matrices=False)
+    kept = singular > 1e-9 * max(float(singular[0]), 1e-300)
+    left, singular, right = left[:, kept], singular[kept], right[kept]
+    across = dual * roots - (dual * roots) @ right.T @ right
+    return (across - problem.total * ((problem.lambda_w * point.W) @ left / singular) @ right) / roots
 
 
 def _bound(model: UFM, dual: np.ndarray, *, centred: bool = False) -> float:
@@ -78,11 +99,12 @@ def dual_norm(model: UFM, dual: np.ndarray) -> float:
     G'G without its negative entries.
     """
     scaled = dual * np.sqrt(model.weights)
-    gram = scaled.T @ scaled
+    unit = float(np.abs(scaled).max()) or 1.0
+    gram = (scaled / unit).T @ (scaled / unit)
     largest = float(np.linalg.eigvalsh(gram)[-1])
     if model.nonnegative:
         largest = min(largest, float(np.linalg.eigvalsh(np.maximum(gram, 0))[-1]))
-    return math.sqrt(max(largest, 0.0))
+    return unit * math.sqrt(max(largest, 0.0))
 
 
 def best_bias(problem: UFM, point: Point) -> Float[np.ndarray, " K"]:
@@ -100,11 +122,16 @@ def best_bias(problem: UFM, point: Point) -> Float[np.ndarray, " K"]:
         decay = problem.lambda_b * bias
         return value / problem.total + float(decay @ bias) / 2, gradient / problem.total + decay
 
-    unit = min(1.0, problem.tau)
-    if np.linalg.norm(value_and_gradient(point.b)[1]) <= 1e-13 * unit:
+    size = euclidean(value_and_gradient(point.b)[1])
+    if size <= 1e-13 * min(1.0, problem.tau):
         return point.b
-    options = {"maxiter": 50, "gtol": 1e-14 * unit, "ftol": 0, "maxcor": 20}
-    found = minimize(value_and_gradient, point.b, jac=True, method="L-BFGS-B", options=options)
+
+    def scaled(bias: np.ndarray) -> tuple[float, np.ndarray]:
+        value, gradient = value_and_gradient(bias)
+        return value / size, gradient / size
+
+    options = {"maxiter": 50, "gtol": 1e-14 * min(1.0, problem.tau / size), "ftol": 0, "maxcor": 20}
+    found = minimize(scaled, point.b, jac=True, method="L-BFGS-B", options=options)
     return np.asarray(found.x)
 
 
@@ -116,8 +143,4 @@ def gram_blocks(problem: UFM, point: Point) -> Iterator[np.ndarray]:
 
 def top_residual(problem: UFM, point: Point) -> tuple[float, Float[np.ndarray, " K"]]:
     """||G||₂ over all samples, and the left singular vector, through the K x K Gram matrix."""
-    gram = np.zeros((problem.num_classes, problem.num_classes))
-    for block in gram_blocks(problem, point):
-        gram += block @ block.T
-    values, vectors = np.linalg.eigh(gram)
-    return math.sqrt(max(float(values[-1]), 0.0)), vectors[:, -1]
+    return spectral(gram_blocks(problem, point))

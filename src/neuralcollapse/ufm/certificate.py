@@ -11,11 +11,14 @@ import numpy as np
 
 from neuralcollapse.ufm.balance import balance_ratio
 from neuralcollapse.ufm.bound import lower_bound, top_residual
+from neuralcollapse.ufm.norms import euclidean
 from neuralcollapse.ufm.problem import UFM
 from neuralcollapse.ufm.solution import TOLERANCE, Point
 
 _CRITICAL = 1e-6
 """Gradient, relative to the terms that cancel in it, under which a point counts as critical."""
+_MANY_ROUNDINGS = 1e3 * float(np.finfo(float).eps)
+"""What sums of rounded terms may be off by, relative to the terms."""
 _LEAST_EXCESS = 1e-10
 """Share by which ||G||₂ must exceed τ to be told from rounding."""
 
@@ -27,6 +30,7 @@ class Verdict(enum.Enum):
     SADDLE = "strict saddle"
     NOT_CRITICAL = "not critical"
     NOT_TIGHT = "relaxation not tight"
+    ROUNDING = "critical up to rounding"
     NO_CERTIFICATE = "no certificate exists"
 
 
@@ -36,6 +40,8 @@ _MEANING = {
     Verdict.NOT_CRITICAL: "the gradient is not zero: follow it",
     Verdict.NOT_TIGHT: "critical, but optimality cannot be certified: no unused direction of feature space leads down, "
     "and the convex bound lies below (out of reach where feature_dim is below num_classes - 1)",
+    Verdict.ROUNDING: "the decays are so small that the rounding of the logits in float64 hides what is left of the "
+    "gradient: no tighter certificate can be had here",
     Verdict.NO_CERTIFICATE: "critical, and nothing leads down along an unused direction; the loss is not convex in the "
     "logits, so that no bound can prove more",
 }
@@ -103,7 +109,7 @@ def certify(problem: UFM, point: Point, *, tol: float = TOLERANCE, known_bound: 
     problem.check(point)
     with np.errstate(over="ignore", invalid="ignore"):
         value, gradient = problem.value_and_gradient(point)
-        gradient_norm, critical = _gradient_size(problem, point, gradient)
+        gradient_norm, balanced, noise = _gradient_size(problem, point, gradient)
     if not (math.isfinite(value) and math.isfinite(gradient_norm)):
         raise ValueError("f overflows at this point: its entries are too large for float64")
     bound = max(lower_bound(problem, point), known_bound) if problem.loss.convex else None
@@ -112,8 +118,10 @@ def certify(problem: UFM, point: Point, *, tol: float = TOLERANCE, known_bound: 
     curvature = None
     if gap is not None and gap <= tol * value:
         verdict = Verdict.OPTIMAL
-    elif not critical:
+    elif balanced > noise and balanced > noise + _logit_rounding(problem, point):
         verdict = Verdict.NOT_CRITICAL
+    elif balanced > noise:
+        verdict = Verdict.ROUNDING
     elif norm > problem.tau * (1 + max(tol, _LEAST_EXCESS)) and _leaves_room(problem, point):
         verdict, curvature = Verdict.SADDLE, -2 * (norm - problem.tau)
     else:
@@ -133,10 +141,11 @@ def check_tolerance(tol: float) -> None:
         raise ValueError(f"tol={tol} must be below 1: it is the gap as a share of the value")
 
 
-def _gradient_size(problem: UFM, point: Point, gradient: Point) -> tuple[float, bool]:
-    """The gradient's norm over all samples, and whether it is zero beside the terms that cancel in it.
+def _gradient_size(problem: UFM, point: Point, gradient: Point) -> tuple[float, float, float]:
+    """The gradient's norm over all samples; where both decays are τ, and the norm that counts as zero there.
 
-    The comparison is made where both decays are τ, so that it does not depend on how W and H share their product.
+    The gradient is compared with the terms that cancel in it. With both decays τ this does not depend on how W and H
+    share their product.
     """
     ratio = balance_ratio(problem)
     roots = np.sqrt(problem.weights)
@@ -145,10 +154,25 @@ def _gradient_size(problem: UFM, point: Point, gradient: Point) -> tuple[float, 
         features = np.where(point.H > 0, features, np.minimum(features, 0))
     norm = Point(weight, features, bias).norm()
     balanced = Point(weight * ratio, features / ratio, bias).norm()
-    size = max(1.0, Point(point.W / ratio, ratio * point.H * roots, 0 * bias).norm())
+    size = _balanced_size(problem, point)
     residual = top_residual(problem, point)[0]
-    scale = problem.tau * size + problem.lambda_b * float(np.linalg.norm(point.b))
-    return norm, bool(balanced <= _CRITICAL * scale + 1e3 * np.finfo(float).eps * residual * size)
+    scale = problem.tau * size + problem.lambda_b * euclidean(point.b)
+    return norm, balanced, _CRITICAL * scale + _MANY_ROUNDINGS * residual * size
+
+
+def _balanced_size(problem: UFM, point: Point) -> float:
+    """The norm of W and H where both decays are τ, at least 1."""
+    ratio = balance_ratio(problem)
+    return max(1.0, math.hypot(euclidean(point.W) / ratio, ratio * euclidean(point.H * np.sqrt(problem.weights))))
+
+
+def _logit_rounding(problem: UFM, point: Point) -> float:
+    """By how much rounded logits move the gradient: with small decays, all there is of a squared error's residual."""
+    moved = []
+    for part, logits, targets in problem.blocks(point):
+        change = problem.loss.hessian_product(logits, targets, np.abs(logits)) / problem.total
+        moved.append(euclidean(change * np.sqrt(problem.weights[part])))
+    return _MANY_ROUNDINGS * math.hypot(*moved) * _balanced_size(problem, point)
 
 
 def descent_direction(problem: UFM, point: Point) -> Direction:

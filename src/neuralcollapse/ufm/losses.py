@@ -94,6 +94,12 @@ def _softmax(logits: Columns, targets: Columns) -> _Softmax:
     return _Softmax(others / (1 + rest), residual, values)
 
 
+def _less_mean(probabilities: Columns, change: Columns) -> Columns:
+    """The change less its mean <P, change>: to relative precision also where one probability is nearly one."""
+    change = change - change[probabilities.argmax(0), np.arange(change.shape[1])]
+    return change - (probabilities * change).sum(0)
+
+
 def _entropy(base: Columns, change: Columns) -> Columns:
     """-(base + change) log(base + change), to relative precision where the base is one."""
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -124,8 +130,7 @@ class CrossEntropy(Loss):
     def hessian_product(self, logits: Columns, targets: Columns, change: Columns) -> Columns:
         """(diag(P) - P P') applied to the change."""
         probabilities = _softmax(logits, targets).probabilities
-        product = probabilities * change
-        return product - probabilities * product.sum(0)
+        return probabilities * _less_mean(probabilities, change)
 
     def conjugate(self, dual: Columns, targets: Columns) -> PerSample:
         """The negative entropy of y + p, a distribution."""
@@ -212,10 +217,10 @@ class Focal(CrossEntropy):
         found = _softmax(logits, targets)
         wrong, right, ratio = self._parts(found, targets)
         gamma, scale = self.gamma, wrong**self.gamma
-        mean = (found.probabilities * change).sum(0)
-        first = scale * (1 - gamma * right * ratio) * found.probabilities * (change - mean)
+        change = _less_mean(found.probabilities, change)
+        first = scale * (1 - gamma * right * ratio) * found.probabilities * change
         slope = gamma * right * ((gamma - 1) * right * ratio - 2 - wrong * ratio)
-        along = (targets * change).sum(0) - mean
+        along = (targets * change).sum(0)
         direction = found.residual / np.maximum(wrong, np.finfo(float).tiny)
         return first + scale * slope * along * direction
 

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 _BLOCK = 1 << 20
 """Entries of logits held at once."""
+_LEAST_TAU = 1e-300
+"""Least sqrt(λW λH): gradients are so large near a minimum, and float64 loses their digits below 2e-308."""
 _MOST_SAMPLES = 1 << 30
 """Samples up to which each can have a column of its own."""
 
@@ -77,6 +79,11 @@ class UFM:
         self.class_counts: Int[np.ndarray, " K"] = _counts(samples_per_class, self.num_classes)
         self.total = int(self.class_counts.sum())
         self.lambda_w, self.lambda_h = _positive("lambda_w", lambda_w), _positive("lambda_h", lambda_h)
+        if self.tau < _LEAST_TAU:
+            raise ValueError(
+                f"lambda_w={lambda_w} and lambda_h={lambda_h} are too small together for float64: the root of their "
+                f"product must be at least {_LEAST_TAU}"
+            )
         if not (lambda_b >= 0 and math.isfinite(lambda_b)):
             raise ValueError(f"lambda_b={lambda_b} must be zero or positive, and finite (bias=False leaves it out)")
         self.lambda_b = float(lambda_b)

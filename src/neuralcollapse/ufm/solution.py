@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
+from neuralcollapse.ufm.norms import euclidean
+
 if TYPE_CHECKING:
     from neuralcollapse.ufm.certificate import Certificate
     from neuralcollapse.ufm.problem import UFM
@@ -52,7 +54,7 @@ class Point:
 
     def norm(self) -> float:
         """Euclidean norm over all entries."""
-        return math.hypot(*(float(np.linalg.norm(part)) for part in (self.W, self.H, self.b)))
+        return math.hypot(*(euclidean(part) for part in (self.W, self.H, self.b)))
 
 
 def _float64(name: str, value: Any, axes: int) -> np.ndarray:

@@ -44,7 +44,7 @@ def lbfgs(
     options = {"maxiter": iterations, "maxfun": 20 * iterations, "gtol": 0, "ftol": 0, "maxcor": memory}
     callback = None if trail is None else lambda iterate: trail.append(iterate.copy())
     bounds = [(low, None) for low in space.lowest] if space.model.nonnegative else None
-    unit = max(1.0, space.model.tau)  # huge decays: squares of the gradient must not overflow
+    unit = float(np.abs(space.value_and_gradient(x)[1]).max()) or 1.0  # its squares must not leave float64's range
 
     def value_and_gradient(y: np.ndarray) -> tuple[float, np.ndarray]:
         value, gradient = space.value_and_gradient(y)
