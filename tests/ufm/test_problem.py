@@ -51,7 +51,7 @@ def test_logits_of_ten_thousand_do_not_overflow() -> None:
 
 
 def test_work_in_blocks_is_work_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    import neuralcollapse.ufm.problem as module
+    import neuralcollapse.ufm.objective as module
 
     problem, direction = CASES["unequal"], CASES["unequal"].random_point(6)
     point = problem.random_point(5)

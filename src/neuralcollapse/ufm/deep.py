@@ -17,6 +17,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.optimize import brentq
 
+from neuralcollapse.ufm.arguments import class_sizes, positive, whole
+
 
 @dataclass(frozen=True)
 class DeepOptimum:
@@ -80,8 +82,9 @@ def deep_optimum(
     >>> two.erased, round(two.jump / two.threshold, 6)
     ((1, 2), 0.5)
     """
-    counts = np.asarray(class_counts)
-    _check(counts, class_counts, feature_dim, lambdas, lambda_h)
+    counts = np.array(class_sizes(class_counts))
+    feature_dim = whole("feature_dim", feature_dim, least=1)
+    _check(lambdas, lambda_h)
     layers, total, size = len(lambdas), int(counts.sum()), len(counts)
     decay = math.exp(sum(map(math.log, (*lambdas, lambda_h))) / (layers + 1))
     threshold, jump = jump_of(layers, total * decay)
@@ -128,19 +131,9 @@ def largest_root(target: float, layers: int, decay: float) -> float:
     return float(brentq(slope, jump_of(layers, decay)[1], target, xtol=1e-300, rtol=8.9e-16))
 
 
-def _check(
-    counts: np.ndarray,
-    given: Sequence[int] | Int[np.ndarray, " K"],
-    feature_dim: int,
-    lambdas: Sequence[float],
-    lambda_h: float,
-) -> None:
-    if counts.ndim != 1 or len(counts) < 2 or not np.issubdtype(counts.dtype, np.integer) or (counts < 1).any():
-        raise ValueError(f"class_counts={given} must be at least two positive whole numbers")
-    if isinstance(feature_dim, bool) or not isinstance(feature_dim, int) or feature_dim < 1:
-        raise ValueError(f"feature_dim={feature_dim!r} must be a whole number of at least 1")
+def _check(lambdas: Sequence[float], lambda_h: float) -> None:
     if not len(lambdas):
         raise ValueError("lambdas is empty: give one weight decay per linear layer")
-    for name, value in [*((f"lambdas[{i}]", value) for i, value in enumerate(lambdas)), ("lambda_h", lambda_h)]:
-        if not (value > 0 and math.isfinite(value)):
-            raise ValueError(f"{name}={value} must be positive and finite: without it there is no minimiser")
+    for index, value in enumerate(lambdas):
+        positive(f"lambdas[{index}]", value)
+    positive("lambda_h", lambda_h)

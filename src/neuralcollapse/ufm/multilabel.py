@@ -18,6 +18,7 @@ from scipy.optimize import minimize
 from scipy.special import expit
 
 from neuralcollapse.geometry import simplex_etf
+from neuralcollapse.ufm.arguments import decays
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,4 @@ def _check(k: int, samples: Mapping[int, int], feature_dim: int, lambda_w: float
             raise ValueError(f"samples_per_set[{m}]={n!r} must be a positive whole number")
     if isinstance(feature_dim, bool) or not isinstance(feature_dim, int) or feature_dim < k - 1:
         raise ValueError(f"feature_dim={feature_dim!r} must be at least K - 1 = {k - 1}, to hold a simplex ETF")
-    for name, value in (("lambda_w", lambda_w), ("lambda_h", lambda_h)):
-        if not (value > 0 and math.isfinite(value)):
-            raise ValueError(f"{name}={value} must be positive and finite: without it there is no minimiser")
+    decays(lambda_w, lambda_h)

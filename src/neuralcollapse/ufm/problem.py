@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import math
-import operator
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -20,6 +19,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.sparse.linalg import LinearOperator
 
+from neuralcollapse.ufm import objective
+from neuralcollapse.ufm.arguments import counts, decays, fitting, whole
 from neuralcollapse.ufm.losses import Loss, resolve_loss
 
 if TYPE_CHECKING:
@@ -29,10 +30,6 @@ if TYPE_CHECKING:
     from neuralcollapse.ufm.saddles import CriticalPoint
     from neuralcollapse.ufm.solution import Point, Solution
 
-_BLOCK = 1 << 20
-"""Entries of logits held at once."""
-_LEAST_TAU = 1e-300
-"""Least sqrt(λW λH): gradients are so large near a minimum, and float64 loses their digits below 2e-308."""
 _MOST_SAMPLES = 1 << 30
 """Samples up to which each can have a column of its own."""
 
@@ -74,16 +71,11 @@ class UFM:
         bias: bool = True,
         nonnegative: bool = False,
     ) -> None:
-        self.num_classes = _whole("num_classes", num_classes, least=2)
-        self.feature_dim = _whole("feature_dim", feature_dim, least=1)
-        self.class_counts: Int[np.ndarray, " K"] = _counts(samples_per_class, self.num_classes)
+        self.num_classes = whole("num_classes", num_classes, least=2)
+        self.feature_dim = whole("feature_dim", feature_dim, least=1)
+        self.class_counts: Int[np.ndarray, " K"] = counts(samples_per_class, self.num_classes)
         self.total = int(self.class_counts.sum())
-        self.lambda_w, self.lambda_h = _positive("lambda_w", lambda_w), _positive("lambda_h", lambda_h)
-        if self.tau < _LEAST_TAU:
-            raise ValueError(
-                f"lambda_w={lambda_w} and lambda_h={lambda_h} are too small together for float64: the root of their "
-                f"product must be at least {_LEAST_TAU}"
-            )
+        self.lambda_w, self.lambda_h = decays(lambda_w, lambda_h)
         if not (lambda_b >= 0 and math.isfinite(lambda_b)):
             raise ValueError(f"lambda_b={lambda_b} must be zero or positive, and finite (bias=False leaves it out)")
         self.lambda_b = float(lambda_b)
@@ -172,29 +164,13 @@ class UFM:
         Raises:
             ValueError: if shapes disagree, an entry is not finite, or the model does not allow it.
         """
-        k, d, m = self.num_classes, self.feature_dim, len(self.labels)
-        for name, shape in (("W", (k, d)), ("H", (d, m)), ("b", (k,))):
-            array = getattr(point, name)
-            if array.shape != shape:
-                raise ValueError(f"{name} has shape {array.shape}: this model needs {shape}")
-            if not np.isfinite(array).all():
-                raise ValueError(f"{name} has NaN or infinite entries")
-        if self.nonnegative and (point.H < 0).any():
-            raise ValueError(f"H has an entry of {point.H.min():g}: the features of this model are nonnegative")
-        if not self.bias and point.b.any():
-            raise ValueError("b is not zero: this model has no bias")
-        return point
+        return fitting(self, point)
 
     # ---- closed forms ----------------------------------------------------------------------------
 
     def blocks(self, point: Point) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
         """Blocks of columns with their logits and one-hot targets, both (K, block)."""
-        columns = max(1, _BLOCK // self.num_classes)
-        for start in range(0, len(self.labels), columns):
-            part = slice(start, min(start + columns, len(self.labels)))
-            targets = np.zeros((self.num_classes, part.stop - start))
-            targets[self.labels[part], np.arange(part.stop - start)] = 1
-            yield part, point.W @ point.H[:, part] + point.b[:, None], targets
+        return objective.blocks(self, point)
 
     def residuals(self, point: Point) -> Iterator[tuple[slice, np.ndarray]]:
         """Blocks of columns of G: the gradient with respect to a sample's logits, (P - Y)/N for cross-entropy."""
@@ -211,39 +187,11 @@ class UFM:
 
     def value_and_gradient(self, point: Point, *, gradient: bool = True) -> tuple[float, Point]:
         """Value and gradient in one pass; without the loss's part of the gradient where it is not asked for."""
-        loss = 0.0
-        slope = self._decays(point)
-        for part, logits, targets in self.blocks(point):
-            values, residual = self.loss.value_and_gradient(logits, targets)
-            loss += float(self.weights[part] @ values)
-            if gradient:
-                residual *= self.weights[part] / self.total
-                slope.W[:] += residual @ point.H[:, part].T
-                slope.H[:, part] += point.W.T @ residual
-                slope.b[:] += residual.sum(1) if self.bias else 0
-        # Decays under the square: with extreme λ the squares of W and H leave the range of float64.
-        squares = ((math.sqrt(self.lambda_w) * point.W) ** 2).sum() + self.lambda_b * (point.b**2).sum()
-        squares += (self.weights * (math.sqrt(self.lambda_h) * point.H) ** 2).sum()
-        return float(loss / self.total + squares / 2), slope
+        return objective.value_and_gradient(self, point, gradient=gradient)
 
     def hessian_product(self, point: Point, direction: Point) -> Point:
         """The Hessian of f at a point, applied to a direction."""
-        product = self._decays(direction)
-        for part, logits, targets in self.blocks(point):
-            weights = self.weights[part] / self.total
-            features, turned = point.H[:, part], direction.H[:, part]
-            change = direction.W @ features + point.W @ turned + (direction.b[:, None] if self.bias else 0)
-            second = self.loss.hessian_product(logits, targets, change) * weights
-            residual = self.loss.gradient(logits, targets) * weights
-            product.W[:] += second @ features.T + residual @ turned.T
-            product.H[:, part] += point.W.T @ second + direction.W.T @ residual
-            product.b[:] += second.sum(1) if self.bias else 0
-        return product
-
-    def _decays(self, point: Point) -> Point:
-        """The decays' part of the gradient at a point."""
-        bias = self.lambda_b * point.b if self.bias else np.zeros(self.num_classes)
-        return replace(point, W=self.lambda_w * point.W, H=self.lambda_h * self.weights * point.H, b=bias)
+        return objective.hessian_product(self, point, direction)
 
     def hessian(self, point: Point) -> LinearOperator:
         """The Hessian at a point as a SciPy operator on :meth:`Point.to_vector`; work and memory linear in N."""
@@ -256,32 +204,7 @@ class UFM:
 
     def dense_hessian(self, point: Point) -> Float[np.ndarray, "size size"]:
         """The Hessian at a point as a matrix on :meth:`Point.to_vector`, for small problems."""
-        k, d, m = self.num_classes, self.feature_dim, len(self.labels)
-        ww, wh, wb = np.zeros((k, d, k, d)), np.zeros((k, d, d, m)), np.zeros((k, d, k))
-        hh, hb, bb = np.zeros((d, m, d, m)), np.zeros((d, m, k)), np.zeros((k, k))
-        for part, logits, targets in self.blocks(point):
-            weights, features = self.weights[part] / self.total, point.H[:, part]
-            second = self.loss.hessians(logits, targets) * weights
-            residual = self.loss.gradient(logits, targets) * weights
-            turned = np.einsum("lkm,lb->bkm", second, point.W, optimize=True)
-            ww += np.einsum("lkm,am,bm->lakb", second, features, features, optimize=True)
-            wh[..., part] = np.einsum("bkm,am->kabm", turned, features)
-            wh[:, range(d), range(d), part] += residual[:, None]
-            wb += np.einsum("lkm,am->lak", second, features, optimize=True)
-            columns = np.arange(part.start, part.stop)
-            hh[:, columns, :, columns] = np.einsum("akm,kb->mab", turned, point.W, optimize=True)
-            hb[:, part] = turned.transpose(0, 2, 1)
-            bb += second.sum(2)
-        sizes = (k * d, d * m, k)
-        matrix = np.block([
-            [ww.reshape(sizes[0], -1), wh.reshape(sizes[0], -1), wb.reshape(sizes[0], -1)],
-            [wh.reshape(sizes[0], -1).T, hh.reshape(sizes[1], -1), hb.reshape(sizes[1], -1)],
-            [wb.reshape(sizes[0], -1).T, hb.reshape(sizes[1], -1).T, bb],
-        ])  # fmt: skip
-        if not self.bias:
-            matrix[-k:], matrix[:, -k:] = 0, 0
-        ones = self.point(np.ones(sum(sizes)))
-        return (matrix + matrix.T) / 2 + np.diag(self._decays(ones).to_vector())
+        return objective.dense_hessian(self, point)
 
     # ---- the theory ------------------------------------------------------------------------------
 
@@ -323,31 +246,3 @@ class UFM:
             f"UFM({self.num_classes}, {counts}, {self.feature_dim}, lambda_w={self.lambda_w}, "
             f"lambda_h={self.lambda_h}, lambda_b={self.lambda_b}{extra})"
         )
-
-
-def _whole(name: str, value: Any, *, least: int) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError as error:
-        raise ValueError(f"{name}={value!r} must be a whole number of at least {least}") from error
-    if isinstance(value, bool) or number < least:
-        raise ValueError(f"{name}={value} must be at least {least}")
-    return number
-
-
-def _positive(name: str, value: float) -> float:
-    if not (value > 0 and math.isfinite(value)):
-        raise ValueError(f"{name}={value} must be positive and finite: without it there is no minimiser")
-    return float(value)
-
-
-def _counts(samples_per_class: int | Sequence[int], num_classes: int) -> np.ndarray:
-    counts = np.asarray(samples_per_class)
-    if counts.ndim > 1 or (counts.ndim == 1 and len(counts) != num_classes):
-        raise ValueError(f"samples_per_class has shape {counts.shape}: give one number, or {num_classes}")
-    if not np.issubdtype(counts.dtype, np.integer) or (counts < 1).any():
-        raise ValueError(f"samples_per_class={samples_per_class} must be positive whole numbers")
-    counts = np.broadcast_to(counts, num_classes)
-    if (total := sum(counts.tolist())) > 1 << 53:
-        raise ValueError(f"samples_per_class adds up to {total} samples: at most 2^53 are counted exactly")
-    return counts.astype(np.int64)

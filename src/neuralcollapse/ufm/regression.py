@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from neuralcollapse.ufm.arguments import decays, whole
+
 
 @dataclass(frozen=True)
 class RegressionOptimum:
@@ -61,11 +63,8 @@ def regression_optimum(
         raise ValueError(f"targets have shape {targets.shape}: expected (N, n), one row per sample")
     if not np.isfinite(targets).all():
         raise ValueError("targets hold NaN or infinity")
-    if isinstance(feature_dim, bool) or not isinstance(feature_dim, int) or feature_dim < 1:
-        raise ValueError(f"feature_dim={feature_dim!r} must be a whole number of at least 1")
-    for name, value in (("lambda_w", lambda_w), ("lambda_h", lambda_h)):
-        if not (value > 0 and math.isfinite(value)):
-            raise ValueError(f"{name}={value} must be positive and finite: without it there is no minimiser")
+    feature_dim = whole("feature_dim", feature_dim, least=1)
+    lambda_w, lambda_h = decays(lambda_w, lambda_h)
     total, outputs = targets.shape
     offset = targets.mean(0) if bias else np.zeros(outputs)
     left, singular, right = np.linalg.svd((targets - offset).T, full_matrices=False)

@@ -16,9 +16,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from neuralcollapse.ufm.arguments import class_sizes
 from neuralcollapse.ufm.losses import Loss
 from neuralcollapse.ufm.minima import polish
 from neuralcollapse.ufm.problem import UFM
+from neuralcollapse.ufm.seli import no_decay
 from neuralcollapse.ufm.solution import Point, Solution
 
 _DENSE = 600
@@ -208,11 +210,7 @@ def _limit(
     bias: bool,
     nonnegative: bool,
 ) -> TargetGeometry:
-    """With Z D^½ = U Σ V', W = U Σ^½ and H = Σ^½ V' D^-½; scaled to a largest row of W of norm one.
-
-    SELI has Z = S. A free bias takes over (π - 1/K) 1', π the class frequencies, and leaves Z = I - π 1': the bias that
-    makes the nuclear norm of (S - b 1') D^½ least, as then the features' mean over samples is zero.
-    """
+    """The geometry of the limit, after what it is not known for is refused."""
     if str(loss) != "cross_entropy" or nonnegative:
         raise ValueError(
             "lambda_w=0 and lambda_h=0 ask for the limit of no decay, known for cross-entropy and free features only: "
@@ -221,23 +219,9 @@ def _limit(
     if not (lambda_b >= 0 and math.isfinite(lambda_b)):
         raise ValueError(f"lambda_b={lambda_b} must be zero or positive, and finite (bias=False leaves it out)")
     counts = class_sizes(class_counts)
-    k = len(counts)
     free = bias and lambda_b == 0
-    taken = np.array(counts) / sum(counts) if free else np.full(k, 1 / k)
-    left, singular, right = np.linalg.svd((np.eye(k) - taken[:, None]) * np.sqrt(counts))
-    weight = left[:, : k - 1] * np.sqrt(singular[: k - 1])
-    means = (np.sqrt(singular[: k - 1])[:, None] * right[: k - 1] / np.sqrt(counts)).T
-    scale = float(np.linalg.norm(weight, axis=1).max())
     source = "SELI with a free bias" if free else "SELI"
-    return TargetGeometry(tuple(counts), weight / scale, means / scale, (taken - 1 / k) / scale**2, None, None, source)
-
-
-def class_sizes(class_counts: Sequence[int] | Int[np.ndarray, " K"]) -> list[int]:
-    """The sizes as whole numbers, or what is wrong with them."""
-    counts = np.asarray(class_counts)
-    if counts.ndim != 1 or len(counts) < 2 or not np.issubdtype(counts.dtype, np.integer) or (counts < 1).any():
-        raise ValueError(f"class_counts={class_counts} must be at least two positive whole numbers")
-    return [int(count) for count in counts]
+    return TargetGeometry(tuple(counts), *no_decay(counts, free=free), None, None, source)
 
 
 def _relative(norms: np.ndarray) -> np.ndarray:

@@ -15,10 +15,10 @@ import numpy as np
 from jaxtyping import Int
 from scipy.optimize import minimize
 
+from neuralcollapse.ufm.arguments import class_sizes
 from neuralcollapse.ufm.losses import CrossEntropy, Focal, LabelSmoothing, Loss, MeanSquaredError
 from neuralcollapse.ufm.problem import UFM
 from neuralcollapse.ufm.solution import Point
-from neuralcollapse.ufm.targets import class_sizes
 
 
 @dataclass(frozen=True)
