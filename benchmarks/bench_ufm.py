@@ -56,7 +56,7 @@ def main() -> None:
     console.print(table)
 
     table = Table(
-        "K = d", "solve s", "bound s", "CPU s", "relative gap", "bound", title="Many classes of 1 to 50 samples"
+        "K = d", "solve s", "bound s", "CPU s", "relative gap", "bound", title="Classes of 1 to 49 samples each"
     )
     for classes, bound in ((100, 3),) if quick else ((100, 3), (1_000, 300)):
         start = time.process_time()
