@@ -40,7 +40,9 @@ def test_values_of_the_untrained_network_and_of_the_first_tenth() -> None:
 
 
 def test_a_short_run_is_compared_with_the_untrained_network() -> None:
-    assert "rose 37-fold" in text([row(0, 0.027, 1.0), row(3, 1.0, 1.0)])
+    shown = text([row(0, 0.027, 1.0), row(3, 1.0, 1.0)])
+    assert "rose 37-fold" in shown
+    assert "early" not in shown
     with pytest.raises(ValueError, match="no epoch is measured"):
         summary_table("run", [row(0, None, 0)])
 

@@ -85,7 +85,8 @@ class CollapseReport(Presented):
 
     def _title(self) -> str:
         samples = f"{self.moments.total:,} samples, {self.moments.num_classes} classes"
-        return f"Neural collapse of {self.classifier or 'the features'}: {samples}"
+        enters = f" that enter {self.classifier!r}" if self.classifier else ""
+        return f"Features{enters}: {samples}"
 
     def _facts(self) -> dict[str, Any]:
         return {

@@ -10,8 +10,10 @@ from neuralcollapse.geometry.measures import HEADLINE, MEASURES
 
 SHOWN = (*HEADLINE, "nc4_relative", "nc2_means", "cdnv", "ncc_mismatch")
 
-_NOTE = (
+_EARLY = (
     "early: the largest value in the first tenth of training, where the paper's curves begin; change: from there.\n"
+)
+_NOTE = (
     "ideal: the value at complete collapse; ↓ lower is better, ↑ higher is better.\n"
     "NC4 alone grows with the logits, which are small before training: nc4_relative is NC4 in units of the logits."
 )
@@ -34,8 +36,9 @@ def summary_table(title: str, rows: Sequence[dict[str, str]]) -> Any:
         raise ValueError("no epoch is measured yet: there is nothing to sum up")
     first, last = measured[0], measured[-1]
     early = [row for row in measured if 1 <= int(row["epoch"]) <= int(last["epoch"]) / 10]
-    table = Table(title=title, caption=_NOTE, caption_justify="left")
-    for column in ("measure", f"epoch {first['epoch']}", "early", f"epoch {last['epoch']}", "change", "ideal"):
+    table = Table(title=title, caption=_EARLY + _NOTE if early else _NOTE, caption_justify="left")
+    between = ["early"] if early else []  # a short run has no first tenth
+    for column in ("measure", f"epoch {first['epoch']}", *between, f"epoch {last['epoch']}", "change", "ideal"):
         table.add_column(column, justify="left" if column in ("measure", "change") else "right")
     for name in SHOWN:
         if not first.get(name) or not last.get(name):
@@ -46,7 +49,7 @@ def summary_table(title: str, rows: Sequence[dict[str, str]]) -> Any:
         table.add_row(
             measure.label,
             f"{before:.4g}",
-            "" if highest is None else f"{highest:.4g}",
+            *("" if highest is None else f"{highest:.4g}" for _ in between),
             f"{after:.4g}",
             change(before if highest is None else highest, after),
             measure.goal(),
@@ -55,5 +58,5 @@ def summary_table(title: str, rows: Sequence[dict[str, str]]) -> Any:
         tested = [row[name] for row in rows if row.get(name)]
         if tested:
             shares = [f"{float(share):.2%}" for share in (tested[0], tested[-1])]
-            table.add_row(name.replace("_", " "), shares[0], "", shares[1], "", "↑ 100%")
+            table.add_row(name.replace("_", " "), shares[0], *("" for _ in between), shares[1], "", "↑ 100%")
     return table
