@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-# Tests run side by side, a process a core: more threads than cores would wait for each other.
+# Tests run side by side, one process per core: more threads than cores would wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import jaxtyping

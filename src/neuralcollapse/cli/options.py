@@ -35,7 +35,7 @@ def numbers(text: str, option: str, example: str, kind: type[Number]) -> list[Nu
 def writable(path: str | Path | None, option: str, *, folder: bool = False) -> Path | None:
     """The path, once it is sure that a file (or a folder) can be written there; missing parents are made.
 
-    Called before the work, so that hours of it are not lost for want of a place to put them.
+    Called before the work, so that hours of it are not lost because the result cannot be written.
 
     Raises:
         OSError: naming the option, the path and the reason.

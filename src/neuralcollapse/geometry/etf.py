@@ -108,7 +108,7 @@ def helmert(num_classes: int) -> Float[Tensor, "K K-1"]:
 def product_rows(
     left: Float[Tensor, "K d"], right: Float[Tensor, "K d"]
 ) -> Iterator[tuple[int, Float[Tensor, "rows K"]]]:
-    """Row blocks of ``left @ right.T`` with the index of their first row: O(K) memory a row."""
+    """Row blocks of ``left @ right.T`` with the index of their first row: O(K) memory per row."""
     for start in range(0, len(left), _BLOCK):
         yield start, left[start : start + _BLOCK] @ right.T
 

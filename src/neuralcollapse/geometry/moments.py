@@ -48,7 +48,7 @@ class Moments:
     within: Float[Tensor, "r r"] | None
     """Σ_W over all samples, projected on the directions. None where only traces were gathered."""
     within_balanced: Float[Tensor, "r r"] | None
-    """Mean over classes of their covariances, projected likewise. None where no such sum was kept."""
+    """Mean over classes of their covariances, projected in the same way. None if no such sum was kept."""
     within_error: Float[Tensor, " r"]
     """Size of the rounding in the diagonal of ``within``; zero for the exact builder."""
     resolution: float

@@ -136,5 +136,5 @@ def _singular_values(matrix: Tensor) -> Float[Tensor, " r"]:
         raise ValueError("matrix has non-finite entries (NaN or infinity)")
     largest = values.abs().max()
     if not float(largest):
-        raise ValueError("matrix is zero: it has no rank to speak of")
+        raise ValueError("matrix is zero: its effective and stable rank are undefined")
     return torch.linalg.svdvals(values / largest)

@@ -197,7 +197,7 @@ class ClassStatistics(Accumulators):
         return self
 
     def to(self, device: torch.device | str) -> ClassStatistics:
-        """A copy on another device, or on the host where that device has no float64.
+        """A copy on another device, or on the host if that device has no float64.
 
         Raises:
             ValueError: for the meta device, which holds no numbers.

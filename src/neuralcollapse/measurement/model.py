@@ -84,10 +84,11 @@ def measure(
 ) -> CollapseReport | MultilabelReport | RegressionReport:
     """Measure the neural collapse of any torch classifier over a loader, in one pass without gradient.
 
-    The classifier's input is what is measured (Zhu et al., equations (7) to (10)), and its output are the logits. The
-    model is put in evaluation mode and afterwards left as it was found, also after an error: training mode of each
-    module, buffers, hooks, device, random numbers. Under torch.distributed each rank passes its own share of the data,
-    all compute with the buffers of rank 0, and every rank gets the answer for all; an error on one is raised on all.
+    The features are the input of the classifier layer, and its output gives the logits (Zhu et al., equations (7) to
+    (10)). The model runs in evaluation mode. Afterwards, also after an error, everything is as before: the training
+    mode of each module, buffers, hooks, device and random numbers. Under torch.distributed each rank passes
+    its own share of the data. All ranks compute with the buffers of rank 0, and every rank gets the answer for all the
+    data; an error on one is raised on all.
 
     Args:
         model: any torch classifier; the classifier layer is found by :func:`neuralcollapse.find_classifier`.

@@ -53,7 +53,7 @@ class MultilabelReport(Presented):
     weight: Float[Tensor, "K d"] | None = field(default=None, repr=False)
     """W as the forward pass used it."""
     bias: Float[Tensor, " K"] | None = field(default=None, repr=False)
-    """b likewise."""
+    """b as the forward pass used it."""
     sets: LabelSetMeans | None = field(default=None, repr=False)
     """Mean feature of each set of labels that occurs. None where they were too many to hold."""
 

@@ -46,7 +46,7 @@ class RegressionReport(Presented):
     weight: Float[Tensor, "n d"] | None = field(default=None, repr=False)
     """W as the forward pass used it."""
     bias: Float[Tensor, " n"] | None = field(default=None, repr=False)
-    """b likewise."""
+    """b as the forward pass used it."""
 
     def to_dict(self) -> dict[str, float | None]:
         """Every measure of the last layer's features by name."""

@@ -34,7 +34,7 @@ class CollapseReport(Presented):
     weight: Float[Tensor, "K d"] | None = field(default=None, repr=False)
     """W as the forward pass used it: normalised, pruned, merged with its adapter."""
     bias: Float[Tensor, " K"] | None = field(default=None, repr=False)
-    """b likewise; None where the classifier has none."""
+    """b as the forward pass used it; None if the classifier has none."""
     features: Float[Tensor, "N d"] | None = field(default=None, repr=False)
     """The features (this process's), where they were held."""
     labels: Int[Tensor, " N"] | None = field(default=None, repr=False)

@@ -17,7 +17,8 @@ def find_classifier(model: nn.Module, name: str | None = None) -> tuple[str, nn.
 
     Looked for in this order: timm's ``get_classifier()``, a top-level module with a conventional name
     (``fc``, ``classifier``, ``head``, ...; inside it the last Linear, or last 1x1 convolution as in
-    SqueezeNet), and otherwise the last Linear of the model. A wrapper's only child is searched likewise.
+    SqueezeNet), and otherwise the last Linear of the model. If a wrapper has a
+    single child, that child is searched in the same way.
     A layer with an adapter (LoRA) is one layer: what is found is the module that adds the two.
 
     Args:

@@ -54,7 +54,7 @@ def verdict(history: History) -> str:
 def lead(history: History) -> list[str]:
     """What the numbers mean for a reader who does not know the measures, sentence by sentence."""
     nc1, nc2, nc3 = (history.last(name) for name in ("nc1", "nc2", "nc3"))
-    sentences = [verdict(history)]
+    sentences = []
     if nc1 is not None:
         if nc1 < _SMALL:
             text = "The features of each class have all but merged into one point"
@@ -92,7 +92,7 @@ def _about_nc4(history: History) -> str:
     way, _ = movement(history.first("nc4"), history.last("nc4"))
     relative, size = movement(history.first("nc4_relative"), history.last("nc4_relative"))
     if way == "rose" and relative == "fell":
-        return f"NC4 is measured in units of the logits, which grew; relative to their size it fell {size}."
+        return f"NC4, which concerns the bias, has the units of the logits. They grew; relative to them it fell {size}."
     return ""
 
 

@@ -17,7 +17,7 @@ from neuralcollapse.files import write_text
 from neuralcollapse.geometry.change import movement
 from neuralcollapse.geometry.measures import HEADLINE, MEASURES
 from neuralcollapse.report.geometry import geometry
-from neuralcollapse.report.headline import comparison, headline, lead
+from neuralcollapse.report.headline import comparison, headline, lead, verdict
 from neuralcollapse.report.history import History, read_histories
 from neuralcollapse.report.layers import layers_figure
 from neuralcollapse.report.seeds import by_experiment
@@ -101,6 +101,7 @@ def write_page(
         scripts=section["scripts"],
         eyebrow=_names(histories),
         headline=headline(first) if single else comparison(histories),
+        verdict=verdict(first) if single else "",
         lead=lead(first) if single else _several(histories),
         single=single,
         step=step,

@@ -8,7 +8,7 @@ from neuralcollapse.cli.options import writable
 
 
 class Place:
-    """The file of a command's output; made before the work, so that nothing is lost for want of a place."""
+    """The file of a command's output; made before the work, so that no result is lost because it cannot be written."""
 
     def __init__(self, output: Path | None, default: str) -> None:
         path = writable(Path(default) if output is None else output, "--output")
