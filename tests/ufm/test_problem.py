@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from neuralcollapse.ufm import UFM, Point
+from neuralcollapse.ufm import UFM, Point, collapse_thresholds, softmax_code
 from tests.ufm.cases import CASES, torch_objective
 
 
@@ -85,6 +85,18 @@ def test_work_in_blocks_is_work_at_once(monkeypatch: pytest.MonkeyPatch) -> None
 def test_bad_problems(arguments: tuple, options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         UFM(*arguments, **{"lambda_w": 1e-2, "lambda_h": 1e-2, **options})
+
+
+@pytest.mark.usefixtures("unchecked_shapes")
+def test_bad_seeds_and_sizes() -> None:
+    with pytest.raises(ValueError, match="seed=-1 must be at least 0"):
+        CASES["d=K"].solve(seed=-1)
+    with pytest.raises(ValueError, match="seed=-1 must be at least 0"):
+        softmax_code(9, 3, seed=-1)
+    with pytest.raises(ValueError, match=r"adds up to \d+ samples: at most 2\^53"):
+        collapse_thresholds([10**20, 2, 2], 1e-2, 1e-3)
+    with pytest.raises(ValueError, match=r"loss='focal:-1': gamma=-1\.0 must be zero"):
+        UFM(3, 5, 3, lambda_w=1e-2, lambda_h=1e-2, loss="focal:-1")
 
 
 @pytest.mark.usefixtures("unchecked_shapes")

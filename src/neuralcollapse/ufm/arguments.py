@@ -63,6 +63,12 @@ def counts(samples_per_class: int | Sequence[int], num_classes: int) -> Int[np.n
 def class_sizes(class_counts: Sequence[int] | Int[np.ndarray, " K"]) -> list[int]:
     """The sizes as whole numbers, or what is wrong with them."""
     counts = np.asarray(class_counts)
+    if (
+        counts.ndim == 1
+        and all(isinstance(size, int) for size in class_counts)
+        and (total := sum(class_counts)) > 1 << 53
+    ):
+        raise ValueError(f"class_counts adds up to {total} samples: at most 2^53 are counted exactly")
     if counts.ndim != 1 or len(counts) < 2 or not np.issubdtype(counts.dtype, np.integer) or (counts < 1).any():
         raise ValueError(f"class_counts={class_counts} must be at least two positive whole numbers")
     return [int(count) for count in counts]

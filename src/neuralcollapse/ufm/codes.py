@@ -18,6 +18,7 @@ from scipy.special import gammaln, logsumexp
 
 from neuralcollapse.geometry import simplex_etf
 from neuralcollapse.geometry.many_classes import one_vs_rest_margin
+from neuralcollapse.ufm.arguments import whole
 
 _TEMPERATURES = (0.3, 0.1, 0.03, 0.01, 3e-3, 1e-3, 1e-4)
 """The smoothed margin errs by at most the temperature times log K(K-1)."""
@@ -77,7 +78,7 @@ def softmax_code(num_classes: int, feature_dim: int, *, starts: int = 8, seed: i
     if known is not None:
         margin = float(one_vs_rest_margin(torch.tensor(known)))
         return SoftmaxCode(known, margin, margin, margin, True)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(whole("seed", seed, least=0))
     found = max((_search(k, d, rng) for _ in range(starts)), key=lambda pair: pair[0])
     lower, upper = margin_bounds(k, d)
     return SoftmaxCode(found[1], found[0], max(lower, found[0]), upper, False)

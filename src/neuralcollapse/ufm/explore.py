@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from neuralcollapse.ufm.arguments import whole
 from neuralcollapse.ufm.minima import LocalMinimum, descend, same
 from neuralcollapse.ufm.problem import UFM
 
@@ -74,7 +75,7 @@ def explore(problem: UFM, *, starts: int = 60, seed: int = 0) -> Exploration:
         raise ValueError("explore needs free features: a minimum at the edge of H >= 0 has no Hessian to judge it by")
     model = problem.by_class
     bound = convex_bound(problem)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(whole("seed", seed, least=0))
     minima: list[LocalMinimum] = []
     unsettled = 0
     for _ in range(starts):

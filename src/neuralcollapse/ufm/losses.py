@@ -48,4 +48,7 @@ def resolve_loss(loss: str | Loss) -> Loss:
         number = float(parameter)
     except ValueError as error:
         raise ValueError(f"loss={loss!r}: {parameter!r} is not a number") from error
-    return LabelSmoothing(number) if name == "label_smoothing" else Focal(number)
+    try:
+        return LabelSmoothing(number) if name == "label_smoothing" else Focal(number)
+    except ValueError as error:
+        raise ValueError(f"loss={loss!r}: {error}") from error

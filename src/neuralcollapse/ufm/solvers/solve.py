@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from threadpoolctl import ThreadpoolController
 
+from neuralcollapse.ufm.arguments import whole
 from neuralcollapse.ufm.certificate import Certificate, Verdict, certify, check_tolerance
 from neuralcollapse.ufm.problem import UFM
 from neuralcollapse.ufm.solution import Point, Solution, Step, Stop
@@ -67,6 +68,7 @@ def solve(
     """
     solver = _solver(method, max_iterations, every)
     check_tolerance(tol)
+    seed = whole("seed", seed, least=0)
     by_class = isinstance(solver, Newton)
     model = problem.by_class if by_class else problem
     first = point = _start(problem, model, start, seed)
