@@ -197,6 +197,6 @@ def test_runs_that_fail_are_listed_and_the_command_fails(tmp_path: Path) -> None
     assert ended.returncode == 1
     assert "4 of 4 runs are not finished" in ended.stderr
     assert "nowhere" in ended.stderr
-    assert "the same command runs only what is not" in ended.stderr
+    assert "the same command continues with the others" in ended.stderr
     assert "open: 4 runs missing" in ended.stdout
     assert (tmp_path / "out" / "gallery.html").is_file()

@@ -215,6 +215,7 @@ def test_test_data_has_its_own_column(tmp_path: Path) -> None:
     ("ends", "sentence"),
     [
         ((0.01, 0.05, 0.02), "The network has collapsed, or nearly so."),
+        ((0.003, 0.096, 0.12), "The network is close to collapse."),
         ((0.01, 0.5, 0.02), "The network has begun to collapse."),
         ((2.0, 0.05, 0.02), "The network has not collapsed."),
     ],

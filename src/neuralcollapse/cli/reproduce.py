@@ -124,7 +124,7 @@ def reproduce(
         listed = "\n".join(f"  {job.name}: {job.error or 'not begun'}" for job in failed)
         raise ChildProcessError(
             f"{len(failed)} of {len(runs)} runs are not finished:\n{listed}\n"
-            "What is finished is kept: the same command runs only what is not"
+            "Finished runs are kept: the same command continues with the others"
         )
 
 

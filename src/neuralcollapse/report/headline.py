@@ -13,6 +13,8 @@ _ALIKE = 1.1
 """Smaller factors between training and test data count as none."""
 _SMALL = 0.1
 """NC1 to NC3 below this count as near their ideal, zero."""
+_NEAR = 0.3
+"""NC2 and NC3 below this count as on the way there."""
 
 
 def headline(history: History) -> str:
@@ -48,6 +50,8 @@ def verdict(history: History) -> str:
         return ""
     if max(ends) < _SMALL:
         return "The network has collapsed, or nearly so."
+    if ends[0] < _SMALL and max(ends) < _NEAR:
+        return "The network is close to collapse."
     return "The network has not collapsed." if ends[0] >= 1 else "The network has begun to collapse."
 
 
@@ -64,7 +68,7 @@ def lead(history: History) -> list[str]:
             text = "The features of a class still spread as widely as the classes are apart"
         sentences.append(f"{text} (NC1\u00a0=\u00a0{nc1:.2g}).")
     if nc2 is not None:
-        near = "close to" if nc2 < _SMALL else "on the way to" if nc2 < 0.3 else "far from"
+        near = "close to" if nc2 < _SMALL else "on the way to" if nc2 < _NEAR else "far from"
         sentences.append(
             f"The classifier is {near} the most symmetric arrangement there is, a simplex (NC2\u00a0=\u00a0{nc2:.2g})."
         )

@@ -41,7 +41,7 @@ def landscape(
     }
     if not strict:
         raise ValueError(
-            "this problem has no strict saddle in its atlas: past the phase transition the origin is optimal"
+            "this problem has no strict saddle to draw: its weight decay is so strong that the origin is optimal"
         )
     wanted = saddle or next((name for name, found in strict.items() if found.rank == 1), next(iter(strict)))
     if wanted not in strict:
