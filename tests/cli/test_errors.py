@@ -86,6 +86,7 @@ LATE = [
     ("savings resnet18 --classes 10 --feature-dim 5", "--feature-dim=5 cannot hold"),
     ("ufm landscape --saddle 9+9", "--saddle 9+9: choose one of 4, 3+1"),
     ("ufm landscape --lambda-w 5 --lambda-h 5", "no strict saddle"),
+    ("ufm landscape --num-classes 400", "choose fewer classes or features"),
     ("ufm certify absent.npz", "no file of tensors at absent.npz"),
 ]
 """What only the work itself can find out."""

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import time
-
 import hypothesis.strategies as st
 import numpy as np
 import pytest
@@ -45,11 +43,9 @@ def test_the_closed_form_is_collapsed() -> None:
         assert value == pytest.approx(0, abs=1e-12)
 
 
-def test_a_large_problem_answers_at_once() -> None:
+def test_a_large_problem_has_its_optimum_too() -> None:
     problem = make(1000, 1000, 1024, 1e-6, 1e-6)
-    start = time.perf_counter()
     solution = problem.global_optimum()
-    assert time.perf_counter() - start < 1
     assert solution.certificate.gradient_norm < 1e-12
 
 

@@ -36,12 +36,32 @@ class Slice:
     """f at the optimum."""
 
 
+_VARIABLES = 1500
+"""Up to so many, the whole spectrum of a Hessian takes seconds."""
+
+
+def check_size(problem: UFM) -> None:
+    """Refuse a problem whose Hessian is too large for a landscape.
+
+    Raises:
+        ValueError: naming its size.
+    """
+    k, d = problem.num_classes, problem.feature_dim
+    variables = 2 * k * d + k * problem.bias
+    if variables > _VARIABLES:
+        raise ValueError(
+            f"num_classes={k} and feature_dim={d} make {variables:,} variables: a landscape needs all eigenvalues of "
+            f"the Hessian, for at most {_VARIABLES:,} variables; choose fewer classes or features"
+        )
+
+
 def landscape_slice(problem: UFM, saddle: CriticalPoint, *, points: int = 61) -> Slice:
     """Evaluate f on the plane and the Hessian on the way.
 
     Raises:
-        ValueError: if the point is no strict saddle.
+        ValueError: if the point is no strict saddle, or the problem is too large.
     """
+    check_size(problem)
     if saddle.certificate.verdict is not Verdict.SADDLE:
         raise ValueError(
             f"the point of shape {saddle.shape} is {saddle.certificate.verdict.value}, not a strict saddle"

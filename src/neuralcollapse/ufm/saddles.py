@@ -1,4 +1,4 @@
-"""The atlas of critical points: one for each way to lump classes together.
+"""The atlas of critical points: one for each way to group classes.
 
 Points with equal rows of W and equal features inside groups of classes are critical for f when they are
 critical among themselves (symmetric criticality): minimising there gives a critical point of f.
@@ -61,7 +61,7 @@ def partitions(total: int, largest: int | None = None) -> Iterator[tuple[int, ..
 
 
 def saddles(problem: UFM) -> Iterator[CriticalPoint]:
-    """One critical point a way to lump classes of equal size, and the origin.
+    """One critical point for each way to group classes of equal size, and the origin.
 
     With equal classes these are the partition shapes of K: all in one group is the origin, each for itself the
     global minimum (d >= K - 1). Classes of different size are not lumped: that is no symmetry of f. Each

@@ -59,7 +59,8 @@ class CollapseThresholds:
             return "\n".join(lines)
         verb = {"merge": "merge into one point", "vanish": "vanish: their features and logits are zero"}[self.event]
         named = f"classes {', '.join(map(str, self.lost))} {verb}" if self.lost else "no class is lost"
-        lines.append(f"threshold: {self.samples:.6g} samples; {named}")
+        reached = f"{self.samples:.6g} samples" if math.isfinite(self.samples) else "above any number of samples"
+        lines.append(f"threshold: {reached}; {named}")
         if self.keeps_all is not None:
             lines.append(f"the rarest classes survive with {self.keeps_all} samples each, the others as they are")
         lines.append(f"all classes survive with lambda_w * lambda_h below {self.largest_decay:.6g}")

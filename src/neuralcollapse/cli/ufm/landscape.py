@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 from neuralcollapse.cli.ufm.place import Place
 from neuralcollapse.cli.ufm.problem import Problem, ProblemOptions
+
+_LISTED = 100
+"""Critical points that are computed and listed; 20 classes alone have 627."""
+_NAMED = 12
+"""Saddles that an error names."""
 
 
 def landscape(
@@ -16,7 +22,7 @@ def landscape(
 ) -> None:
     """List the critical points, and draw a slice of the objective through a saddle and the optimum.
 
-    The page also shows the eigenvalues of the Hessian on the way down.
+    There is one critical point for each way to group classes of equal size; at most 100 are listed. The page also shows the eigenvalues of the Hessian on the way down.
 
     For example:
       neuralcollapse ufm landscape
@@ -27,13 +33,17 @@ def landscape(
         output: The page. By default runs/ufm/landscape.html.
     """
     place = Place(output, "runs/ufm/landscape.html")
-    from neuralcollapse.report.landscape import write_landscape
+    from neuralcollapse.report.landscape import check_size, write_landscape
     from neuralcollapse.ufm import Verdict
 
     problem = choices.make()
-    atlas = list(problem.saddles())
-    for critical in atlas:
-        print(critical)
+    check_size(problem)
+    source, atlas = problem.saddles(), []
+    for critical in itertools.islice(source, _LISTED):
+        print(critical, flush=True)
+        atlas.append(critical)
+    if len(atlas) == _LISTED and next(source, None) is not None:
+        print(f"These are the first {_LISTED}: there are more ways to group {problem.num_classes} classes.")
     strict = {
         "+".join(map(str, critical.shape)): critical
         for critical in atlas
@@ -45,6 +55,7 @@ def landscape(
         )
     wanted = saddle or next((name for name, found in strict.items() if found.rank == 1), next(iter(strict)))
     if wanted not in strict:
-        raise ValueError(f"--saddle {wanted}: choose one of {', '.join(strict)}")
+        some = ", ".join(itertools.islice(strict, _NAMED))
+        raise ValueError(f"--saddle {wanted}: choose one of {some}{' or another of the list' * (len(strict) > _NAMED)}")
     write_landscape(problem, strict[wanted], place.path)
     print(place.said("Landscape"))
