@@ -22,7 +22,8 @@ def landscape(
 ) -> None:
     """List the critical points, and draw a slice of the objective through a saddle and the optimum.
 
-    There is one critical point for each way to group classes of equal size; at most 100 are listed. The page also shows the eigenvalues of the Hessian on the way down.
+    There is one critical point for each way to group classes of equal size; at most 100 are listed. The page also
+    shows the eigenvalues of the Hessian on the way down.
 
     For example:
       neuralcollapse ufm landscape
