@@ -23,7 +23,9 @@ _HOMES = {
     "measurement.language": ("LanguageReport", "measure_language_model"),
     "measurement.metric": ("NeuralCollapse",),
     "measurement.tracker": ("CollapseTracker",),
-    "geometry.many_classes": ("gnc1", "gnc3", "hyperspherical_uniformity", "one_vs_rest_margin", "unc3"),
+    "geometry.grids": ("cdnv", "cdnv_grid", "cdnv_tiles", "cosine_grid", "cosine_tiles"),
+    "geometry.many_classes": ("gnc1", "gnc3", "hyperspherical_uniformity", "unc3"),
+    "geometry.margin": ("gnc2", "one_vs_rest_margin"),
     "geometry.multilabel": ("multilabel_metrics",),
     "geometry.ood": ("NCI", "NECO"),
     "geometry.regression": ("regression_metrics",),
@@ -57,7 +59,12 @@ __all__ = [
     "PrototypeClassifier",
     "RegressionReport",
     "Savings",
+    "cdnv",
+    "cdnv_grid",
+    "cdnv_tiles",
     "collapse_metrics",
+    "cosine_grid",
+    "cosine_tiles",
     "effective_depth",
     "effective_rank",
     "etf_distance",
@@ -65,6 +72,7 @@ __all__ = [
     "find_classifier",
     "fix_classifier",
     "gnc1",
+    "gnc2",
     "gnc3",
     "hyperspherical_uniformity",
     "measure",
@@ -96,13 +104,9 @@ if TYPE_CHECKING:
         nearest_etf,
         simplex_etf,
     )
-    from neuralcollapse.geometry.many_classes import (
-        gnc1,
-        gnc3,
-        hyperspherical_uniformity,
-        one_vs_rest_margin,
-        unc3,
-    )
+    from neuralcollapse.geometry.grids import cdnv, cdnv_grid, cdnv_tiles, cosine_grid, cosine_tiles
+    from neuralcollapse.geometry.many_classes import gnc1, gnc3, hyperspherical_uniformity, unc3
+    from neuralcollapse.geometry.margin import gnc2, one_vs_rest_margin
     from neuralcollapse.geometry.multilabel import multilabel_metrics
     from neuralcollapse.geometry.ood import NCI, NECO
     from neuralcollapse.geometry.regression import regression_metrics

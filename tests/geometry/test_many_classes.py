@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from neuralcollapse import (
     gnc1,
+    gnc2,
     gnc3,
     hyperspherical_uniformity,
     measure_features,
@@ -123,6 +124,35 @@ def test_gnc_measures_against_numpy() -> None:
     assert unc3(*pair) == pytest.approx(products.var(), rel=1e-12)
     assert unc3(*pair, normalize=True) == pytest.approx(cosines.var(), rel=1e-12)
     assert gnc3(pair[0], 1e-200 * pair[0]) < 1e-15
+
+
+@pytest.mark.parametrize("kernel", ["log", 2.0])
+@pytest.mark.parametrize("gap", [1e-2, 1e-5, 1e-9])
+def test_uniformity_of_many_directions_and_of_twins(kernel: str | float, gap: float) -> None:
+    """Float32 tiles beyond 2,048 directions; every direction has a twin that only their difference tells apart."""
+    rows = units(2200, 5)
+    rows[1::2] = rows[::2] + gap * rows[1::2]
+    exact = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    i, j = np.triu_indices(2200, 1)
+    distances = np.linalg.norm(exact[i] - exact[j], axis=1)
+    values = -np.log(distances) if kernel == "log" else distances**-2.0
+    found = hyperspherical_uniformity(torch.tensor(rows), kernel)
+    assert found.energy == pytest.approx(values.mean(), rel=1e-5)
+    assert found.variation == pytest.approx(values.std() / abs(values.mean()), rel=1e-4)
+
+
+@pytest.mark.parametrize("size", [1e-4, 1e-8])
+def test_the_variation_near_a_simplex_keeps_its_digits(size: float) -> None:
+    etf = simplex_etf(60, 59, dtype=torch.float64)
+    step = torch.randn(etf.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    near, reference = (hyperspherical_uniformity(etf + x * step).variation for x in (size, 1e-2 * size))
+    assert near / reference == pytest.approx(100, rel=2e-2)
+
+
+def test_gnc2_is_the_margin_of_the_rows_at_length_one() -> None:
+    weight = torch.tensor(units(9, 4) * np.arange(1, 10)[:, None])
+    assert gnc2(weight) == one_vs_rest_margin(weight).margin
+    assert gnc2(3 * simplex_etf(5, 4)) == pytest.approx(1.25)
 
 
 @pytest.mark.usefixtures("unchecked_shapes")

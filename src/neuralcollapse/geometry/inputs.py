@@ -190,3 +190,24 @@ def check_classifier(
         if tensor is not None and not bool(torch.isfinite(tensor).all()):
             raise ValueError(f"{name} has non-finite entries (NaN or infinity)")
     return weight, bias
+
+
+def as_rows(vectors: Tensor, name: str, normalize: bool) -> Float[Tensor, "K d"]:
+    """The rows of a matrix in float64, of length one where asked.
+
+    Raises:
+        ValueError: if there are fewer than two, or one is not finite, or zero where it is normalised.
+    """
+    if vectors.ndim != 2 or len(vectors) < 2 or not vectors.shape[1]:
+        raise ValueError(f"{name} has shape {tuple(vectors.shape)}: expected (K, d) with K at least 2")
+    rows = vectors.detach().double()
+    if not bool(rows.isfinite().all()):
+        raise ValueError(f"{name} has non-finite entries (NaN or infinity)")
+    if not normalize:
+        return rows
+    largest = rows.abs().amax(1, keepdim=True)
+    zero = (largest[:, 0] == 0).nonzero().flatten().tolist()
+    if zero:
+        raise ValueError(f"{name} has a zero row ({zero[0]}): it has no direction to normalise")
+    rows = rows / largest  # first, so that no square overflows or vanishes
+    return rows / rows.norm(dim=1, keepdim=True)

@@ -1,9 +1,8 @@
-"""Everything that needs all pairs of classes, in one symmetric sweep of tiles: a K x K matrix is never held."""
+"""The measures that need all pairs of classes, each from sweeps of tiles."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -11,18 +10,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from neuralcollapse.geometry.arithmetic import row_norms
+from neuralcollapse.geometry.tiles import TILE, Tile, far_squares, precision_of, tiles, units_of
 
-_TILE = 512
-"""Rows and columns of a K x K matrix that are held at once."""
-
-_EXACT_CLASSES = 2048
-"""Up to so many classes tiles are float64: it costs nothing there."""
-
-_COARSE = {torch.float32: 0.1, torch.float64: 1e-4}
-"""Squared distance, relative to the squared norms, below which a tile has lost digits, in each precision."""
-
-_MANY = 0.02
-"""Share of lost pairs beyond which a float32 tile is computed again in float64, before single pairs are."""
+_KERNEL_FLOOR = 1e-4
+"""Spread of a kernel, relative to its mean, below which float32 tiles have lost digits."""
 
 _COSINE_FLOOR = 1e-3
 """Mean distance of cosines below which float32 tiles have lost digits."""
@@ -38,19 +29,6 @@ class PairMeasures:
     """Pairs of class means that are one point to the precision of the means."""
     cosine_distance: float
     """Mean of abs(cosine + 1/(K-1)) between centred means; NaN if one of them is zero."""
-
-
-@dataclass(frozen=True)
-class _Tile:
-    """Cosines of some rows with some columns, on or above the diagonal."""
-
-    rows: slice
-    columns: slice
-    cosines: Tensor
-
-    @property
-    def diagonal(self) -> bool:
-        return self.rows == self.columns
 
 
 def pair_measures(
@@ -78,14 +56,15 @@ def pair_measures(
     largest = float(lengths.max()) or 1.0
     spread = float(traces.max()) or 1.0
     sizes, spreads = (lengths / largest).square(), traces / spread
-    units = _units(shifted, lengths)
-    fast = _precision(units)
+    units = units_of(shifted, lengths)
+    fast = precision_of(units)
     far = 0.0
     near: list[Tensor] = []
     angles = 0.0
-    for tile in _tiles(units, fast):
+    for tile in tiles(units, fast):
         angles += _cosine_sum(tile, len(units))
-        inverse, lost = _inverse_squares(tile, units, lengths / largest, sizes)
+        squares, lost = far_squares(tile, units, lengths / largest, sizes)
+        inverse = squares.reciprocal_()
         both = spreads[tile.rows, None].to(inverse) + spreads[tile.columns].to(inverse)
         inverse = inverse if exponent == 1 else inverse.pow_(exponent)
         total = float(inverse.mul_(both).sum(dtype=torch.float64))
@@ -101,11 +80,11 @@ def pair_measures(
 def cosine_distance(vectors: Float[Tensor, "K d"]) -> float:
     """Mean over pairs of abs(cosine + 1/(K-1)), Papyan et al. 2020, Figure 4; NaN if a vector is zero."""
     lengths = row_norms(vectors)
-    units = _units(vectors, lengths)
+    units = units_of(vectors, lengths)
     if not bool((lengths > 0).all()):
         return math.nan
-    for precision in (_precision(units), torch.float64):
-        total = sum(_cosine_sum(tile, len(units)) for tile in _tiles(units, precision))
+    for precision in (precision_of(units), torch.float64):
+        total = sum(_cosine_sum(tile, len(units)) for tile in tiles(units, precision))
         distance = total / (len(units) * (len(units) - 1))
         if precision == torch.float64 or distance > _COSINE_FLOOR:
             break
@@ -121,7 +100,7 @@ def cosine_spread(vectors: Float[Tensor, "K d"]) -> float:
     lengths = row_norms(vectors)
     if not bool((lengths > 0).all()):
         return math.nan
-    units = _units(vectors, lengths)
+    units = units_of(vectors, lengths)
     number = len(units)
     pairs = number * (number - 1)
     mean = (float(units.sum(0).square().sum()) - number) / pairs
@@ -132,7 +111,7 @@ def cosine_spread(vectors: Float[Tensor, "K d"]) -> float:
         if error < 1e-8 * variance:
             return math.sqrt(variance)
     first = second = 0.0
-    for tile in _tiles(units, torch.float64):
+    for tile in tiles(units, torch.float64):
         deviation = tile.cosines - mean  # small where all are alike, so its moments keep their digits
         if tile.diagonal:
             deviation.diagonal().zero_()
@@ -140,6 +119,52 @@ def cosine_spread(vectors: Float[Tensor, "K d"]) -> float:
         first += weight * float(deviation.sum())
         second += weight * float(deviation.square().sum())
     return math.sqrt(max(second / pairs - (first / pairs) ** 2, 0.0))
+
+
+@dataclass(frozen=True)
+class KernelMoments:
+    """A kernel of the distances of unit vectors, over pairs."""
+
+    mean: float
+    spread: float
+    """Standard deviation."""
+
+
+def kernel_moments(units: Float[Tensor, "K d"], power: float) -> KernelMoments:
+    """Moments over pairs of |u_i - u_j|^-power, or of log(1/|u_i - u_j|) for power 0; infinite if two are one point.
+
+    Sums are of what the kernel exceeds its value at the mean squared distance by, which needs no pairs: near a simplex
+    that keeps the digits of the spread.
+    """
+    number = len(units)
+    pairs = number * (number - 1) / 2
+    between = (number**2 - float(units.sum(0).square().sum())) / pairs
+    centre = float(_kernel(torch.tensor(between, dtype=torch.float64), power))
+    ones = torch.ones(number, dtype=torch.float64, device=units.device)
+    for precision in (precision_of(units), torch.float64):
+        first = second = 0.0
+        near: list[Tensor] = []
+        for tile in tiles(units, precision):
+            squares, lost = far_squares(tile, units, ones, ones)
+            hidden = squares == math.inf
+            values = _kernel(squares, power).sub_(centre).masked_fill_(hidden, 0.0)
+            share = 0.5 if tile.diagonal else 1.0
+            first += share * float(values.sum(dtype=torch.float64))
+            second += share * float(values.square_().sum(dtype=torch.float64))
+            near.append(lost)
+        for i, j in (piece.T for piece in torch.cat(near).split(max(1, (1 << 20) // units.shape[1]))):
+            values = _kernel(row_norms(units[i] - units[j]).square(), power) - centre
+            first, second = first + float(values.sum()), second + float(values.square().sum())
+        mean = first / pairs
+        spread = math.sqrt(max(second / pairs - mean**2, 0.0)) if math.isfinite(mean) else math.nan
+        if precision == torch.float64 or not spread < _KERNEL_FLOOR * abs(centre + mean):
+            break
+    return KernelMoments(centre + mean, spread)
+
+
+def _kernel(squares: Tensor, power: float) -> Tensor:
+    """Of squared distances, in their memory."""
+    return squares.log_().mul_(-0.5) if power == 0 else squares.pow_(-power / 2)
 
 
 def product_norm(left: Float[Tensor, "K d"], right: Float[Tensor, "K d"]) -> float:
@@ -156,32 +181,11 @@ def product_norm(left: Float[Tensor, "K d"], right: Float[Tensor, "K d"]) -> flo
         if not square > 1e-6 * float(first.norm() * second.norm()):
             square = math.nan
     if math.isnan(square):
-        square = sum(float((left[i : i + _TILE] @ right.T).square().sum()) for i in range(0, len(left), _TILE))
+        square = sum(float((left[i : i + TILE] @ right.T).square().sum()) for i in range(0, len(left), TILE))
     return math.sqrt(square) * scales[0] * scales[1]
 
 
-def _units(vectors: Float[Tensor, "K d"], lengths: Float[Tensor, " K"]) -> Float[Tensor, "K d"]:
-    """Vectors of length one; zero for those of length zero."""
-    return vectors / lengths.where(lengths > 0, math.inf)[:, None]
-
-
-def _precision(units: Float[Tensor, "K d"]) -> torch.dtype:
-    return torch.float64 if len(units) <= _EXACT_CLASSES else torch.float32
-
-
-def _tiles(units: Float[Tensor, "K d"], precision: torch.dtype) -> Iterator[_Tile]:
-    """Tiles of the cosines on and above the diagonal, each in the memory of the one before."""
-    units = units.to(precision)
-    buffer = units.new_empty(_TILE * _TILE)
-    for row in range(0, len(units), _TILE):
-        for column in range(row, len(units), _TILE):
-            rows, columns = slice(row, row + _TILE), slice(column, column + _TILE)
-            left, right = units[rows], units[columns]
-            out = buffer[: len(left) * len(right)].view(len(left), len(right))
-            yield _Tile(rows, columns, torch.mm(left, right.T, out=out))
-
-
-def _cosine_sum(tile: _Tile, number: int) -> float:
+def _cosine_sum(tile: Tile, number: int) -> float:
     """Sum over ordered pairs of the tile, and of its mirror image, of abs(cosine + 1/(K-1))."""
     deviation = (tile.cosines + 1 / (number - 1)).abs_()
     if tile.diagonal:
@@ -197,45 +201,6 @@ def _settled(
     if void:
         return math.nan
     return cosine_distance(shifted) if precision == torch.float32 and distance <= _COSINE_FLOOR else distance
-
-
-def _squares(tile: _Tile, lengths: Float[Tensor, " K"], sizes: Float[Tensor, " K"]) -> Tensor:
-    """Squared distances |a|² + |b|² - 2 |a| |b| cos; infinite on the diagonal."""
-    to = tile.cosines
-    squares = (to * (-2 * lengths[tile.columns]).to(to)).mul_(lengths[tile.rows, None].to(to))
-    squares.add_(sizes[tile.columns].to(to)).add_(sizes[tile.rows, None].to(to))
-    if tile.diagonal:
-        squares.diagonal().fill_(math.inf)
-    return squares
-
-
-def _lost(squares: Tensor, tile: _Tile, sizes: Float[Tensor, " K"]) -> Tensor:
-    """Where a distance is so much smaller than the vectors that the tile's precision does not hold it."""
-    rows, columns = (sizes[part].to(squares) * _COARSE[squares.dtype] for part in (tile.rows, tile.columns))
-    return squares <= rows[:, None] + columns
-
-
-def _inverse_squares(
-    tile: _Tile, units: Float[Tensor, "K d"], lengths: Float[Tensor, " K"], sizes: Float[Tensor, " K"]
-) -> tuple[Tensor, Int[Tensor, "pairs 2"]]:
-    """Inverse squared distances, zero where they are lost; and the pairs i < j that are.
-
-    A float32 tile that has lost many is computed again in float64.
-    """
-    squares = _squares(tile, lengths, sizes)
-    lost = _lost(squares, tile, sizes)
-    count = int(lost.sum())
-    if squares.dtype == torch.float32 and count > _MANY * squares.numel():
-        again = _Tile(tile.rows, tile.columns, units[tile.rows] @ units[tile.columns].T)
-        return _inverse_squares(again, units, lengths, sizes)
-    found = torch.empty(0, 2, dtype=torch.int64, device=squares.device)
-    if count:
-        squares.masked_fill_(lost, math.inf)
-        found = lost.nonzero()
-        found[:, 0] += tile.rows.start
-        found[:, 1] += tile.columns.start
-        found = found[found[:, 0] < found[:, 1]]
-    return squares.reciprocal_(), found
 
 
 def _by_difference(

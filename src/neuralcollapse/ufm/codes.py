@@ -17,7 +17,7 @@ from scipy.sparse import coo_array, csr_array, hstack
 from scipy.special import gammaln, logsumexp
 
 from neuralcollapse.geometry import simplex_etf
-from neuralcollapse.geometry.many_classes import one_vs_rest_margin
+from neuralcollapse.geometry.margin import one_vs_rest_margin
 from neuralcollapse.ufm.arguments import whole
 
 _TEMPERATURES = (0.3, 0.1, 0.03, 0.01, 3e-3, 1e-3, 1e-4)
