@@ -37,7 +37,7 @@ TEMPLATE = {
 """Readable on light and dark pages."""
 WHERE = {
     "classification": "`measure(model, loader)`, `measure_features` and `collapse_metrics`",
-    "many classes": "the function of that name",
+    "many classes": "the function of that name, or `measure_language_model`",
     "multilabel": '`measure(..., task="multilabel")` and `multilabel_metrics`',
     "regression": '`measure(..., task="regression")` and `regression_metrics`',
     "depth": '`measure(..., layers="all")` and the function of that name',

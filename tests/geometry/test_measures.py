@@ -13,6 +13,7 @@ from neuralcollapse.geometry.measures import GROUPS, HEADLINE, MEASURES, measure
 from neuralcollapse.geometry.multilabel import MultilabelMetrics
 from neuralcollapse.geometry.regression import RegressionMetrics
 from neuralcollapse.measurement.depth import LayerDepth
+from neuralcollapse.measurement.language import LanguageReport
 from tests.cases import CASES
 
 RECORDS = (MultilabelMetrics, RegressionMetrics, LayerDepth)
@@ -25,6 +26,7 @@ def test_every_measure_is_registered_and_nothing_else() -> None:
     assert set(HEADLINE) <= fields
     reports = {record: {field.name for field in dataclasses.fields(record)} for record in RECORDS}
     assert set().union(*reports.values()) - {"angles", "scales"} <= MEASURES.keys()
+    assert set(LanguageReport.headline) | {"gnc1", "gnc2", "gnc3"} <= MEASURES.keys()
 
 
 @pytest.mark.parametrize("measure", MEASURES.values(), ids=lambda measure: measure.name)
@@ -35,9 +37,8 @@ def test_records_are_complete(measure) -> None:
     assert measure.meaning.endswith(".")
     assert measure.formula.count("{") == measure.formula.count("}")
     low, high = measure.range
-    if measure.direction == "near":
-        assert isinstance(measure.ideal, str)
-    else:
+    assert measure.direction != "near" or isinstance(measure.ideal, str)
+    if not isinstance(measure.ideal, str):
         assert measure.ideal == (low if measure.direction == "lower" else high)
 
 

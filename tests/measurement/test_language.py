@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from neuralcollapse import measure_language_model
+from neuralcollapse import LanguageReport, measure_language_model
 from neuralcollapse.geometry.collapse import CollapseWarning
+from neuralcollapse.geometry.measures import MEASURES
 
 transformers = pytest.importorskip("transformers")
 
@@ -50,10 +51,11 @@ def oracle(model: nn.Module, x: Tensor, real: np.ndarray, least: int) -> dict[st
     chosen = np.isin(y, kept)
     nearest = np.linalg.norm(h[chosen][:, None] - means, axis=2).argmin(1)
     cosines = (u * v).sum(1)
+    apart = np.linalg.norm(means[i] - means[j], axis=1)
     return {
         "tokens": int(chosen.sum()), "classes": len(kept),
-        "cdnv": float(np.mean((traces[i] + traces[j]) / (2 * np.linalg.norm(means[i] - means[j], axis=1) ** 4))),
-        "equinorm": lengths.std() / lengths.mean(),
+        "cdnv_squared": float(np.mean((traces[i] + traces[j]) / (2 * apart**4))),
+        "equinorm_means": lengths.std() / lengths.mean(),
         "uniformity": kernel.mean(), "uniformity_variation": kernel.std() / abs(kernel.mean()),
         "unc3": cosines.var(), "duality": 1 - cosines.mean(),
         "accuracy": float((logits.argmax(1) == y)[chosen].mean()),
@@ -71,7 +73,17 @@ def test_measures_are_those_of_the_oracle(tied: bool, least: int) -> None:
         assert found.to_dict()[name] == pytest.approx(value, rel=1e-5, abs=1e-9), name
     assert found.vocabulary == VOCABULARY
     assert int(found.moments.counts.min()) >= least
-    assert f"{found.cdnv:.6g}" in str(found)
+    assert_shown(found)
+
+
+def assert_shown(found: LanguageReport) -> None:
+    lines = str(found).splitlines()
+    for name in found.headline:
+        (line,) = (line for line in lines if f"  {name} " in line)
+        assert f"{getattr(found, name):.4g}" in line
+        assert any(arrow in line for arrow in "↓↑")
+        assert MEASURES[name].meaning in found.explain()
+    assert f"{-np.log(2 * found.classes / (found.classes - 1)) / 2:g}" in str(found)
 
 
 def test_padding_is_no_token_and_labels_are_not_read() -> None:

@@ -5,30 +5,43 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import inspect
+import math
 import warnings
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from neuralcollapse.geometry import ClassStatistics, Moments
-from neuralcollapse.geometry.collapse import CollapseWarning, mean_errors
+from neuralcollapse.geometry.collapse import CollapseWarning
+from neuralcollapse.geometry.grids import cdnv
 from neuralcollapse.geometry.many_classes import gnc3, hyperspherical_uniformity, unc3
+from neuralcollapse.geometry.measures import MEASURES
 from neuralcollapse.geometry.ncc import ncc_mismatch
-from neuralcollapse.geometry.pairs import pair_measures
+from neuralcollapse.geometry.tables import Values
 from neuralcollapse.measurement.heads import affine
 from neuralcollapse.measurement.layers import inner_model
+from neuralcollapse.measurement.presentation import Presented
 from neuralcollapse.measurement.preserve import on_device, plain_modes, same_random_numbers, untouched
 from neuralcollapse.measurement.progress import tracked
 from neuralcollapse.measurement.tokens import token_inputs
 
+_FACTS = ("tokens", "classes", "vocabulary", "min_samples")
+
+_MEASURED = (
+    "cdnv_squared", "equinorm_means", "uniformity", "uniformity_variation", "unc3", "duality", "accuracy",
+    "ncc_agreement",
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
-class LanguageReport:
-    """Measures of linguistic collapse over the tokens that follow often enough."""
+class LanguageReport(Presented):
+    """Measures of linguistic collapse over the tokens that follow often enough. Prints as a table."""
+
+    headline: ClassVar[tuple[str, ...]] = _MEASURED
 
     tokens: int
     """Positions measured: those whose next token is one of the classes."""
@@ -38,10 +51,10 @@ class LanguageReport:
     """Rows of the output embedding."""
     min_samples: int
     """Fewest positions of a class."""
-    cdnv: float
+    cdnv_squared: float
     """Mean over pairs of classes of (tr Σ_i + tr Σ_j) / (2 |μ_i - μ_j|⁴), in [0, ∞); 0 at collapse. The paper's
     exponent of the squared distance is 2, so that the measure has a unit, 1 over a squared length."""
-    equinorm: float
+    equinorm_means: float
     """Standard deviation over mean of the lengths of the centred class means, in [0, ∞); 0 at collapse."""
     uniformity: float
     """Mean over pairs of log(1/|u_i - u_j|) of the directions of the centred class means (GNC2), in
@@ -65,12 +78,31 @@ class LanguageReport:
 
     def to_dict(self) -> dict[str, float | int | None]:
         """All numbers by name."""
-        kept = [field.name for field in dataclasses.fields(self) if field.name not in ("moments", "token_ids")]
-        return {name: getattr(self, name) for name in kept}
+        return {**self._facts(), **self._measures()}
 
-    def __str__(self) -> str:
-        rows = self.to_dict().items()
-        return "\n".join(f"{name:<22}{'' if value is None else format(value, '.6g')}" for name, value in rows)
+    def explain(self) -> str:
+        """What was found, in words."""
+        lines = [f"{self._title()}, {self.moments.feature_dim} hidden units."]
+        for name, value in self._measures().items():
+            if value is not None:
+                goal = MEASURES[name].goal(self._ideals().get(name))
+                lines.append(f"{MEASURES[name].title} is {value:.4g} (at collapse {goal}). {MEASURES[name].meaning}")
+        return "\n".join(lines)
+
+    def _title(self) -> str:
+        return f"Linguistic collapse: {self.tokens:,} positions, {self.classes:,} of {self.vocabulary:,} tokens"
+
+    def _facts(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in _FACTS}
+
+    def _measures(self) -> dict[str, float | None]:
+        return {name: getattr(self, name) for name in _MEASURED}
+
+    def _columns(self) -> dict[str, Values]:
+        return {"hidden states": self._measures()}
+
+    def _ideals(self) -> dict[str, float]:
+        return {"uniformity": -math.log(2 * self.classes / (self.classes - 1)) / 2}
 
 
 def measure_language_model(
@@ -160,15 +192,13 @@ def _of_classes(gathered: ClassStatistics, kept: Int[Tensor, " K"]) -> Moments:
 
 
 def _measures(moments: Moments, weight: Float[Tensor, "K d"]) -> dict[str, float]:
-    means, traces = moments.means, moments.within_traces
     centred = moments.centred_means
-    pairs = pair_measures(means, centred, traces, mean_errors(means, traces, moments.counts), exponent=2)
     spread = hyperspherical_uniformity(centred)
     lengths = centred.norm(dim=1)
     rows = weight.to(centred)
     return {
-        "cdnv": pairs.cdnv / moments.scale**2,
-        "equinorm": float(lengths.std(correction=0) / lengths.mean()),
+        "cdnv_squared": cdnv(moments, exponent=2),
+        "equinorm_means": float(lengths.std(correction=0) / lengths.mean()),
         "uniformity": spread.energy,
         "uniformity_variation": spread.variation,
         "unc3": unc3(rows, centred, normalize=True),

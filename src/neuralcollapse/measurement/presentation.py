@@ -18,9 +18,6 @@ class Presented:
     headline: ClassVar[tuple[str, ...]] = HEADLINE
     """The measures that a figure shows where none are named."""
 
-    layers: Any
-    """Measures of the inner layers asked for, by name."""
-
     def to_dict(self) -> Mapping[str, float | None]:
         """Every measure by name."""
         raise NotImplementedError
@@ -36,6 +33,10 @@ class Presented:
     def _columns(self) -> dict[str, Values]:
         """The measures by name, layer by layer; the head comes first."""
         raise NotImplementedError
+
+    def _inner(self) -> list[str]:
+        """The columns that are inner layers, in the order in which they run."""
+        return list(self._columns())[1:]
 
     def _more(self) -> dict[str, Any]:
         """What JSON holds beside the measures."""
@@ -99,12 +100,12 @@ class Presented:
             raise ValueError(
                 f"names={list(names)!r} and by_layer={by_layer!r} draw different figures: give one of them"
             )
-        if not self.layers:
+        if not self._inner():
             raise ValueError(f"by_layer={by_layer!r} needs inner layers: measure them with measure(..., layers=[...])")
         if by_layer not in MEASURES:
             raise ValueError(f"by_layer={by_layer!r} is no measure: choose one of {', '.join(MEASURES)}")
         columns = self._columns()
-        shown = [*self.layers, next(iter(columns))]
+        shown = [*self._inner(), next(iter(columns))]
         return plot_layers({name: columns[name] for name in shown}, by_layer, backend=backend)
 
     def table(self) -> Any:

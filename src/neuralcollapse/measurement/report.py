@@ -115,6 +115,9 @@ class CollapseReport(Presented):
             columns[name] = metrics.to_dict() | ({} if self.depth is None else self.depth.layers[name].to_dict())
         return columns
 
+    def _inner(self) -> list[str]:
+        return list(self.layers)
+
     def _ideals(self) -> dict[str, float]:
         dimension = float(min(len(self.moments.present) - 1, self.moments.feature_dim))
         return dict.fromkeys(("effective_rank", "stable_rank", "numerical_rank"), dimension)

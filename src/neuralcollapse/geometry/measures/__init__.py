@@ -9,12 +9,13 @@ from __future__ import annotations
 from neuralcollapse.geometry.measures.classifier import CLASSIFIER
 from neuralcollapse.geometry.measures.dimension import DIMENSION
 from neuralcollapse.geometry.measures.features import FEATURES
+from neuralcollapse.geometry.measures.many_classes import MANY_CLASSES
 from neuralcollapse.geometry.measures.record import GROUPS, HEADLINE, Family, Group, Measure
 from neuralcollapse.geometry.measures.tasks import ATTACK, MULTILABEL, REGRESSION
 
 __all__ = ["GROUPS", "HEADLINE", "MEASURES", "Family", "Group", "Measure", "measure_named"]
 
-_ALL = (*FEATURES, *CLASSIFIER, *MULTILABEL, *REGRESSION, *DIMENSION, *ATTACK)
+_ALL = (*FEATURES, *CLASSIFIER, *MANY_CLASSES, *MULTILABEL, *REGRESSION, *DIMENSION, *ATTACK)
 
 MEASURES: dict[str, Measure] = {measure.name: measure for group in GROUPS for measure in _ALL if measure.group == group}
 """Every measure by name, group by group."""
