@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from neuralcollapse.geometry.tables import frame, html_table, sentences
+from neuralcollapse.geometry.tables import frame, html_table, sentences, text_table
 
 
 class CollapseWarning(UserWarning):
@@ -106,5 +106,4 @@ class CollapseMetrics:
         return html_table({"value": self.to_dict()}, "Measures of neural collapse")
 
     def __str__(self) -> str:
-        lines = [f"{name:<27}{value:.6g}" for name, value in self.to_dict().items() if value is not None]
-        return "\n".join(lines)
+        return text_table(self.to_dict())

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from neuralcollapse.geometry.angles import angles_between
 from neuralcollapse.geometry.collapse import measure_features
-from neuralcollapse.geometry.measures import MEASURES
 from neuralcollapse.geometry.metrics import CollapseMetrics
+from neuralcollapse.geometry.tables import text_table
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,7 @@ class MultilabelMetrics:
         return {name: value for name, value in vars(self).items() if not isinstance(value, dict)}
 
     def __str__(self) -> str:
-        rows = ((name, value) for name, value in self.to_dict().items() if value is not None)
-        return "\n".join(f"{name:<12}{value:<14.6g}{MEASURES[name].goal()} at collapse" for name, value in rows)
+        return text_table(self.to_dict())
 
 
 @torch.no_grad()

@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from neuralcollapse.geometry.measures import MEASURES
 from neuralcollapse.geometry.spectra import stable_rank_of
+from neuralcollapse.geometry.tables import text_table
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,7 @@ class RegressionMetrics:
         return dataclasses.asdict(self)
 
     def __str__(self) -> str:
-        rows = ((name, value) for name, value in self.to_dict().items() if value is not None)
-        goals = {name: MEASURES[name].goal() for name in self.to_dict()} | {"stable_rank": "↓ at most n"}
-        return "\n".join(f"{name:<14}{value:<14.6g}{goals[name]} at collapse" for name, value in rows)
+        return text_table(self.to_dict())
 
 
 @torch.no_grad()

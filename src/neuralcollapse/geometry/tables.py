@@ -54,6 +54,24 @@ def html_table(columns: Mapping[str, Values], caption: str, ideals: Mapping[str,
     return "\n".join([*lines, "</tbody></table>"])
 
 
+def text_table(values: Values, ideals: Mapping[str, float] | None = None) -> str:
+    """Lines of text: one per measure, group by group, with the value at collapse and the direction.
+
+    >>> print(text_table({"nc1": 0.25, "accuracy": 1.0}))
+    within-class
+      nc1                        0.25         ↓ 0
+    decision
+      accuracy                   1            ↑ 1
+    """
+    ideals, lines = ideals or {}, []
+    for group, rows in grouped({"value": values}):
+        lines.append(group)
+        for row in rows:
+            goal = row.goal(ideals.get(row.name))
+            lines.append(f"  {row.name:<27}{format(values[row.name], '.6g'):<13}{goal}")
+    return "\n".join(lines)
+
+
 def frame(columns: Mapping[str, Values]) -> Any:
     """A pandas DataFrame: one row per measure, one column per layer.
 
