@@ -149,9 +149,12 @@ def _unit_scale(matrix: Float[Tensor, "K d"]) -> Float[Tensor, "K d"]:
 
 
 def etf_distance(weight: Float[Tensor, "K d"] | Rows) -> float:
-    """NC2 of a classifier: how far its Gram matrix is from a simplex ETF's, equation (8).
+    r"""NC2 of a classifier: how far its Gram matrix is from a simplex ETF's.
 
-    Zero exactly when the rows are a simplex ETF of any scale and rotation. NaN for a zero matrix.
+    .. math:: \bigl\| WW'/\|WW'\| - (I - 11'/K)/\sqrt{K-1} \bigr\|
+
+    In [0, sqrt(2)]; 0 at collapse, which is exactly where the rows are a simplex ETF of any scale and rotation. NaN for
+    a zero matrix. Source: Zhu et al. 2021, equation (8). Cost: O(Kd²), or O(K²d) near collapse.
 
     Raises:
         ValueError: if ``weight`` is not a K x d matrix with K >= 2, or has non-finite entries.

@@ -22,9 +22,12 @@ from neuralcollapse.geometry.pairs import kernel_moments
 
 @torch.no_grad()
 def gnc1(features: Float[Tensor, "N d"], labels: Int[Tensor, " N"]) -> float:
-    """GNC1: NC1 of the features scaled to length one; zero at collapse.
+    r"""GNC1: NC1 of the features scaled to length one.
 
-    Source: Jiang et al. 2024, Section 3. Cost and errors as :func:`measure_features`; a zero feature is an error.
+    .. math:: \tfrac1K \mathrm{tr}(\Sigma_W \Sigma_B^\dagger) \text{ of } h_i / \|h_i\|
+
+    In [0, ∞); 0 at collapse. Source: Jiang et al. 2024, Section 3. Cost, O(NdK), and errors as
+    :func:`measure_features`; a zero feature is an error.
 
     >>> round(gnc1(torch.tensor([[1.0, 0.1], [10.0, 1.0], [-1.0, 0.1], [-5.0, 0.5]]), torch.tensor([0, 0, 1, 1])), 6)
     0.0
@@ -36,10 +39,10 @@ def gnc1(features: Float[Tensor, "N d"], labels: Int[Tensor, " N"]) -> float:
 
 @torch.no_grad()
 def gnc3(weight: Float[Tensor, "K d"], class_means: Float[Tensor, "K d"]) -> float:
-    """GNC3: 1 - mean cos(w_k, h̄_k), in [0, 2]; zero where each class mean points along its row of W.
+    """GNC3: 1 - mean cos(w_k, h̄_k), in [0, 2]; 0 at collapse, where each class mean points along its row of W.
 
     The means are those of the features as they enter the classifier, not centred: with K > d there is no simplex
-    whose centre would matter. Source: Jiang et al. 2024, Section 3.
+    whose centre would matter. Source: Jiang et al. 2024, Section 3. Cost: O(Kd).
 
     Raises:
         ValueError: if the shapes differ, or a row is zero or not finite.
@@ -54,7 +57,9 @@ def gnc3(weight: Float[Tensor, "K d"], class_means: Float[Tensor, "K d"]) -> flo
 
 @torch.no_grad()
 def unc3(weight: Float[Tensor, "K d"], class_means: Float[Tensor, "K d"], *, normalize: bool = False) -> float:
-    """UNC3, uniform duality: the variance over classes of <w_k, h̄_k>; zero where all classes agree equally.
+    """UNC3, uniform duality: the variance over classes of <w_k, h̄_k>.
+
+    In [0, ∞), of cosines in [0, 1]; 0 at collapse, where all classes agree equally. Cost: O(Kd).
 
     Args:
         weight: classifier, K x d.
@@ -92,8 +97,9 @@ def hyperspherical_uniformity(vectors: Float[Tensor, "K d"], kernel: str | float
     r"""How evenly directions cover the sphere: mean over pairs of a kernel of their distance.
 
     ``"log"`` is :math:`\log(1/\|u_i - u_j\|)`, a number s > 0 the Riesz kernel :math:`\|u_i - u_j\|^{-s}`, u_i the
-    vectors scaled to length one. Among K <= d+1 vectors the simplex ETF has the smallest energy: -½ log(2K/(K-1)), and
-    (2K/(K-1))^(-s/2). Two equal directions make it infinite. Cost: half a K x K product and a logarithm per pair.
+    vectors scaled to length one. The least value, reached at collapse, is that of the most even directions: among K <=
+    d+1 vectors the simplex ETF, in [-½ log(2K/(K-1)), ∞) and (2K/(K-1))^(-s/2). Two equal directions make it infinite.
+    Cost: half a K x K product and a logarithm per pair.
 
     Raises:
         ValueError: if there are fewer than two vectors, one is zero or not finite, or the kernel is unknown.

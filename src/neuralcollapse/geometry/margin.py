@@ -47,9 +47,9 @@ def one_vs_rest_margin(weight: Float[Tensor, "K d"], *, normalize: bool = True) 
 
     Each class is a quadratic program over the simplex. It is solved by active sets (Lawson and Hanson's NNLS: the
     nearest point of a hull to the origin minimises ||P a||² + (1'a - 1)² over a >= 0, up to scale), over the nearest
-    rows first and any that violate optimality afterwards. The separating hyperplane is the dual certificate.
-    The largest values are K/(K-1) for K <= d+1, 1 for d+1 < K <= 2d, 1 - cos(2π/K) for d = 2; see
-    ``ufm.softmax_code``. Cost: about 2 ms per class at K = 1,000, d = 64.
+    rows first and any that violate optimality afterwards. The separating hyperplane is the dual certificate. In [0, 2];
+    larger is better, and the largest is reached at collapse: K/(K-1) for K <= d+1, 1 for d+1 < K <= 2d, 1 - cos(2π/K)
+    for d = 2; see ``ufm.softmax_code``. Cost: about 2 ms per class at K = 1,000, d = 64.
 
     Args:
         weight: K x d, K at least 2. Arithmetic is float64.
@@ -101,9 +101,10 @@ def _distance_to_hull(rows: np.ndarray, k: int) -> tuple[float, float]:
 
 
 def gnc2(weight: Float[Tensor, "K d"]) -> float:
-    """GNC2: the one-vs-rest margin of the rows of W scaled to length one, in [0, 2]; as large as K and d allow.
+    """GNC2: the one-vs-rest margin of the rows of W scaled to length one, in [0, 2].
 
-    Cost and errors as :func:`one_vs_rest_margin`, which also proves how exact it is.
+    At collapse it is as large as K and d allow. Cost and errors as :func:`one_vs_rest_margin`, which also proves how
+    exact it is.
 
     Source: Jiang et al. 2024, Definition 3.1; the largest values are those of ``ufm.softmax_code``.
 

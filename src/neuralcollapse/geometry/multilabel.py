@@ -42,8 +42,8 @@ class MultilabelMetrics:
     nc3: float | None
     """NC3 between the classifier and those means; None without one."""
     tag_angle: float | None
-    """Tag-wise average: mean angle, in degrees, between a set's mean and the sum of its tags' means. None where no
-    sample has several labels."""
+    """Tag-wise average: mean angle, in degrees from [0, 180], between a set's mean and the sum of its tags' means, 0 at
+    collapse. None where no sample has several labels."""
     angles: dict[int, float]
     """That angle for each multiplicity from 2, averaged over the sets met."""
     scales: dict[int, float]
@@ -110,10 +110,13 @@ def multilabel_metrics(
     *,
     allow_missing: bool = False,
 ) -> MultilabelMetrics:
-    """Measures of multi-label collapse. Cost: one pass over the features, and the measures of the single-label samples.
+    r"""Measures of multi-label collapse.
+
+    .. math:: \bar h_S \propto \sum_{k \in S} \bar h_{\{k\}}
 
     At collapse the samples of one label form a simplex ETF, as with single labels, and the mean of a set of labels is
-    a positive multiple of the sum of its tags' means. Means are centred on the mean over tags.
+    a positive multiple of the sum of its tags' means. Means are centred on the mean over tags. Cost: one pass over the
+    features, and the measures of the samples with one label.
 
     Args:
         features: N x d, that enter the classifier.

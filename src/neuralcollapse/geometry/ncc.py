@@ -21,7 +21,11 @@ def ncc_mismatch(
     predictions: Int[Tensor, " N"] | Rows,
     moments: Moments | ClassStatistics,
 ) -> float:
-    """Share of samples whose prediction is not the nearest class centre. Papyan et al. 2020, Figure 7.
+    r"""Share of samples whose prediction is not the nearest class centre.
+
+    .. math:: \tfrac1N \sum_i [\hat y_i \ne \arg\min_k \|h_i - \mu_k\|]
+
+    In [0, 1]; 0 at collapse. Source: Papyan, Han and Donoho 2020, Figure 7 (their NC4). Cost: O(NKd).
 
     Args:
         features: N x d, the features behind the predictions.

@@ -14,10 +14,10 @@ from neuralcollapse.geometry.statistics import ClassStatistics
 class NECO:
     r"""Share of a feature's norm that lies in the subspace of the training features.
 
-    :math:`\|P h\| / \|h\|`, with P the first principal directions of the training features; multiplied by
-    the largest logit where logits are given, as the authors do. Collapsed training features span K - 1
-    directions, and features of other data tend to be orthogonal to them (their NC5): high means in
-    distribution. Source: Ammar, Belkhir, Popescu, Manzanera, Franchi, "NECO: NEural Collapse Based
+    :math:`\|P h\| / \|h\|`, in [0, 1], with P the first principal directions of the training features; multiplied by
+    the largest logit where logits are given, as the authors do. Collapsed training features span K - 1 directions, and
+    features of other data tend to be orthogonal to them (their NC5): high means in distribution. Cost: O(d³) once, O(d)
+    per direction and feature. Source: Ammar, Belkhir, Popescu, Manzanera, Franchi, "NECO: NEural Collapse Based
     Out-of-distribution detection", ICLR 2024, arXiv 2310.06823.
 
     The paper's formula projects the features as they are. The authors' code first standardises each coordinate to mean
@@ -75,7 +75,7 @@ class NCI:
     :math:`\langle w_c, h - h_G\rangle / \|h - h_G\| + \alpha \|h\|_1`, with c the predicted class and h_G the mean of
     the training features. At collapse, centred training features point along their weights (NC3), and lie far from the
     origin, where those of other data do not. Source: Liu and Qin, "Detecting out-of-distribution through the lens of
-    neural collapse", CVPR 2025, arXiv 2311.01479, equations (6) and (7).
+    neural collapse", CVPR 2025, arXiv 2311.01479, equations (6) and (7). Not bounded; cost O(Kd) per feature.
 
     Args:
         statistics: of the training features, ``within="full"`` or ``"traces"``.

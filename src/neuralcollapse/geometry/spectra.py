@@ -13,9 +13,12 @@ from torch import Tensor
 
 @torch.no_grad()
 def effective_rank(matrix: Float[Tensor, "N d"]) -> float:
-    """Exp of the entropy of the normalised singular values: between 1 and min(N, d).
+    r"""Exp of the entropy of the normalised singular values.
 
-    Source: Roy and Vetterli, "The effective rank: a measure of effective dimensionality", EUSIPCO 2007. Cost: one SVD.
+    .. math:: \exp(-\sum_i p_i \log p_i), \quad p_i = \sigma_i / \sum_j \sigma_j
+
+    In [1, min(N, d)]; features centred on their mean have K - 1 at collapse. Source: Roy and Vetterli, "The effective
+    rank: a measure of effective dimensionality", EUSIPCO 2007. Cost: one SVD.
 
     Raises:
         ValueError: if the matrix is empty, zero, or not finite.
@@ -40,9 +43,10 @@ def _settle(value: float, largest: int) -> float:
 
 @torch.no_grad()
 def stable_rank(matrix: Float[Tensor, "N d"]) -> float:
-    """||A||_F² / ||A||₂²: between 1 and the rank, unmoved by small singular values.
+    """||A||_F² / ||A||₂²: the sum of the squared singular values over the largest, unmoved by small ones.
 
-    Source: Rudelson and Vershynin, "Sampling from large matrices", JACM 2007. Cost: one SVD.
+    In [1, rank]; features centred on their mean have K - 1 at collapse. Source: Rudelson and Vershynin, "Sampling from
+    large matrices", JACM 2007. Cost: one SVD.
 
     Raises:
         ValueError: if the matrix is empty, zero, or not finite.
@@ -60,7 +64,10 @@ def stable_rank_of(singular: Float[Tensor, " r"]) -> float:
 
 @torch.no_grad()
 def numerical_rank(matrix: Float[Tensor, "N d"], tolerance: float | None = None) -> int:
-    """Singular values above ``tolerance`` times the largest.
+    """How many singular values exceed ``tolerance`` times the largest.
+
+    In [1, min(N, d)]; features centred on their mean have K - 1 at collapse. Source: Golub and Van Loan, Matrix
+    Computations, Section 5.4. Cost: one SVD.
 
     Args:
         matrix: N x d.
@@ -99,8 +106,10 @@ class SeparationLaw:
 def separation_law(separations: Sequence[float] | Float[Tensor, " L"]) -> SeparationLaw:
     r"""Fit the law of data separation: :math:`D = tr(Σ_W Σ_B^†)` falls by a constant factor per layer.
 
-    A least-squares line through log D against the layer's index. Any constant multiple of D will do, such as NC1 = D/K.
-    Source: He and Su, "A law of data separation in deep learning", PNAS 2023, equations (1) and (2).
+    A least-squares line through log D against the layer's index, O(L) for L layers. The rate is in (0, ∞), below 1
+    where layers separate; the correlation in [-1, 1], -1 at the ideal, where the law holds exactly. Any constant
+    multiple of D will do, such as NC1 = D/K. Source: He and Su, "A law of data separation in deep learning", PNAS 2023,
+    equations (1) and (2).
 
     Args:
         separations: D of each layer, in the order of depth; at least two, positive and finite.

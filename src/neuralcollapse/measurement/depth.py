@@ -100,6 +100,9 @@ class NetworkDepth:
 def effective_depth(mismatches: Iterable[float], tolerance: float = TOLERANCE) -> int | None:
     """The first layer, counted from 1, from which on no mismatch exceeds the tolerance; None where the last one does.
 
+    In 1 to L for L layers; the earlier, the more of the network is collapsed. Source: Galanti, Galanti and Ben-Shaul
+    2022, "On the implicit bias towards minimal depth of deep neural networks". Cost: O(L).
+
     Args:
         mismatches: share of samples, layer by layer, whose nearest class centre is not the network's decision.
         tolerance: largest share that counts as agreement, in [0, 1].
