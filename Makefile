@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test test-all exhaustive coverage lint docs docs-serve fuzz bench clean
+.PHONY: help demo test test-all exhaustive coverage lint docs docs-serve fuzz faults mutants floors audit bench clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,26 @@ docs-serve: docs  ## open the documentation site on http://127.0.0.1:8000
 
 fuzz: .venv/dev  ## ten thousand random inputs of the measures against an oracle (some minutes)
 	NEURALCOLLAPSE_FUZZ=10000 $(BIN)/python -m pytest -q tests/fuzz
+
+faults: .venv/dev  ## some 540 kills, full disks and other faults, counted (half an hour; needs Linux and a C compiler)
+	$(BIN)/python -m tests.faults --output results/reliability $(FAULTS)
+
+mutants: .venv/dev  ## would a test notice? 150 small changes of geometry, measurement and ufm (half an hour)
+	$(BIN)/python -m pip install --quiet "cosmic-ray>=8.3"
+	$(BIN)/python -m tests.mutants --output results/reliability/mutants.json $(MUTANTS)
+
+# uv chooses the versions: the lowest that pyproject.toml allows and that have a wheel for this Python.
+floors:  ## run the tests with the lowest version of every dependency (Python 3.11; 3 GB for torch)
+	$(PYTHON) -m venv build/floors
+	build/floors/bin/python -m pip install --quiet uv
+	build/floors/bin/uv pip install --python build/floors/bin/python --quiet --resolution lowest-direct \
+		--only-binary :all: --no-binary neuralcollapse --editable ".[dev]"
+	build/floors/bin/python -m pytest -n auto --dist worksteal tests
+
+audit: .venv/dev  ## look for known vulnerabilities of the installed packages
+	$(PYTHON) -m venv build/audit
+	build/audit/bin/python -m pip install --quiet pip-audit
+	build/audit/bin/pip-audit --strict --skip-editable --path $$($(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")
 
 bench: .venv/dev  ## check every timed claim, both sides in one run (BENCH=--quick for a short look)
 	for script in benchmarks/bench_*.py; do $(BIN)/python $$script $(BENCH) || exit 1; done

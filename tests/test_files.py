@@ -62,6 +62,18 @@ def test_what_cannot_be_written_says_so(tmp_path: Path, target: str) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "folder"]
 
 
+def test_a_folder_that_cannot_be_made_says_so(tmp_path: Path) -> None:
+    assert files.make_folder(tmp_path / "a" / "b").is_dir()
+    assert files.make_folder(tmp_path / "a" / "b").is_dir()
+    (tmp_path / "file").write_text("stays")
+    with pytest.raises(
+        files.WriteError, match=r"could not make the folder .*file/run: .*; nothing"
+    ) as found:
+        files.make_folder(tmp_path / "file" / "run")
+    assert found.value.errno == errno.ENOTDIR
+    assert (tmp_path / "file").read_text() == "stays"
+
+
 FULL = """
 import resource, sys
 from neuralcollapse import files

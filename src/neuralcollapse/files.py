@@ -34,13 +34,13 @@ def replacing(path: str | Path) -> Iterator[Path]:
     ('epoch', 1)
     """
     if os.path.exists(path) and not os.path.isfile(path):
-        with _explained(Path(path)):
+        with explained(Path(path)):
             yield Path(path)
         return
     target = Path(os.path.realpath(path))  # a link stays a link
     partial = target.with_name(f".{target.name[:100]}.{secrets.token_hex(4)}.part")
     try:
-        with _explained(Path(path)):
+        with explained(Path(path)):
             yield partial
             _sync(partial)
             if target.is_file():
@@ -72,6 +72,17 @@ def write_text(path: str | Path, text: str) -> Path:
     return write_bytes(path, text.encode())
 
 
+def make_folder(path: str | Path) -> Path:
+    """Make a folder and those above it, where they are absent; returns its path.
+
+    Raises:
+        WriteError: if it cannot be made.
+    """
+    with explained(Path(path), "could not make the folder"):
+        Path(path).mkdir(parents=True, exist_ok=True)
+    return Path(path)
+
+
 def append_line(path: str | Path, line: str) -> None:
     """Add a line to a file, on disk before this returns; after an error the file is as it was.
 
@@ -79,7 +90,7 @@ def append_line(path: str | Path, line: str) -> None:
         WriteError: if it cannot be written.
     """
     path = Path(path)
-    with _explained(path), path.open("ab", buffering=0) as file:
+    with explained(path), path.open("ab", buffering=0) as file:
         before = file.seek(0, os.SEEK_END)
         try:
             content = memoryview(line.encode())
@@ -108,7 +119,12 @@ def _sync(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def explained(path: Path, failed: str = "could not write") -> Iterator[None]:
+    """Turn an error of the system in the block into a sentence that names the path.
+
+    Raises:
+        WriteError: in the place of any other OSError.
+    """
     try:
         yield
     except WriteError:
@@ -116,4 +132,4 @@ def _explained(path: Path) -> Iterator[None]:
     except OSError as error:
         kept = "the previous file is unchanged" if path.is_file() else "nothing was written"
         reason = error.strerror or str(error)
-        raise WriteError(error.errno, f"could not write {path}: {reason}; {kept}") from error
+        raise WriteError(error.errno, f"{failed} {path}: {reason}; {kept}") from error

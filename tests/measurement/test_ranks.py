@@ -177,6 +177,9 @@ CASES = {
     "every layer": every_layer((30, 30)),
     "every layer with an empty rank": every_layer((60, 0)),
 }
+SHARDED = torch.__version__ >= "2.7"  # FSDP2 of torch 2.6 needs a GPU
+if not SHARDED:
+    CASES = {name: case for name, case in CASES.items() if "FSDP2" not in name}
 
 
 def main(rank: int, store: str, output: str) -> None:
@@ -218,7 +221,7 @@ def assert_equal(found: dict, expected: dict) -> None:
             assert found[name] == pytest.approx(value, rel=1e-4), name
 
 
-WHOLE = ("together", "an empty rank", "FSDP2", "FSDP2 of unequal shares", "FSDP2 with an empty rank", "buffers")
+WHOLE = ["together", "an empty rank", "buffers", *(name for name in CASES if "FSDP2" in name)]
 
 
 @pytest.mark.parametrize("case", WHOLE)
@@ -281,6 +284,7 @@ def test_buffers_are_shared_and_then_their_own_again(found: list[dict]) -> None:
     assert [rank["buffers"]["kept"] for rank in found] == [0.0, 1.0]
 
 
+@pytest.mark.skipif(not SHARDED, reason="FSDP2 of torch 2.6 needs a GPU")
 def test_sharded_weights_are_sharded_again(found: list[dict]) -> None:
     assert all(rank["FSDP2"]["sharded"] == "DTensor" for rank in found)
 

@@ -6,8 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from neuralcollapse.paper.experiments import Experiment
 from neuralcollapse.paper.outcome import Outcome
 from neuralcollapse.paper.sweep import Job, State, sweep
 from neuralcollapse.train.config import TrainConfig
+from tests.processes import children, soon, workers
 
 linux = pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="finds processes in /proc")
 
@@ -106,32 +106,6 @@ def test_options_out_of_range_are_refused(tmp_path: Path) -> None:
 
 def command(*words: str) -> list[str]:
     return [sys.executable, "-m", "neuralcollapse.cli", "reproduce", *words]
-
-
-def children(pid: int, word: str) -> list[int]:
-    """Processes whose parent is pid and whose command has the word."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            if entry.name.isdigit() and word in (entry / "cmdline").read_text().replace("\0", " "):
-                parent = (entry / "stat").read_text().rpartition(")")[2].split()[1]
-                if pid in (int(parent), 0):
-                    found.append(int(entry.name))
-        except OSError:  # it is gone
-            continue
-    return found
-
-
-def workers(pid: int) -> list[int]:
-    """The processes of a sweep's runs: children of the server that forks them."""
-    return [worker for server in children(pid, "forkserver") for worker in children(server, "forkserver")]
-
-
-def soon(condition: Callable[[], object], seconds: float = 300) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it never happened"
-        time.sleep(0.05)
 
 
 @linux

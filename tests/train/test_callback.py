@@ -74,7 +74,7 @@ class Transformed(Plain):
 
     def training_step(self, batch, batch_idx: int) -> Tensor:
         loss = super().training_step(batch, batch_idx)
-        self.losses.append(float(loss))
+        self.losses.append(loss.item())
         return loss
 
 
@@ -85,6 +85,17 @@ def fitted(module: L.LightningModule, data: DataLoader, folder, callbacks: list,
     )  # fmt: skip
     trainer.fit(module, data)
     return trainer
+
+
+def test_another_lightning_without_the_private_hook_measures_the_same(tmp_path, monkeypatch) -> None:
+    found = []
+    for _ in range(2):
+        L.seed_everything(5, verbose=False)
+        callback = NeuralCollapseCallback()
+        fitted(Transformed(), loader(), tmp_path, [callback])
+        found.append(callback.report.metrics.nc1)
+        monkeypatch.delattr(L.LightningModule, "_on_before_batch_transfer", raising=False)
+    assert found[0] == found[1]
 
 
 class Jittered(TensorDataset):

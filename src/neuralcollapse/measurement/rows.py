@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from neuralcollapse import files
 from neuralcollapse.measurement.ranks import first_process
 from neuralcollapse.measurement.report import CollapseReport
 from neuralcollapse.measurement.run_folder import CONFIG, append_metrics, read_metrics, write_config, write_metrics
@@ -37,8 +38,8 @@ class Rows:
         config: plain values for config.yaml, which is written with the first row.
 
     Raises:
-        ValueError: if metrics.csv is damaged, or the folder cannot be created or holds another run's configuration.
-        WriteError: if the folder cannot be written.
+        ValueError: if metrics.csv is damaged, or the folder holds another run's configuration.
+        WriteError: if the folder cannot be made or written.
     """
 
     def __init__(self, folder: Path | None, config: Mapping[str, Any] | None) -> None:
@@ -117,14 +118,12 @@ class Rows:
             write_metrics(self._written, kept)
             for late, path in list(snapshots(self._written)):
                 if late > epoch:
-                    path.unlink()
+                    with files.explained(path, "could not remove"):
+                        path.unlink()
         self.values = kept
 
     def _open(self, folder: Path) -> None:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ValueError(f"folder={str(folder)!r} cannot be created: {error.strerror}") from error
+        files.make_folder(folder)
         if not self._config_is_new and not self.values and (folder / CONFIG).is_file():
             raise ValueError(
                 f"folder={str(folder)!r} holds another run's configuration and no rows: choose another one"

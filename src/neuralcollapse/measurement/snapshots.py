@@ -65,9 +65,8 @@ def write_snapshot(folder: str | Path, epoch: int, tensors: Mapping[str, Tensor]
         name: (tensor.detach().float() if tensor.is_floating_point() else tensor.to(torch.int32)).cpu().contiguous()
         for name, tensor in tensors.items()
     }
-    path = Path(folder) / SNAPSHOTS / f"epoch-{epoch:04d}.safetensors"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    files.write_bytes(path, save(single))
+    place = files.make_folder(Path(folder) / SNAPSHOTS)
+    files.write_bytes(place / f"epoch-{epoch:04d}.safetensors", save(single))
 
 
 def snapshots(folder: str | Path) -> Iterator[tuple[int, Path]]:

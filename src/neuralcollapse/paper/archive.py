@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import shutil
 from pathlib import Path
 
 import numpy as np
 
+from neuralcollapse import files
 from neuralcollapse.measurement.run_folder import CONFIG, read_metrics, write_metrics
 from neuralcollapse.measurement.snapshots import SNAPSHOTS, snapshots
 from neuralcollapse.train.config import TrainConfig
@@ -36,9 +36,9 @@ def archive(run: str | Path, into: str | Path) -> Path:
     if not rows or not kept:
         raise FileNotFoundError(f"{run} has no measured epoch yet: there is nothing to keep")
     rows = [_completed(row, dict(kept).get(int(row["epoch"]))) for row in rows]
-    (target / SNAPSHOTS).mkdir(parents=True, exist_ok=True)
+    files.make_folder(target / SNAPSHOTS)
     if target.resolve() != run.resolve():
-        shutil.copyfile(kept[-1][1], target / SNAPSHOTS / kept[-1][1].name)
+        files.write_bytes(target / SNAPSHOTS / kept[-1][1].name, kept[-1][1].read_bytes())
         dataclasses.replace(config, output=str(target), resume=False).save(target / CONFIG)
     write_metrics(target, rows)
     return target

@@ -10,9 +10,9 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from neuralcollapse import files
 from neuralcollapse.extras import missing
 from neuralcollapse.train.config import TrainConfig
 
@@ -56,14 +56,18 @@ def run_once(config: TrainConfig, threads: int | None = None) -> End:
     try:
         train(config, progress=False)
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        way_out = ": free some space and give the same command again" if full else ""
-        return End(f"{error}{way_out}", disk_full=full)
+        return _failed_write(error)
     except (ValueError, TypeError, ImportError) as error:
         return End(str(error))
     except Exception as error:  # an accelerator out of memory, a lost peer: may pass
         return End(f"{type(error).__name__}: {error}", again=True)
     return End()
+
+
+def _failed_write(error: OSError) -> End:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    way_out = ": free some space and give the same command again" if full else ""
+    return End(f"{error}{way_out}", disk_full=full)
 
 
 def threads(workers: int) -> int:
@@ -126,11 +130,13 @@ def _context() -> Any:
 def _child(config: TrainConfig, threads: int, sender: Connection) -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
-    folder = Path(str(config.output))
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "log.txt").open("a") as log:
-        for descriptor in (1, 2):  # warnings, and what a crash leaves, without disturbing the table
-            os.dup2(log.fileno(), descriptor)
+    try:
+        with (files.make_folder(str(config.output)) / "log.txt").open("a") as log:
+            for descriptor in (1, 2):  # warnings, and what a crash leaves, without disturbing the table
+                os.dup2(log.fileno(), descriptor)
+    except OSError as error:
+        sender.send(_failed_write(error))
+        return
 
     # A parent killed with -9 cannot end its children: they would train on, in folders that the next sweep takes over.
     threading.Thread(target=_follow, args=(parent.sentinel,), daemon=True).start()

@@ -11,7 +11,7 @@ from pathlib import Path
 import plotly.graph_objects as go
 
 from neuralcollapse.figures.look import laid_out
-from neuralcollapse.files import write_text
+from neuralcollapse.files import make_folder, write_text
 from neuralcollapse.paper.claims import judge
 from neuralcollapse.paper.drawings import Drawing, draw, draw_theory
 from neuralcollapse.paper.experiments import FIGURES, SCALES
@@ -53,7 +53,7 @@ def write_gallery(
     Raises:
         ImportError: if static figures are asked for and kaleido is not installed.
     """
-    output.mkdir(parents=True, exist_ok=True)
+    make_folder(output)
     small = not SCALES[scale].judged
     judged = {name: judge(name, runs, small=small) for name, runs in figures.items()}
     runs = {run.experiment.name: run for group in figures.values() for run in group}
@@ -138,7 +138,7 @@ def _pictures(drawings: Mapping[str, Sequence[Drawing]], folder: Path) -> dict[s
     """Sources of images by panel; each drawing also becomes a file."""
     from neuralcollapse.report.vector import data_uri, svg_text
 
-    folder.mkdir(exist_ok=True)
+    make_folder(folder)
     for name, group in drawings.items():
         for drawing in group:
             write_text(folder / f"{panel_id(name, drawing.title)}.svg", svg_text(_together(drawing), _FILE))

@@ -14,7 +14,7 @@ from neuralcollapse.extras import missing
 from neuralcollapse.figures.cosines import cosine_panel
 from neuralcollapse.figures.curves import accuracy_panel, plot_measures
 from neuralcollapse.figures.simplex import space_figure
-from neuralcollapse.files import write_bytes
+from neuralcollapse.files import make_folder, write_bytes
 from neuralcollapse.report.geometry import MAPS
 from neuralcollapse.report.history import read_histories
 from neuralcollapse.report.seeds import by_experiment
@@ -57,8 +57,7 @@ def write_figures(
             for name in MAPS:
                 figures[f"{history.name}-cosines-{name}"] = cosine_panel(getattr(last, name))
             figures[f"{history.name}-space"] = space_figure(last, history.chosen, history.class_names)
-    folder = Path(output)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = make_folder(output)
     with image_writer():
         return [
             write_bytes(folder / f"{_file_name(name)}.{format}", _picture(figure, format))

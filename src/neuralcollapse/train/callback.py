@@ -210,10 +210,13 @@ class _Transferred:
 
     def __init__(self, loader: Iterable[Any], trainer: L.Trainer) -> None:
         self.loader = _with_own_workers(loader)
+        module = trainer.lightning_module
+        # Lightning's private one asks a data module too; another Lightning may not have it.
+        before_transfer = getattr(module, "_on_before_batch_transfer", module.on_before_batch_transfer)
 
         def transferred(batch: Any) -> Any:
             converted = trainer.precision_plugin.convert_input(batch)
-            ready = trainer.lightning_module._on_before_batch_transfer(converted, dataloader_idx=0)
+            ready = before_transfer(converted, dataloader_idx=0)
             return trainer.strategy.batch_to_device(ready, dataloader_idx=0)
 
         self._transferred = transferred

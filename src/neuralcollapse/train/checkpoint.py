@@ -47,7 +47,8 @@ class CheckpointFiles(CheckpointIO):
 
     def remove_checkpoint(self, path: Any) -> None:
         """Delete a checkpoint."""
-        Path(path).unlink(missing_ok=True)
+        with files.explained(Path(path), "could not remove"):
+            Path(path).unlink(missing_ok=True)
 
 
 def write_checkpoint(path: Path, content: bytes, *, keep: bool) -> None:
@@ -56,7 +57,7 @@ def write_checkpoint(path: Path, content: bytes, *, keep: bool) -> None:
     Raises:
         WriteError: if it cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    files.make_folder(path.parent)
     previous = path.with_name(PREVIOUS)
     with files.replacing(path) as partial:
         partial.write_bytes(content)  # a disk that is full is full before anything moves

@@ -142,7 +142,8 @@ def restore_history(folder: Path, start: Start) -> None:
 def set_aside(folder: Path) -> None:
     """Give a dated name to what lies where a new run will write: it may be all that is left of another one."""
     if _only_begun(folder):
-        (folder / METRICS).unlink(missing_ok=True)
+        with files.explained(folder / METRICS, "could not remove"):
+            (folder / METRICS).unlink(missing_ok=True)
         return
     stamp = time.strftime("%Y%m%d-%H%M%S")
     for name in (METRICS, SNAPSHOTS, checkpoints.FOLDER, "report.html"):
@@ -151,7 +152,8 @@ def set_aside(folder: Path) -> None:
             continue
         names = (f"{name}.{stamp}" + (f"-{count}" if count else "") for count in itertools.count())
         backup = next(folder / free for free in names if not (folder / free).exists())
-        path.rename(backup)
+        with files.explained(path, "could not move"):
+            path.rename(backup)
         _log.warning("%s was there before this run: moved to %s", path, backup)
 
 
