@@ -67,6 +67,49 @@ def on_files(files: Files, config: Any) -> Files:
     return files
 
 
+def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
+    """Put the counted tables where a page asks for them: ``<!-- faults -->`` and so on."""
+    tables = {"faults": faults_table, "mutants": mutants_table, "floors": floors_table}
+    return re.sub(r"<!-- (faults|mutants|floors) -->", lambda found: tables[found[1]](), markdown)
+
+
+def _counted(name: str) -> Any:
+    return json.loads((ROOT / "results" / "reliability" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def faults_table() -> str:
+    """Counts of the fault campaign per work and kind."""
+    record = _counted("faults")
+    columns = ("injected", "survived", "lost", "wrong", "unclear")
+    lines = ["| work | fault | injected | survived | results lost | wrong numbers | unclear end |"]
+    lines.append("| --- | --- | --: | --: | --: | --: | --: |")
+    for row in record["rows"]:
+        lines.append(f"| {row['work']} | {row['fault']} | " + " | ".join(str(row[name]) for name in columns) + " |")
+    sums = (f"**{sum(row[name] for row in record['rows'])}**" for name in columns)
+    lines.append(f"| **all** | | {' | '.join(sums)} |")
+    lines += ["", f"Seed {record['seed']}, {record['minutes']:.0f} minutes on one busy core, torch {record['torch']}."]
+    return "\n".join([*lines, record.get("note", "")])
+
+
+def mutants_table() -> str:
+    """Score per room, and the mutants that no test noticed."""
+    record = _counted("mutants")
+    lines = ["| room | mutants | killed |", "| --- | --: | --: |"]
+    lines += [f"| {room} | {count['mutants']} | {count['killed']} |" for room, count in record["rooms"].items()]
+    total, killed = (sum(count[name] for count in record["rooms"].values()) for name in ("mutants", "killed"))
+    lines += [f"| **all** | **{total}** | **{killed}** ({killed / total:.0%}) |", "", f"Seed {record['seed']}."]
+    for survivor, verdict in record["looked_at"].items():
+        lines.append(f"\n- `{survivor}`: {verdict}")
+    return "\n".join(lines)
+
+
+def floors_table() -> str:
+    """Lowest versions that were tried, and what did not work."""
+    record = _counted("floors")
+    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+    return f"{record['passed']} tests pass, with {versions}.\n\n" + "\n".join(f"- {line}" for line in record["notes"])
+
+
 def on_page_content(html: str, page: Any, config: Any, files: Files) -> str:
     """Turn LaTeX into MathML, which browsers draw without a script."""
     inline = re.compile(r'<span class="arithmatex">\\\((.*?)\\\)</span>', re.DOTALL)

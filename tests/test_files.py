@@ -66,9 +66,7 @@ def test_a_folder_that_cannot_be_made_says_so(tmp_path: Path) -> None:
     assert files.make_folder(tmp_path / "a" / "b").is_dir()
     assert files.make_folder(tmp_path / "a" / "b").is_dir()
     (tmp_path / "file").write_text("stays")
-    with pytest.raises(
-        files.WriteError, match=r"could not make the folder .*file/run: .*; nothing"
-    ) as found:
+    with pytest.raises(files.WriteError, match=r"could not make the folder .*file/run: .*; nothing") as found:
         files.make_folder(tmp_path / "file" / "run")
     assert found.value.errno == errno.ENOTDIR
     assert (tmp_path / "file").read_text() == "stays"

@@ -138,7 +138,7 @@ class _First:
 
 
 def tests_of(file: Path) -> list[Path]:
-    """Three test files of the module's room at most: its own, then those that use its public names most.
+    """Three test files of the rooms at most: its own, then those that use its public names most.
 
     What starts processes of its own (test_ranks) or every model of torchvision (test_zoo) is left out: the first would
     not see the mutant, the second takes minutes.
@@ -147,10 +147,11 @@ def tests_of(file: Path) -> list[Path]:
     names = set(re.findall(r"^(?:def|class) ([A-Za-z]\w*)", file.read_text(), re.MULTILINE)) | {file.stem}
     speaks = re.compile(rf"\b({'|'.join(map(re.escape, sorted(names)))})\b")
     found = {}
-    for test in (TESTS / room).glob("test_*.py"):
-        own, words = test.stem == f"test_{file.stem}", len(speaks.findall(test.read_text()))
+    for test in [test for name in ROOMS for test in (TESTS / name).glob("test_*.py")]:
+        own = test.parent.name == room and test.stem == f"test_{file.stem}"
+        words = len(speaks.findall(test.read_text()))
         if (own or words) and test.stem not in ("test_ranks", "test_zoo"):
-            found[test] = (not own, -words)
+            found[test] = (not own, test.parent.name != room, -words)
     return sorted(found, key=found.__getitem__)[:3] or [TESTS / room / f"test_{name}.py" for name in CORE[room]]
 
 

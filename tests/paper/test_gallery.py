@@ -20,6 +20,7 @@ from neuralcollapse.paper.experiments import FIGURES, SCALES
 from neuralcollapse.paper.gallery import write_gallery
 from neuralcollapse.paper.reproduce import plan
 from tests.paper.test_sweep import command
+from tests.report.pages import HOSTILE, opened
 
 RUNS = dict.fromkeys(run.name for figure in FIGURES.values() for run in figure.runs(SCALES["smoke"]))
 
@@ -90,14 +91,17 @@ def test_a_command_is_copied_whole(page: Any) -> None:
     assert "--head etf" in copied
 
 
-def test_hostile_names_are_text(tmp_path: Path) -> None:
-    name = "imagefolder:</script><img src=x onerror=alert(1)>"
-    planned = plan(["figure6"], "full", output=tmp_path, sources={"mnist": name})
-    write_gallery(tmp_path, "full", planned)
-    text = (tmp_path / "gallery.html").read_text()
-    assert "<img src=x" not in text
-    assert "&lt;img src=x onerror=alert(1)&gt;" in text
-    assert "script-src &#39;sha256-" in text or "script-src 'sha256-" in text
+def test_hostile_names_are_text(browser: Any, tmp_path: Path) -> None:
+    """In the browser, with the policy in force: nothing runs, and nothing is asked of the network."""
+    for name in HOSTILE:
+        planned = plan(["figure6"], "full", output=tmp_path, sources={"mnist": f"imagefolder:{name}"})
+        write_gallery(tmp_path, "full", planned)
+        with opened(browser, tmp_path / "gallery.html") as page:
+            policy = page.locator("meta[http-equiv=Content-Security-Policy]").get_attribute("content")
+            assert policy.startswith("default-src 'none'")
+            assert "script-src 'sha256-" in policy
+            shown = max(name.split("'"), key=len)  # the shell's quotes come between the parts
+            assert shown in page.locator("#runs").text_content()
 
 
 def test_tables_agree_with_the_runs(smoke: Path) -> None:

@@ -130,3 +130,9 @@ def test_losses_by_name() -> None:
     ]:  # fmt: skip
         with pytest.raises(ValueError, match=message):
             resolve_loss(bad)
+
+
+def test_focal_is_convex_for_zero_alone() -> None:
+    assert Focal(0.0).convex
+    assert not Focal(0.5).convex
+    assert not Focal(3.0).convex
