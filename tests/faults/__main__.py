@@ -22,7 +22,7 @@ def options(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="draws the moments and the calls")
     parser.add_argument("--faults", type=int, default=10**6, help="at most so many, of as many kinds as possible")
     parser.add_argument("--work", help="only work whose name contains this")
-    parser.add_argument("--only", help="one fault, by the name that a failed campaign prints")
+    parser.add_argument("--only", help="faults whose name begins so; a failed campaign prints whole names")
     parser.add_argument("--output", type=Path, help="folder for faults.md and faults.json")
     parser.add_argument("--no-trees", action="store_true", help="leave out commands of several processes")
     return parser.parse_args(words)
@@ -59,7 +59,7 @@ def main(words: list[str]) -> int:
             actions = prepared(root, chosen, told)
             faults = thinned(list(actions), chosen.faults, chosen.seed)
             if chosen.only:
-                faults = [fault for fault in actions if fault.name == chosen.only]
+                faults = [fault for fault in actions if fault.name.startswith(chosen.only)]
             bar.update(task, total=len(faults))
             console.print(f"{len(faults)} faults, seed {chosen.seed}")
             for fault in [fault for fault in actions if fault in {*faults}]:

@@ -81,3 +81,11 @@ def test_bad_input_is_refused() -> None:
     ):
         with pytest.raises(ValueError, match=match):
             regression_metrics(*bad)
+
+
+def test_targets_that_vary_along_one_direction_alone_are_measured() -> None:
+    features, targets, weight = draw(2, 5, 0)
+    targets[:, 1] = 2 * targets[:, 0]
+    found = regression_metrics(*(torch.tensor(part) for part in (features, targets, weight)))
+    root = np.real(sqrtm(np.cov(targets.T, bias=True)))
+    assert found.nrc3 == pytest.approx(nrc3(weight, root, 0.0), abs=1e-6)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torchvision.ops import Permute
 
 from neuralcollapse import measure
+from neuralcollapse.measurement.pooling import kept_positions
 from tests.cases import oracle
 
 LABELS = torch.arange(12) % 3
@@ -286,3 +287,12 @@ def test_padded_bert_is_one_number_for_all_batch_sizes() -> None:
         found.append(measure(model, batches, layers=["bert.encoder.layer.0"]).layers["bert.encoder.layer.0"].nc1)
     assert math.isfinite(found[0])
     assert found == pytest.approx([found[0]] * 3, rel=1e-4)
+
+
+def test_padding_tokens_are_found_whichever_axis_is_the_sample() -> None:
+    model = nn.Embedding(9, 4, padding_idx=0)
+    tokens = torch.tensor([[5, 6, 0, 0], [7, 0, 8, 0], [1, 2, 3, 4]])
+    wanted = torch.tensor([[1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1]], dtype=torch.bool)
+    assert kept_positions(model, {"x": tokens}, 3).equal(wanted)
+    assert kept_positions(model, {"x": tokens.T}, 3).equal(wanted)
+    assert kept_positions(model, {"x": tokens}, 5) is None

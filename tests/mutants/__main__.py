@@ -64,13 +64,13 @@ def main(words: list[str]) -> int:
         if killer is None:
             survivors.append(mutant.name)
         print(f"[{number}/{len(mutants)}] {'SURVIVED' if killer is None else killer}: {mutant.name}", flush=True)
+        if chosen.output:  # what was counted so far is kept
+            record = {"seed": chosen.seed, "rooms": counts, "survivors": survivors}
+            chosen.output.write_text(json.dumps(record, indent=1) + "\n")
     killed = sum(count["killed"] for count in counts.values())
     print(
         f"seed {chosen.seed}: {killed} of {len(mutants)} mutants killed, {killed / max(1, len(mutants)):.0%}; {counts}"
     )
-    if chosen.output:
-        record = {"seed": chosen.seed, "rooms": counts, "survivors": survivors}
-        chosen.output.write_text(json.dumps(record, indent=1) + "\n")
     return 0
 
 
