@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from neuralcollapse import measure
-from neuralcollapse.measurement.preserve import on_device
+from neuralcollapse.measurement.preserve import on_device, untouched
 
 LABELS = torch.arange(12) % 3
 INPUTS = torch.randn(12, 5, generator=torch.Generator().manual_seed(0)) + LABELS[:, None]
@@ -166,3 +166,11 @@ def test_a_model_without_tensors() -> None:
         measure(Bare(), [(INPUTS, LABELS)])
     expected = measure(nn.Linear(5, 3), [(INPUTS, LABELS)]).metrics.nc1
     assert measure(Bare(), [(INPUTS, LABELS)], features_only=True).metrics.nc1 == pytest.approx(expected)
+
+
+def test_modules_are_in_evaluation_mode_inside() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5), nn.BatchNorm1d(2))
+    model[2].eval()
+    with untouched(model):
+        assert not any(module.training for module in model.modules())
+    assert [module.training for module in model] == [True, True, False]

@@ -65,7 +65,7 @@ def main(words: list[str]) -> int:
             survivors.append(mutant.name)
         print(f"[{number}/{len(mutants)}] {'SURVIVED' if killer is None else killer}: {mutant.name}", flush=True)
         if chosen.output:  # what was counted so far is kept
-            record = {"seed": chosen.seed, "rooms": counts, "survivors": survivors}
+            record = {"seed": chosen.seed, "rooms": counts, "looked_at": dict.fromkeys(survivors, "")}
             chosen.output.write_text(json.dumps(record, indent=1) + "\n")
     killed = sum(count["killed"] for count in counts.values())
     print(

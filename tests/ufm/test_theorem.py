@@ -39,3 +39,11 @@ def test_a_local_minimum_below_the_least_dimension_is_refused() -> None:
     with pytest.raises(ValueError, match="points=0 must be at least 1"):
         check_theorem(0)
     assert _HOLDS < 1e-3
+
+
+def test_two_classes_are_enough() -> None:
+    found = check_theorem(2, max_classes=2)
+    assert found.exceptions == []
+    assert len(found.points) == 2
+    with pytest.raises(ValueError, match="max_classes=1 at least 2"):
+        check_theorem(2, max_classes=1)
