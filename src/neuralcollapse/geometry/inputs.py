@@ -205,9 +205,9 @@ def as_rows(vectors: Tensor, name: str, normalize: bool) -> Float[Tensor, "K d"]
         raise ValueError(f"{name} has non-finite entries (NaN or infinity)")
     if not normalize:
         return rows
-    largest = rows.abs().amax(1, keepdim=True)
+    largest = torch.linalg.vector_norm(rows, torch.inf, dim=1, keepdim=True)
     zero = (largest[:, 0] == 0).nonzero().flatten().tolist()
     if zero:
         raise ValueError(f"{name} has a zero row ({zero[0]}): it has no direction to normalise")
     rows = rows / largest  # first, so that no square overflows or vanishes
-    return rows / rows.norm(dim=1, keepdim=True)
+    return rows.div_(rows.norm(dim=1, keepdim=True))

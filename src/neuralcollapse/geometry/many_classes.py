@@ -19,6 +19,9 @@ from neuralcollapse.geometry.collapse import measure_features
 from neuralcollapse.geometry.inputs import as_rows
 from neuralcollapse.geometry.pairs import kernel_moments
 
+_ROWS = 4096
+"""Rows of K x d matrices that are multiplied at once."""
+
 
 @torch.no_grad()
 def gnc1(features: Float[Tensor, "N d"], labels: Int[Tensor, " N"]) -> float:
@@ -52,7 +55,8 @@ def gnc3(weight: Float[Tensor, "K d"], class_means: Float[Tensor, "K d"]) -> flo
     """
     _check_pair(weight, class_means)
     first, second = as_rows(weight, "weight", True), as_rows(class_means, "class_means", True)
-    return float((first - second).square().sum(1).mean()) / 2  # 1 - cos, without the cancellation
+    pieces = zip(first.split(_ROWS), second.split(_ROWS), strict=True)
+    return sum(float((a - b).square().sum()) for a, b in pieces) / len(first) / 2  # 1 - cos, without cancellation
 
 
 @torch.no_grad()
@@ -75,7 +79,9 @@ def unc3(weight: Float[Tensor, "K d"], class_means: Float[Tensor, "K d"], *, nor
     1.0
     """
     _check_pair(weight, class_means)
-    products = (as_rows(weight, "weight", normalize) * as_rows(class_means, "class_means", normalize)).sum(1)
+    first, second = as_rows(weight, "weight", normalize), as_rows(class_means, "class_means", normalize)
+    pieces = zip(first.split(_ROWS), second.split(_ROWS), strict=True)
+    products = torch.cat([(a * b).sum(1) for a, b in pieces])
     return float(products.var(correction=0))
 
 

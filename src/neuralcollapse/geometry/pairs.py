@@ -51,7 +51,8 @@ def pair_measures(
         tolerance: rounding of each mean; two means closer than the sum of theirs count as one point.
         exponent: power of the squared distance: 1 as in Galanti, György and Hutter 2022, 2 as in Wu and Papyan 2024.
     """
-    shifted = means - means.mean(0)
+    void = bool((centred == 0).all(1).any())
+    shifted = means - means.mean(0) if void else centred
     lengths = row_norms(shifted)
     largest = float(lengths.max()) or 1.0
     spread = float(traces.max()) or 1.0
