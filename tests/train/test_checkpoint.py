@@ -120,8 +120,14 @@ def in_a_child(action) -> int:
     return os.waitpid(child, 0)[1]
 
 
-def test_a_kill_at_any_step_of_a_write_leaves_a_verified_checkpoint(tmp_path: Path) -> None:
+@pytest.mark.parametrize("links", [True, False], ids=["links", "no links"])
+def test_a_kill_at_any_step_of_a_write_leaves_a_verified_checkpoint(tmp_path: Path, links: bool) -> None:
+    def refused(*arguments) -> None:
+        raise PermissionError("this file system has no links")
+
     def write_until(fatal: int) -> None:
+        if not links:
+            os.link = refused
         calls = itertools.count(1)
 
         def fatally(function):
@@ -132,7 +138,7 @@ def test_a_kill_at_any_step_of_a_write_leaves_a_verified_checkpoint(tmp_path: Pa
 
             return step
 
-        for name in ("replace", "fsync", "open"):
+        for name in ("replace", "fsync", "open", *["link"] * links):
             setattr(os, name, fatally(getattr(os, name)))
         for epoch in (2, 3):
             torch.save({"neuralcollapse": {"epoch": epoch}}, content := io.BytesIO())
@@ -147,6 +153,8 @@ def test_a_kill_at_any_step_of_a_write_leaves_a_verified_checkpoint(tmp_path: Pa
         ends.append(in_a_child(lambda: write_until(fatal)))  # noqa: B023
         found = newest_checkpoint(folder)
         assert found is not None, f"lost at step {fatal}"
+        if links:
+            assert read_checkpoint(last) == found[1], f"not under its own name at step {fatal}"
         if ends[-1] != signal.SIGKILL:
             break
     assert ends[-1] == 0

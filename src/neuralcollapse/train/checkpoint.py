@@ -52,7 +52,9 @@ class CheckpointFiles(CheckpointIO):
 
 
 def write_checkpoint(path: Path, content: bytes, *, keep: bool) -> None:
-    """Replace a checkpoint; a kill at any moment leaves a verified one, under its own name or as previous.ckpt.
+    """Replace a checkpoint; a kill or Ctrl-C at any moment leaves a verified one under its own name.
+
+    The one that was there becomes previous.ckpt.
 
     Raises:
         WriteError: if it cannot be written.
@@ -61,11 +63,21 @@ def write_checkpoint(path: Path, content: bytes, *, keep: bool) -> None:
     previous = path.with_name(PREVIOUS)
     with files.replacing(path) as partial:
         partial.write_bytes(content)  # a disk that is full is full before anything moves
+        # The digest of what a file is about to be stands beside those of what it may still be.
+        held = _digests(path)
         if keep and path.is_file():
-            # The digest of what previous.ckpt is about to be stands beside that of what it still is.
-            _write_digests(previous, [*_digests(path)[:1], *_digests(previous)[:1]])
-            os.replace(path, previous)
-        _write_digests(path, [hashlib.sha256(content).hexdigest()])
+            _write_digests(previous, [*held, *_digests(previous)[:1]])
+            _name_too(path, previous)
+        _write_digests(path, [hashlib.sha256(content).hexdigest(), *held[:1]])
+
+
+def _name_too(path: Path, other: Path) -> None:
+    """Let a second name stand for a file in one step; it moves there where the file system has no links."""
+    try:
+        with files.replacing(other) as partial:
+            os.link(path, partial)
+    except OSError:
+        os.replace(path, other)
 
 
 def newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
