@@ -89,9 +89,8 @@ def centre_classes(
     pieces that stay in the cache.
     """
     pivots = rows[first_samples(labels, counts)] if rows.dtype == torch.float64 else None
-    means = class_sums(rows, labels, len(counts), pivots=pivots) / counts.clamp(min=1)[:, None]
-    means = means if pivots is None else means + pivots
-    means = means * (counts > 0)[:, None]
+    means = class_sums(rows, labels, len(counts), pivots=pivots).div_(counts.clamp(min=1)[:, None])
+    means = (means if pivots is None else means.add_(pivots)).mul_((counts > 0)[:, None])
     rounded = means.to(rows.dtype)
     left = None if rows.dtype == torch.float64 else (means - rounded.double()).to(rows.dtype)
     for x, y in zip(rows.split(_PIECE), labels.split(_PIECE), strict=True):

@@ -119,7 +119,7 @@ class ClassStatistics(Accumulators):
                 times_power_of_two(state["means"], -step),
                 times_power_of_two(state["trace_sums"], -2 * step),
             )
-            if self.within == "full":
+            if corrections is not None:
                 scatter = times_power_of_two(state["scatter"], -2 * step)
                 self._scatter = self._scatter + scatter + corrections.T @ corrections
         return self
@@ -132,7 +132,7 @@ class ClassStatistics(Accumulators):
         with full_precision(self.device):
             corrections = self._join(*block.centre(self._rescale()))
             self._rounding = self._rounding.clamp(min=torch.finfo(block.rows.dtype).eps)
-            if self.within == "full":
+            if corrections is not None:
                 self._scatter = self._scatter + block.scatter(corrections)
             block.filled = 0
 
@@ -146,14 +146,18 @@ class ClassStatistics(Accumulators):
             self._exponent = torch.full_like(self._exponent, exponent)
         return exponent
 
-    def _join(self, counts: Tensor, means: Tensor, traces: Tensor) -> Tensor:
-        """Chan's formula; returns the rows (K, d) whose scatter the pooled scatter still has to gain."""
+    def _join(self, counts: Tensor, means: Tensor, traces: Tensor) -> Tensor | None:
+        """Chan's formula; returns the rows (K, d) whose scatter the pooled scatter still has to gain, if there is one.
+
+        With many classes a K x d matrix is large: no more of them are made than are needed.
+        """
         both = self._counts + counts
         delta = means - self._means
         share = counts / both.clamp(min=1).double()
-        corrections = (self._counts.double() * share).sqrt()[:, None] * delta
-        self._trace_sums = self._trace_sums + traces + corrections.square().sum(1)
-        self._means = self._means + share[:, None] * delta
+        weights = self._counts.double() * share
+        self._trace_sums = self._trace_sums + traces + weights * torch.linalg.vector_norm(delta, dim=1).square()
+        corrections = weights.sqrt()[:, None] * delta if self.within == "full" else None
+        self._means = delta.mul_(share[:, None]).add_(self._means)
         self._counts = both
         return corrections
 
