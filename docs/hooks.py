@@ -117,7 +117,12 @@ def on_page_content(html: str, page: Any, config: Any, files: Files) -> str:
     html = re.sub(r":math:<code>(.*?)</code>", lambda found: convert(unescape(found[1])), html)
     html = ROLE.sub(_reference, html)
     html = inline.sub(lambda found: convert(unescape(found[1])), html)
-    return block.sub(lambda found: convert(unescape(found[1]), display="block"), html)
+    return block.sub(lambda found: _formula(unescape(found[1])), html)
+
+
+def _formula(latex: str) -> str:
+    """A formula on lines of its own, which scrolls where it is wider than a phone."""
+    return f'<div style="overflow-x: auto">{convert(latex, display="block")}</div>'
 
 
 def _reference(found: re.Match[str]) -> str:
