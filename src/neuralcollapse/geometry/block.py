@@ -25,6 +25,7 @@ class SampleBlock:
         capacity = max(_BLOCK_ENTRIES // feature_dim, 4 * num_classes, 1024)
         self.num_classes = num_classes
         self.filled = 0
+        self.resolution = self.largest = 0.0
         self.labels = torch.empty(capacity, dtype=torch.int64, device=device)
         self.norms = torch.zeros(0, dtype=torch.float64, device=device)
         self.rows = torch.empty(capacity + num_classes, feature_dim, dtype=dtype, device=device)
@@ -38,6 +39,11 @@ class SampleBlock:
         """Whether samples of that precision may go in: a float64 block that is open takes float32 samples too."""
         return self.rows.dtype == dtype or (self.filled > 0 and dtype == torch.float32)
 
+    def note(self, resolution: float, largest: float) -> None:
+        """Remember the coarsest resolution and the largest entry of all samples that came in."""
+        self.resolution, self.largest = max(self.resolution, resolution), max(self.largest, largest)
+
+    @torch.no_grad()
     def take(self, features: Float[Tensor, "B d"], labels: Int[Tensor, " B"]) -> int:
         """Copy as many samples as fit; returns how many."""
         piece = slice(self.filled, min(self.filled + len(features), len(self.labels)))

@@ -78,15 +78,12 @@ class ClassStatistics(Accumulators):
         largest = check_batch(features, labels, self.num_classes, self.feature_dim)
         if not len(features):
             return
-        with full_precision(self.device):
-            self._resolution = self._resolution.clamp(min=torch.finfo(features.dtype).eps)
-            self._largest = self._largest.clamp(min=largest)
-            self._gather(features, labels, block_dtype(features.dtype, largest))
-
-    def _gather(self, features: Tensor, labels: Tensor, dtype: torch.dtype) -> None:
+        dtype = block_dtype(features.dtype, largest)
         if self._block is None or not self._block.takes(dtype):
             self._absorb()
-            self._block = SampleBlock(self.num_classes, self.feature_dim, dtype, self.device)
+            with full_precision(self.device):
+                self._block = SampleBlock(self.num_classes, self.feature_dim, dtype, self.device)
+        self._block.note(torch.finfo(features.dtype).eps, largest)
         while len(features):
             taken = self._block.take(features, labels)
             features, labels = features[taken:], labels[taken:]
@@ -130,6 +127,8 @@ class ClassStatistics(Accumulators):
         if block is None or not block.filled:
             return
         with full_precision(self.device):
+            self._resolution = self._resolution.clamp(min=block.resolution)
+            self._largest = self._largest.clamp(min=block.largest)
             corrections = self._join(*block.centre(self._rescale()))
             self._rounding = self._rounding.clamp(min=torch.finfo(block.rows.dtype).eps)
             if corrections is not None:
