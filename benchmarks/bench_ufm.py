@@ -17,7 +17,7 @@ COUNTS = [65, 40, 30, 20, 15, 12, 8, 5, 3, 2]
 
 
 def main() -> None:
-    """Print the three tables."""
+    """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="4 classes, 40 samples, N up to 10,000, K up to 100")
     quick = parser.parse_args().quick
@@ -64,6 +64,15 @@ def main() -> None:
         worked = time.process_time() - start  # far below the solve's own time where other work shares the machine
         gap = solution.certificate.gap / solution.value
         table.add_row(f"{classes:,}", f"{solution.seconds:.2f}", f"{bound}", f"{worked:.2f}", f"{gap:.1e}", "1e-6")
+    console.print(table)
+
+    table = Table(
+        "K", "N", "closed form s", "bound s", "gradient norm", title="The optimum of equal classes, certified"
+    )
+    start = time.perf_counter()
+    solution = UFM(1000, 1000, 1024, lambda_w=1e-6, lambda_h=1e-6).global_optimum()
+    taken = time.perf_counter() - start
+    table.add_row("1,000", "1,000,000", f"{taken:.2f}", "1", f"{solution.certificate.gradient_norm:.1e}")
     console.print(table)
 
 

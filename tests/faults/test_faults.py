@@ -24,6 +24,7 @@ def test_fifteen_faults_lose_nothing(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     rows = json.loads((tmp_path / "faults.json").read_text())["rows"]
     # A fault that comes after the work is done is not counted; when it comes depends on the machine.
+    assert "15 faults, seed 0" in done.stderr
     assert 12 <= sum(row["injected"] for row in rows) <= 15
     assert len({row["work"] for row in rows}) >= 4
 

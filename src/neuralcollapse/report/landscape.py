@@ -13,6 +13,7 @@ from neuralcollapse.files import write_text
 from neuralcollapse.report.problem import facts_of
 from neuralcollapse.report.template import render
 from neuralcollapse.ufm import UFM, CriticalPoint, Point, Verdict
+from neuralcollapse.ufm.saddles import SPECTRUM_SIZE
 
 _NEGATIVE = -1e-9
 
@@ -36,10 +37,6 @@ class Slice:
     """f at the optimum."""
 
 
-_VARIABLES = 1500
-"""Up to so many, the whole spectrum of a Hessian takes seconds."""
-
-
 def check_size(problem: UFM) -> None:
     """Refuse a problem whose Hessian is too large for a landscape.
 
@@ -48,10 +45,10 @@ def check_size(problem: UFM) -> None:
     """
     k, d = problem.num_classes, problem.feature_dim
     variables = 2 * k * d + k * problem.bias
-    if variables > _VARIABLES:
+    if variables > SPECTRUM_SIZE:
         raise ValueError(
             f"num_classes={k} and feature_dim={d} make {variables:,} variables: a landscape needs all eigenvalues of "
-            f"the Hessian, for at most {_VARIABLES:,} variables; choose fewer classes or features"
+            f"the Hessian, for at most {SPECTRUM_SIZE:,} variables; choose fewer classes or features"
         )
 
 

@@ -18,7 +18,7 @@ from neuralcollapse.ufm.problem import UFM
 from neuralcollapse.ufm.solution import Point
 from neuralcollapse.ufm.solvers.coordinates import Balanced
 
-_MORSE_SIZE = 1500
+SPECTRUM_SIZE = 1500
 """Variables up to which all eigenvalues of the Hessian are counted."""
 
 
@@ -157,7 +157,7 @@ def morse_index(model: UFM, point: Point) -> int | None:
     so the model by class counts all.
     """
     size = len(point.to_vector())
-    if size > _MORSE_SIZE:
+    if size > SPECTRUM_SIZE:
         return None
     # Sylvester: in balanced coordinates as many are negative, and τ is the unit of all.
     space = Balanced(model)
