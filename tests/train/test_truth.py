@@ -125,3 +125,23 @@ def test_a_split_on_a_device_is_one_gather() -> None:
     pixels, labels = away.__getitems__([3, 1])
     assert pixels.device.type == labels.device.type == "meta"
     assert pixels.shape == (2, *split.pixels.shape[1:])
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_subnormal_numbers_are_zero_while_it_trains(
+    before: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A processor computes with them many times more slowly, and weight decay makes millions of them."""
+
+    def flushed() -> bool:
+        return float(torch.tensor(1e-30) * torch.tensor(1e-10)) == 0
+
+    seen = []
+    monkeypatch.setattr("neuralcollapse.train.run._fit", lambda *arguments: seen.append(flushed()))
+    torch.set_flush_denormal(before)
+    try:
+        train(TrainConfig(output=str(tmp_path / "run")), progress=False)
+        assert seen == [True]
+        assert flushed() is before
+    finally:
+        torch.set_flush_denormal(False)

@@ -19,7 +19,7 @@ _WITHOUT_FOLDER = ("digits",)
 _ALWAYS = {"dataset", "model", "optimizer", "samples_per_class", "resume"}
 """Fields that every version of the command has written, and no other loop writes all of."""
 
-_UNNEEDED = ("resume", "output", "devices", "nodes", "accelerator")
+_UNNEEDED = ("resume", "output", "devices", "nodes", "accelerator", "capture")
 
 
 def command_of(config: Mapping[str, Any], name: str) -> str:

@@ -46,7 +46,8 @@ class Split(Dataset[tuple[Tensor, Tensor]]):
         return self.pixels[index], self.labels[index]
 
     def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
-        chosen = torch.tensor(indices, device=self.pixels.device)
+        # Without waiting for the device: the host would otherwise stand still until the step before has ended.
+        chosen = torch.tensor(indices).to(self.pixels.device, non_blocking=True)
         return self.pixels[chosen], self.labels[chosen]
 
 
@@ -82,8 +83,13 @@ def train_loader(split: Split, batch_size: int, seed: int, rank: int = 0, world:
     return DataLoader(split, size, sampler=sampler, drop_last=lonely, collate_fn=_as_is)
 
 
-def eval_loader(split: Split, batch_size: int = 256, rank: int = 0, world: int = 1) -> DataLoader[Any]:
-    """All samples in order, each on exactly one rank."""
+def eval_loader(split: Split, batch_size: int | None = None, rank: int = 0, world: int = 1) -> DataLoader[Any]:
+    """All samples in order, each on exactly one rank.
+
+    By default in batches that stay in a host's cache, or that keep an accelerator busy.
+    """
+    if batch_size is None:
+        batch_size = 256 if split.pixels.is_cpu else 2048
     return DataLoader(split, batch_size, sampler=_Every(rank, world, len(split)), collate_fn=_as_is)
 
 

@@ -26,7 +26,7 @@ PATIENCE = 10.0
 """Seconds to wait for the lock of a process that is just ending."""
 
 _LOCK = ".lock"
-_MAY_CHANGE = {"epochs", "output", "resume", "loggers", "devices", "nodes", "accelerator", "data_root"}
+_MAY_CHANGE = {"epochs", "output", "resume", "loggers", "devices", "nodes", "accelerator", "capture", "data_root"}
 """What a resumed run may change without becoming another run."""
 
 _log = logging.getLogger(__name__)

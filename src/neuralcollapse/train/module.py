@@ -13,9 +13,10 @@ from torch.nn.functional import cross_entropy, pad
 
 from neuralcollapse.measurement.outputs import logits_of
 from neuralcollapse.nn import build_backbone, find_classifier, fix_classifier, multiply_small_maps, set_feature_dim
+from neuralcollapse.train.capture import CapturedStep, can_capture
 from neuralcollapse.train.config import TrainConfig
 from neuralcollapse.train.datasets import ImageData, Split
-from neuralcollapse.train.seeds import mix
+from neuralcollapse.train.seeds import mix, seed_generators
 
 _STATISTICS_BATCH = 2048
 """Images per batch when batch normalisation's statistics are computed after an epoch of L-BFGS."""
@@ -110,9 +111,18 @@ class ClassifierModule(L.LightningModule):
         self._features: Tensor | None = None
         if config.feature_decay is not None:
             find_classifier(network)[1].register_forward_pre_hook(self._keep_features)
+        self._captured: CapturedStep | None = None
+        self._replayed = False
+        self._loss_sum: Tensor | float = 0.0
+        self._losses_seen = 0
 
     def _keep_features(self, classifier: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         self._features = inputs[0]
+
+    def on_train_start(self) -> None:
+        """Capture the steps, where that is asked for and the device can."""
+        if self.config.capture and can_capture(self.device):
+            self._captured = CapturedStep(self._losses, self.network, int(self.config.batch_size or 1))
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Logits."""
@@ -123,20 +133,36 @@ class ClassifierModule(L.LightningModule):
         pixels, labels = batch
         # Each batch draws from its own seed: a resumed run continues as the unbroken one would, and L-BFGS,
         # which comes back to a batch in its line search, finds the same function there.
-        torch.manual_seed(mix(self.config.seed, self.current_epoch, batch_idx, self.global_rank))
+        seed_generators(mix(self.config.seed, self.current_epoch, batch_idx, self.global_rank), self.device)
         if self.config.augment:
             pixels = pad_crop_flip(pixels)
-        loss = cross_entropy(self.network(pixels), labels)
-        self.log("train_loss", loss.detach(), on_step=False, on_epoch=True, sync_dist=True, batch_size=len(labels))
+        self._replayed = self._captured is not None and len(labels) == self._captured.batch_size
+        losses = self._captured if self._captured is not None and self._replayed else self._losses
+        total, loss = losses(pixels, labels)
+        self._loss_sum = self._loss_sum + loss.detach() * len(labels)
+        self._losses_seen += len(labels)
+        return total
+
+    def _losses(self, pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """What is minimised, and the cross-entropy in it."""
+        loss = total = cross_entropy(self.network(pixels), labels)
         if self.config.feature_decay is not None:
             # Figure 6: the features that enter the classifier, averaged over the batch.
             assert self._features is not None
-            loss = loss + self.config.feature_decay / 2 * self._features.square().flatten(1).sum(1).mean()
+            total = loss + self.config.feature_decay / 2 * self._features.square().flatten(1).sum(1).mean()
             self._features = None
         if self.config.optimizer == "lbfgs":
             squares = torch.stack([parameter.square().sum() for parameter in self._decayed()])
-            loss = loss + float(self.config.weight_decay or 0) / 2 * squares.sum()
-        return loss
+            total = total + float(self.config.weight_decay or 0) / 2 * squares.sum()
+        return total, loss
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Gradients of a step; those of a replayed one exist already."""
+        if self._replayed:
+            assert self._captured is not None
+            self._captured.set_gradients()
+        else:
+            super().backward(loss, *args, **kwargs)
 
     def _decayed(self) -> list[nn.Parameter]:
         """Parameters that weight decay falls on: all, or with feature decay the classifier's."""
@@ -144,12 +170,18 @@ class ClassifierModule(L.LightningModule):
         return list(owner.parameters())
 
     def on_train_batch_end(self, outputs: Any, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """After the last batch of L-BFGS, compute batch normalisation's statistics over all training data.
+        """After the last batch, log the epoch's loss; for L-BFGS, compute batch normalisation's statistics anew.
 
-        The line search runs the network at trial points that it then leaves, and each of these would stay in
-        the running averages that evaluation uses.
+        L-BFGS's line search runs the network at trial points that it then leaves, and each of these would stay in
+        the running averages that evaluation uses. The statistics are those over all training data.
         """
-        if self.config.optimizer == "lbfgs" and self.trainer.is_last_batch:
+        if not self.trainer.is_last_batch:
+            return
+        mean, seen = self._loss_sum / self._losses_seen, self._losses_seen
+        self._loss_sum, self._losses_seen = 0.0, 0
+        # Once per epoch: Lightning's own mean would cost a small network a fifth of each step.
+        self.log("train_loss", mean, on_step=False, on_epoch=True, sync_dist=True, batch_size=seen)
+        if self.config.optimizer == "lbfgs":
             assert self.trainer.train_dataloader is not None
             torch.optim.swa_utils.update_bn(self._all_batches(self.trainer.train_dataloader.dataset), self.network)
 
@@ -158,7 +190,7 @@ class ClassifierModule(L.LightningModule):
         parts = -(-len(split) // max(int(self.config.batch_size or 1), _STATISTICS_BATCH))
         for index, rows in enumerate(torch.arange(len(split)).tensor_split(parts)):
             pixels = split.pixels[rows].to(self.device)
-            torch.manual_seed(mix(self.config.seed, self.current_epoch, index, _STATISTICS_STREAM))
+            seed_generators(mix(self.config.seed, self.current_epoch, index, _STATISTICS_STREAM), self.device)
             yield pad_crop_flip(pixels) if self.config.augment else pixels
 
     def configure_optimizers(self) -> Any:

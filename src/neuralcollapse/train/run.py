@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import Logger
 
@@ -49,7 +50,7 @@ def train(config: TrainConfig, *, progress: bool | None = None) -> Path:
     config = config.resolved()
     folder = Path(str(config.output))
     terminal = sys.stderr.isatty() if progress is None else progress
-    with _quiet_lightning():
+    with _quiet_lightning(), _without_subnormals():
         writer = checkpoints.CheckpointFiles()
         trainer = _trainer(config, folder, terminal, writer)
         with alone_in(folder) if trainer.is_global_zero else contextlib.nullcontext():
@@ -199,6 +200,22 @@ def _loggers(config: TrainConfig, folder: Path) -> list[Logger]:
         except ModuleNotFoundError as error:
             raise missing(f"logs for {name}", name) from error
     return found
+
+
+@contextlib.contextmanager
+def _without_subnormals() -> Iterator[None]:
+    """Numbers below 1e-38 count as zero on the host, so that no step waits for them.
+
+    Weight decay takes the weights of channels that are not used there, Adam's first, and a processor computes with such
+    numbers many times more slowly: ResNet18 of width 16 on MNIST with Adam took 15 s for its first epoch and 74 s for
+    its 38th. Threads that torch started before keep their own setting; that of this thread is set back at the end.
+    """
+    before = bool((torch.full((1,), torch.finfo(torch.float32).tiny) / 2).eq(0))
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(before)
 
 
 @contextlib.contextmanager
