@@ -60,7 +60,8 @@ def test_what_cannot_be_estimated_says_why(tmp_path: Path) -> None:
     outcome = run(tmp_path, "missing", {}, dataset=f"imagefolder:{tmp_path / 'nowhere'}")
     cost = estimate([outcome], threads=1)[name(outcome)]
     assert cost.seconds is None
-    assert str(cost).startswith("unknown: imagefolder: there is no folder")
+    assert cost.reason.startswith("imagefolder: there is no folder")
+    assert str(cost) == "unknown time"
 
 
 def test_the_time_left_follows_the_speed_of_the_runs(tmp_path: Path) -> None:

@@ -111,7 +111,8 @@ def test_narrow_scale_keeps_images_batches_epochs_and_schedule() -> None:
         variant, _, seed = name.rpartition("-seed")
         assert config.seed == int(seed)
         allowed = cut | ({"epochs"} if config.optimizer == "lbfgs" else set())
-        allowed |= {"samples_per_class", "test_samples_per_class"} if config.model == "resnet50" else set()
+        smaller = {"samples_per_class", "test_samples_per_class", "batch_size"}
+        allowed |= smaller if config.model == "resnet50" else set()
         if variant in protocol:
             of_paper = protocol[variant].to_dict()
             assert {key for key, value in config.to_dict().items() if value != of_paper[key]} <= allowed, name
@@ -155,6 +156,14 @@ def test_printed_commands_hold_no_folder_of_this_machine(source: str, root: str,
     assert printed in run.command
     assert not {"../shared", "/home/me", "/tmp/o"} & set(run.command.split("/"))
     assert "shared" not in run.command
+
+
+def test_capture_is_every_runs_and_no_part_of_the_protocol() -> None:
+    planned = plan(["figure3", "figure7"], "full", output=Path("o"), capture=True)
+    for run in [run for group in planned.values() for run in group]:
+        assert run.config.capture
+        assert "capture" not in run.command
+        assert cut(run) == ""
 
 
 def test_precision_is_every_runs_and_stands_beside_its_numbers() -> None:

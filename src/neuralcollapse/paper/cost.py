@@ -28,7 +28,7 @@ class Cost:
     reason: str = ""
 
     def __str__(self) -> str:
-        return f"unknown: {self.reason}" if self.seconds is None else f"about {duration(self.seconds)}"
+        return "unknown time" if self.seconds is None else f"about {duration(self.seconds)}"
 
 
 def estimate(runs: Sequence[Outcome], threads: int) -> dict[str, Cost]:

@@ -18,6 +18,7 @@ def plan(
     sources: Mapping[str, str] | None = None,
     seeds: Sequence[int] = (),
     precision: str | None = None,
+    capture: bool = False,
 ) -> dict[str, list[Outcome]]:
     """The runs of each figure, as far as they are; figures share runs.
 
@@ -29,6 +30,7 @@ def plan(
         sources: where a data set comes from otherwise: ``{"cifar10": "hf:FOLDER"}``.
         seeds: of every experiment, in place of the scale's own.
         precision: of the training steps of every run, as Lightning names it: ``32-true``, ``bf16-mixed``, ``16-mixed``.
+        capture: replay the training steps of every run as one graph, where the device can.
 
     Raises:
         ValueError: if a figure or scale is unknown, or a seed is negative or given twice.
@@ -45,7 +47,12 @@ def plan(
         for experiment in experiments:
             if experiment.name not in runs:
                 config = experiment.config(
-                    SCALES[scale], sources=sources or {}, data_root=data_root, output=output, precision=precision
+                    SCALES[scale],
+                    sources=sources or {},
+                    data_root=data_root,
+                    output=output,
+                    precision=precision,
+                    capture=capture,
                 )
                 runs[experiment.name] = Outcome(experiment, config)
         planned[name] = [runs[experiment.name] for experiment in experiments]
