@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from safetensors.torch import save_file
 
 from neuralcollapse import ClassStatistics
+from neuralcollapse.geometry.block import symmetric_product
 from tests.cases import CASES, Case, draw
 
 
@@ -217,3 +218,14 @@ def test_narrow_and_wide_batches_in_turn() -> None:
     exact = np.concatenate([turn.double().numpy() * 1e-300 for turn in turns])
     for k in range(3):
         np.testing.assert_allclose(statistics.means[k] * 1e-300, exact[case.labels.numpy() == k].mean(0), rtol=1e-9)
+
+
+@pytest.mark.parametrize("dim", [1, 63, 64, 65, 200, 257, 1030])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_symmetric_product_is_the_whole_product(dim: int, dtype: torch.dtype) -> None:
+    rows = torch.randn(37, dim, dtype=dtype, generator=torch.Generator().manual_seed(dim))
+    exact = rows.numpy().astype(np.float64)
+    found = symmetric_product(rows)
+    assert found.dtype == torch.float64
+    assert torch.equal(found, found.T)
+    np.testing.assert_allclose(found.numpy(), exact.T @ exact, rtol=0, atol=300 * torch.finfo(dtype).eps)

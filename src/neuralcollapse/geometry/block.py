@@ -17,6 +17,9 @@ _BLOCK_ENTRIES = 1 << 22
 _PIECE = 256
 """Rows that are centred at once, so that they stay in the cache."""
 
+_NARROWEST_STRIP, _WIDEST_STRIP = 64, 256
+"""Columns of a symmetric product that are computed at once, between narrow products and unneeded halves."""
+
 
 class SampleBlock:
     """Room for samples of one precision and, below them, for one row per class."""
@@ -83,7 +86,24 @@ def _gram(rows: Float[Tensor, "B d"], longest: float) -> Float[Tensor, "d d"]:
     if 0 < longest < 2.0 ** (-SAFE[rows.dtype] // 2):
         exponent = math.frexp(longest)[1]
         rows = times_power_of_two(rows, -exponent)
-    return times_power_of_two((rows.T @ rows).double(), 2 * exponent)
+    return times_power_of_two(symmetric_product(rows), 2 * exponent)
+
+
+def symmetric_product(rows: Float[Tensor, "B d"]) -> Float[Tensor, "d d"]:
+    """``rows.T @ rows``, returned in float64: its upper triangle strip by strip, five eighths of the work of the whole.
+
+    >>> rows = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    >>> symmetric_product(rows).tolist()
+    [[10.0, 14.0], [14.0, 20.0]]
+    """
+    dim = rows.shape[1]
+    product = torch.empty(dim, dim, dtype=torch.float64, device=rows.device)
+    width = min(max(dim // 4, _NARROWEST_STRIP), _WIDEST_STRIP)
+    for start in range(0, dim, width):
+        strip = slice(start, start + width)
+        product[strip, start:] = rows[:, strip].T @ rows[:, start:]
+        product[start + width :, strip] = product[strip, start + width :].T
+    return product
 
 
 def centre_classes(
