@@ -87,3 +87,67 @@ def test_pages_open_without_errors_and_fit(site: Path, browser: object, name: st
     assert errors == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     page.close()
+
+
+def test_every_page_has_a_policy(site: Path) -> None:
+    for page in site.rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        assert text.count("Content-Security-Policy") == 1, page.name
+        policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', text)[1]  # type: ignore[index]
+        assert policy.startswith("default-src 'none'; script-src 'self' file:")
+        assert "unsafe" not in policy.split("style-src")[0]
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        "<script>document.title = 'owned'</script>",
+        "<img src=missing onerror=\"document.title = 'owned'\">",
+        "<a id=click href=\"javascript:document.title = 'owned'\">x</a>",
+        "<script src='https://example.com/x.js'></script>",
+    ],
+)
+def test_a_page_runs_no_script_that_is_not_its_own(site: Path, browser: object, hostile: str) -> None:
+    """As if a stranger's text had got into the page unescaped."""
+    text = (site / "gallery" / "tetrahedron.html").read_text(encoding="utf-8")
+    attacked = site / "gallery" / "attacked.html"
+    attacked.write_text(text.replace("<article", f"{hostile}<article", 1), encoding="utf-8")
+    page = browser.new_page()  # type: ignore[attr-defined]
+    requests: list[str] = []
+    page.route(re.compile("^https:"), lambda route: (requests.append(route.request.url), route.abort()))
+    try:
+        page.goto(attacked.as_uri())
+        if "id=click" in hostile:
+            page.evaluate("document.getElementById('click').click()")
+        page.wait_for_timeout(300)
+        assert "owned" not in page.title()
+        assert requests == []
+        assert page.locator(".js-plotly-plot .main-svg").count() > 0, "the page's own script no longer runs"
+    finally:
+        page.close()
+        attacked.unlink()
+
+
+def test_search_works_under_the_policy(site: Path, browser: object) -> None:
+    import functools
+    import http.server
+    import threading
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(site)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    page = browser.new_page(viewport={"width": 1280, "height": 900})  # type: ignore[attr-defined]
+    errors: list[str] = []
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    try:
+        page.goto(f"http://127.0.0.1:{server.server_port}/index.html")
+        page.locator("input.md-search__input").fill("tetrahedron")
+        page.locator(".md-search-result__link").first.wait_for(timeout=10_000)
+        assert errors == []
+    finally:
+        page.close()
+        server.shutdown()
+        server.server_close()
