@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from neuralcollapse.measurement.run_folder import read_metrics
 from neuralcollapse.measurement.snapshots import snapshots
 from neuralcollapse.paper.archive import archive, relative_bias
 from neuralcollapse.paper.experiments import Experiment
+from neuralcollapse.paper.tables import RUNS, run_row
 from neuralcollapse.train.config import TrainConfig
 from neuralcollapse.train.optimality import certify_run
 from neuralcollapse.train.snapshot import Snapshot
@@ -36,6 +39,8 @@ def test_a_run_is_kept_and_completed(tmp_path: Path, in_place: bool) -> None:
     with_snapshot(run, rng.standard_normal((10, 12)), rng.standard_normal((10, 12)), rng.standard_normal(10))
     run.config.save(run.folder / "config.yaml")
     (run.folder / "log.txt").write_text("warnings")
+    sessions = [{"device": "cuda: NVIDIA H100"}, {"device": "cuda: NVIDIA H100"}, {"device": "cpu: Intel Xeon"}]
+    (run.folder / "provenance.json").write_text(json.dumps({"sessions": sessions}))
     before = read_metrics(run.folder)
     kept = archive(run.folder, run.folder.parent if in_place else tmp_path / "kept")
     rows = read_metrics(kept)
@@ -45,6 +50,8 @@ def test_a_run_is_kept_and_completed(tmp_path: Path, in_place: bool) -> None:
     assert [row["nc4_relative"] for row in rows[:-1]] == ["1.0", "1.0"]  # what was measured stays
     assert certify_run(kept).value == certify_run(run.folder).value
     assert (kept / "log.txt").exists() is in_place
+    shown = run_row(dataclasses.replace(run, config=dataclasses.replace(run.config, output=str(kept))))
+    assert dict(zip(RUNS, shown, strict=True))["device"] == "NVIDIA H100, then Intel Xeon"
     assert TrainConfig.load(kept / "config.yaml").output == str(run.folder if in_place else kept)
 
 

@@ -1,4 +1,4 @@
-"""What of a run is worth keeping in a repository: its configuration, its measured rows and its last snapshot."""
+"""What of a run is worth keeping in a repository: configuration, provenance, measured rows and the last snapshot."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from neuralcollapse import files
 from neuralcollapse.measurement.run_folder import CONFIG, read_metrics, write_metrics
 from neuralcollapse.measurement.snapshots import SNAPSHOTS, snapshots
 from neuralcollapse.train.config import TrainConfig
+from neuralcollapse.train.provenance import PROVENANCE
 from neuralcollapse.train.snapshot import Snapshot
 
 
@@ -40,6 +41,8 @@ def archive(run: str | Path, into: str | Path) -> Path:
     if target.resolve() != run.resolve():
         files.write_bytes(target / SNAPSHOTS / kept[-1][1].name, kept[-1][1].read_bytes())
         dataclasses.replace(config, output=str(target), resume=False).save(target / CONFIG)
+        if (run / PROVENANCE).is_file():
+            files.write_bytes(target / PROVENANCE, (run / PROVENANCE).read_bytes())
     write_metrics(target, rows)
     return target
 

@@ -61,6 +61,14 @@ class Outcome:
         return self.rows[-1]["seconds"] / 3600 if self.rows else 0.0
 
     @property
+    def device(self) -> str:
+        """What it was trained on, one device after the other where it was continued; empty where nobody noted it."""
+        from neuralcollapse.train.provenance import read_provenance
+
+        sessions = (read_provenance(self.folder) or {}).get("sessions", [])
+        return ", then ".join(dict.fromkeys(str(session["device"]).partition(": ")[2] for session in sessions))
+
+    @property
     def data(self) -> str:
         """Its data set, without the folder that this machine has it in."""
         return elsewhere(self.config.dataset)

@@ -16,10 +16,10 @@ CLAIMS = ("figure", "claim", "rule", "subject", "measured", "agrees", "verdict",
 
 _MEASURED = ("nc1", "nc2", "nc3", "nc4", "nc4_relative", "train_accuracy", "test_accuracy")
 RUNS = (
-    "run", "epochs", "cut", "NC1", "NC2", "NC3", "NC4", "NC4 relative", "train", "test", "hours",
+    "run", "epochs", "cut", "NC1", "NC2", "NC3", "NC4", "NC4 relative", "train", "test", "hours", "device",
     "data", "model", "seed", "command",
 )  # fmt: skip
-SHOWN_RUNS = RUNS[:11]
+SHOWN_RUNS = RUNS[:12]
 """Columns on the page; the others are in the command."""
 
 NORMS = (
@@ -44,11 +44,11 @@ def run_row(run: Outcome) -> tuple[str, ...]:
     config = run.config
     facts = (run.data, str(config.model), str(config.seed), run.command)
     if not run.rows:
-        return (run.experiment.name, "not begun", cut(run), *[""] * 8, *facts)
+        return (run.experiment.name, "not begun", cut(run), *[""] * 9, *facts)
     last = run.rows[-1]
     numbers = [_cell(name, last.get(name)) for name in _MEASURED]
     epochs = f"{last['epoch']:.0f}" if run.finished else f"{run.epoch} of {run.epochs}"
-    return (run.experiment.name, epochs, cut(run), *numbers, f"{run.hours:.2g}", *facts)
+    return (run.experiment.name, epochs, cut(run), *numbers, f"{run.hours:.2g}", run.device, *facts)
 
 
 def _cell(name: str, value: float | None) -> str:

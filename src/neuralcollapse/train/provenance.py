@@ -119,7 +119,7 @@ def _git_state(package: Path) -> dict[str, Any] | None:
 
 
 def _hardware(config: TrainConfig, device: torch.device) -> dict[str, Any]:
-    name = platform.processor() or platform.machine()
+    name = _processor()
     if device.type != "cpu":
         properties = getattr(torch, device.type).get_device_properties(device)
         name = str(getattr(properties, "name", device.type))
@@ -130,3 +130,13 @@ def _hardware(config: TrainConfig, device: torch.device) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "precision": config.precision,
     }
+
+
+def _processor() -> str:
+    """The processor's name where the system tells it, otherwise its architecture."""
+    try:
+        listed = Path("/proc/cpuinfo").read_text(errors="replace")
+    except OSError:  # not Linux
+        listed = ""
+    names = [line.partition(":")[2].strip() for line in listed.splitlines() if line.startswith("model name")]
+    return names[0] if names and names[0] else platform.processor() or platform.machine()
