@@ -38,7 +38,8 @@ static int inside(const char *path) {
         snprintf(whole + strlen(whole), 4096, "/%s", path);
         path = whole;
     }
-    return !strncmp(path, root, strlen(root));
+    size_t length = strlen(root); /* beside FOLDER lies its FOLDER.log, which is not inside */
+    return !strncmp(path, root, length) && (path[length] == '/' || !path[length]);
 }
 
 static const char *path_of(int descriptor, char *path) {
