@@ -20,8 +20,8 @@ from rich.console import Console
 from rich.table import Table
 
 from neuralcollapse.train import ImageData, TrainConfig, load_images
-from neuralcollapse.train.capture import can_capture
 from neuralcollapse.train.datasets import train_loader
+from neuralcollapse.train.graphs import can_capture
 from neuralcollapse.train.module import ClassifierModule, build_network
 
 ROOT = Path(os.environ.get("NEURALCOLLAPSE_DATA", "../shared/data"))

@@ -9,6 +9,7 @@ from typing import Any
 
 CHARSET = re.compile(r"<meta charset=[^>]*>")
 INLINE = re.compile(r"<script(?P<attributes>[^>]*)>(?P<text>.*?)</script>", re.DOTALL)
+SOURCE = re.compile(r"(^|\s)src=")
 DATA = re.compile(r"type=[\"']?application/json")
 OWN = "'self' file:"
 """A page read from the disk has no origin of its own: there the site's files are those of the disk."""
@@ -20,20 +21,26 @@ def on_post_page(output: str, page: Any, config: Any) -> str:
 
 
 def on_post_template(output_content: str, template_name: str, config: Any) -> str:
-    """Put the policy into the page that says that there is no such page."""
+    """Put the policy into the 404 page."""
     return with_policy(output_content) if template_name.endswith(".html") else output_content
 
 
 def with_policy(html: str) -> str:
-    """A page that may run its own inline scripts and the site's files, and load nothing else.
+    """A page that may run the inline scripts it was built with and the site's files, and load nothing else.
 
-    Styles may be inline: the theme and plotly write them while they run, and text of a stranger is on no page.
+    What the build itself puts into a page is trusted: it is the text of this repository. Styles may be inline, since
+    the theme and plotly write them while they run.
+
+    Raises:
+        ValueError: if the page says no character set, behind which the policy goes.
     """
+    if not CHARSET.search(html):
+        raise ValueError("a page without <meta charset> would have no policy")
     hashes = sorted(
         {
             base64.b64encode(hashlib.sha256(found["text"].encode()).digest()).decode()
             for found in INLINE.finditer(html)
-            if "src=" not in found["attributes"] and not DATA.search(found["attributes"])
+            if not SOURCE.search(found["attributes"]) and not DATA.search(found["attributes"])
         }
     )
     scripts = " ".join(f"'sha256-{one}'" for one in hashes)

@@ -39,7 +39,7 @@ def test_a_run_is_kept_and_completed(tmp_path: Path, in_place: bool) -> None:
     with_snapshot(run, rng.standard_normal((10, 12)), rng.standard_normal((10, 12)), rng.standard_normal(10))
     run.config.save(run.folder / "config.yaml")
     (run.folder / "log.txt").write_text("warnings")
-    sessions = [{"device": "cuda: NVIDIA H100"}, {"device": "cuda: NVIDIA H100"}, {"device": "cpu: Intel Xeon"}]
+    sessions = [{"device": "cuda: H100", "devices": 2}] * 2 + [{"device": "cpu: Intel Xeon", "devices": 1}]
     (run.folder / "provenance.json").write_text(json.dumps({"sessions": sessions}))
     before = read_metrics(run.folder)
     kept = archive(run.folder, run.folder.parent if in_place else tmp_path / "kept")
@@ -51,8 +51,29 @@ def test_a_run_is_kept_and_completed(tmp_path: Path, in_place: bool) -> None:
     assert certify_run(kept).value == certify_run(run.folder).value
     assert (kept / "log.txt").exists() is in_place
     shown = run_row(dataclasses.replace(run, config=dataclasses.replace(run.config, output=str(kept))))
-    assert dict(zip(RUNS, shown, strict=True))["device"] == "NVIDIA H100, then Intel Xeon"
+    assert dict(zip(RUNS, shown, strict=True))["device"] == "2 x H100, then Intel Xeon"
     assert TrainConfig.load(kept / "config.yaml").output == str(run.folder if in_place else kept)
+
+
+@pytest.mark.parametrize("content", ['{"sessions": [{}]}', '{"sessions": null}', "3", '{"sessions": ["x"]}', "{", "[]"])
+def test_odd_provenance_spoils_no_table(tmp_path: Path, content: str) -> None:
+    run = written(tmp_path, Experiment("mnist"), TrainConfig(epochs=10))
+    (run.folder / "provenance.json").write_text(content)
+    assert dict(zip(RUNS, run_row(run), strict=True))["device"] == ""
+
+
+def test_a_copy_holds_its_own_runs_provenance_or_none(tmp_path: Path) -> None:
+    run = written(tmp_path / "runs", Experiment("mnist"), TrainConfig(epochs=10))
+    with_snapshot(run, np.eye(10), np.eye(10), np.zeros(10))
+    run.config.save(run.folder / "config.yaml")
+    stale = tmp_path / "kept" / run.folder.name / "provenance.json"
+    stale.parent.mkdir(parents=True)
+    stale.write_text('{"sessions": [{"device": "cpu: another"}]}')
+    archive(run.folder, tmp_path / "kept")
+    assert not stale.exists()
+    (run.folder / "provenance.json").write_text("{")
+    with pytest.raises(ValueError, match=r"provenance\.json is damaged"):
+        archive(run.folder, tmp_path / "kept")
 
 
 def test_the_command_names_what_it_wrote(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

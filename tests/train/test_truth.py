@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from neuralcollapse import measure
-from neuralcollapse.measurement.run_folder import read_metrics
+from neuralcollapse.measurement.run_folder import read_metrics, write_metrics
+from neuralcollapse.paper.archive import archive
 from neuralcollapse.train import TrainConfig, load_images, load_run, train
 from neuralcollapse.train.datasets import eval_loader, train_loader
 from neuralcollapse.train.module import build_network
@@ -145,3 +146,31 @@ def test_subnormal_numbers_are_zero_while_it_trains(
         assert flushed() is before
     finally:
         torch.set_flush_denormal(False)
+
+
+def test_train_loss_is_the_mean_over_images_of_an_epochs_batches(tmp_path: Path) -> None:
+    """A rate of nearly zero keeps the weights; the last batch is smaller, and counts for less."""
+    folder = tmp_path / "run"
+    config = TrainConfig(samples_per_class=13, batch_size=50, epochs=2, learning_rate=1e-20, output=str(folder))
+    train(config, progress=False)
+    loaded = load_run(folder)
+    loaded.network.train()
+    for row, epoch in zip(read_metrics(folder)[1:], (0, 1), strict=True):
+        loader = train_loader(loaded.data.train, 50, config.seed)
+        loader.sampler.set_epoch(epoch)
+        parts = [
+            (len(labels), float(torch.nn.functional.cross_entropy(loaded.network(pixels).detach(), labels)))
+            for pixels, labels in loader
+        ]
+        assert [size for size, _ in parts] == [50, 50, 30]
+        assert float(row["train_loss"]) == pytest.approx(sum(size * loss for size, loss in parts) / 130, rel=1e-6)
+
+
+def test_an_archived_run_is_not_taken_for_one_that_has_only_begun(tmp_path: Path) -> None:
+    """Archived before its second measurement, it has one row, and the snapshot of a later epoch."""
+    folder = tmp_path / "run"
+    train(dataclasses.replace(SMALL, epochs=3, output=str(folder)), progress=False)
+    kept = archive(folder, tmp_path / "kept")
+    write_metrics(kept, read_metrics(kept)[:1])
+    train(dataclasses.replace(SMALL, epochs=1, output=str(kept), resume=True), progress=False)
+    assert [path.name for path in kept.glob("metrics.csv.*")]

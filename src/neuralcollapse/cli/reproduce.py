@@ -47,7 +47,7 @@ class Choices:
     precision: Annotated[Literal["32-true", "bf16-mixed", "16-mixed"] | None, _RUNS] = None
     """Arithmetic of the training steps of every run. By default the scale's own."""
     capture: Annotated[bool, _RUNS] = False
-    """Replay the steps of every run as one graph, as train --capture does: several times faster on one GPU."""
+    """Replay the steps of every run as one graph, as train --capture does: faster on a GPU."""
     engine: Annotated[Literal["local", "ray"], _RUNS] = "local"
     """Run in processes of this machine, or on Ray."""
     workers: Annotated[int, _RUNS] = 1
@@ -137,7 +137,7 @@ def _list(runs: Sequence[Outcome], choices: Choices) -> None:
     from neuralcollapse.train.command import DATA
 
     costs = _estimate(runs, choices)
-    print(f"# {_say_cost(runs, costs, choices.workers)}")
+    print(f"# {_say_cost(runs, costs, choices)}")
     for reason, count in Counter(cost.reason for cost in costs.values() if cost.reason).items():
         print(f"# unknown for {count} run{'s' * (count > 1)}: {reason}")
     if any(DATA in run.command for run in runs):
@@ -153,7 +153,7 @@ def _sweep(runs: Sequence[Outcome], choices: Choices) -> list[Job]:
     from neuralcollapse.paper.sweep import State, sweep
 
     costs = _estimate(runs, choices)
-    print(_say_cost(runs, costs, choices.workers), file=sys.stderr)
+    print(_say_cost(runs, costs, choices), file=sys.stderr)
     with watching(sys.stderr.isatty(), Forecast(runs, costs, choices.workers)) as watch:
         jobs = sweep(
             runs,
@@ -173,7 +173,7 @@ def _estimate(runs: Sequence[Outcome], choices: Choices) -> dict[str, Cost]:
     return estimate(runs, threads(choices.workers))
 
 
-def _say_cost(runs: Sequence[Outcome], costs: Mapping[str, Cost], workers: int) -> str:
+def _say_cost(runs: Sequence[Outcome], costs: Mapping[str, Cost], choices: Choices) -> str:
     from neuralcollapse.paper.cost import duration, total
 
     finished = sum(run.finished for run in runs)
@@ -181,11 +181,12 @@ def _say_cost(runs: Sequence[Outcome], costs: Mapping[str, Cost], workers: int) 
     if finished == len(runs):
         return said
     unknown = sum(cost.seconds is None for cost in costs.values())
-    together = f" with {workers} at a time" if workers > 1 else ""
+    together = f" with {choices.workers} at a time" if choices.workers > 1 else ""
+    together += ", without --capture" if choices.capture else ""
     if finished + unknown == len(runs):
         said += " The others take an unknown time"
     else:
-        said += f" The others take about {duration(total(costs, workers))} on this machine{together}"
+        said += f" The others take about {duration(total(costs, choices.workers))} on this machine{together}"
         said += f", and {unknown} more an unknown time" if unknown else ""
     return said + ". Interrupt it any time: the same command continues"
 

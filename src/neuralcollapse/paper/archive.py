@@ -12,7 +12,7 @@ from neuralcollapse import files
 from neuralcollapse.measurement.run_folder import CONFIG, read_metrics, write_metrics
 from neuralcollapse.measurement.snapshots import SNAPSHOTS, snapshots
 from neuralcollapse.train.config import TrainConfig
-from neuralcollapse.train.provenance import PROVENANCE
+from neuralcollapse.train.provenance import PROVENANCE, read_provenance, write_provenance
 from neuralcollapse.train.snapshot import Snapshot
 
 
@@ -41,8 +41,11 @@ def archive(run: str | Path, into: str | Path) -> Path:
     if target.resolve() != run.resolve():
         files.write_bytes(target / SNAPSHOTS / kept[-1][1].name, kept[-1][1].read_bytes())
         dataclasses.replace(config, output=str(target), resume=False).save(target / CONFIG)
-        if (run / PROVENANCE).is_file():
-            files.write_bytes(target / PROVENANCE, (run / PROVENANCE).read_bytes())
+        provenance = read_provenance(run)
+        if provenance is not None:
+            write_provenance(target, provenance)
+        else:
+            (target / PROVENANCE).unlink(missing_ok=True)  # of another run that was archived under this name
     write_metrics(target, rows)
     return target
 

@@ -62,11 +62,13 @@ class Outcome:
 
     @property
     def device(self) -> str:
-        """What it was trained on, one device after the other where it was continued; empty where nobody noted it."""
-        from neuralcollapse.train.provenance import read_provenance
+        """What it was trained on, one device after the other where it was continued; empty if it was not recorded."""
+        from neuralcollapse.train.provenance import devices_of, read_provenance
 
-        sessions = (read_provenance(self.folder) or {}).get("sessions", [])
-        return ", then ".join(dict.fromkeys(str(session["device"]).partition(": ")[2] for session in sessions))
+        try:
+            return ", then ".join(devices_of(read_provenance(self.folder)))
+        except ValueError:  # a damaged file tells nothing; the numbers are elsewhere
+            return ""
 
     @property
     def data(self) -> str:

@@ -115,7 +115,7 @@ class TrainConfig:
     """Arithmetic of the training steps, as Lightning names it. Measures are always taken in single precision."""
     capture: Annotated[bool, _MACHINES] = False
     """Replay the training steps of mlp, convnet, resnet18 and resnet50 as one graph, on a single device of CUDA or
-    ROCm, where small networks then train several times faster. The arithmetic is that of the usual steps."""
+    ROCm, where small networks then train faster. The arithmetic is that of the usual steps."""
     loggers: Annotated[Logger | list[Logger], _RUN, Parameter(converter=_loggers, metavar="NAMES")] = dataclasses.field(
         default_factory=list
     )
@@ -186,7 +186,7 @@ class TrainConfig:
         if self.precision == "16-mixed":  # its scale changes between steps, and a captured backward would not see it
             raise ValueError("capture=True runs at precision='32-true' or 'bf16-mixed', not '16-mixed'")
         if self.devices * self.nodes > 1:
-            raise ValueError("capture=True runs on devices=1, nodes=1: steps that wait for other processes are not one")
+            raise ValueError("capture=True runs on devices=1, nodes=1: no step that waits for others can be captured")
 
     def to_dict(self) -> dict[str, Any]:
         """Fields by name, plain values."""

@@ -19,6 +19,9 @@ from neuralcollapse.train.sources import RawSplit, read_source
 _RESIDENT_BYTES = 8 << 30
 """Larger splits stay on the host and travel batch by batch."""
 
+_EVALUATED_PIXELS = 2048 * 32 * 32
+"""Of the images that an accelerator evaluates at once, per channel."""
+
 FEWEST_TESTED = 100
 """Test images per class that the default keeps, however few there are to train on."""
 
@@ -46,8 +49,8 @@ class Split(Dataset[tuple[Tensor, Tensor]]):
         return self.pixels[index], self.labels[index]
 
     def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
-        # Without waiting for the device: the host would otherwise stand still until the step before has ended.
-        chosen = torch.tensor(indices).to(self.pixels.device, non_blocking=True)
+        # CUDA takes the indices without waiting for the step before to end; on MPS they could be gone by then.
+        chosen = torch.tensor(indices).to(self.pixels.device, non_blocking=self.pixels.is_cuda)
         return self.pixels[chosen], self.labels[chosen]
 
 
@@ -89,7 +92,8 @@ def eval_loader(split: Split, batch_size: int | None = None, rank: int = 0, worl
     By default in batches that stay in a host's cache, or that keep an accelerator busy.
     """
     if batch_size is None:
-        batch_size = 256 if split.pixels.is_cpu else 2048
+        height, width = split.pixels.shape[2:]
+        batch_size = 256 if split.pixels.is_cpu else max(64, min(2048, _EVALUATED_PIXELS // (height * width)))
     return DataLoader(split, batch_size, sampler=_Every(rank, world, len(split)), collate_fn=_as_is)
 
 

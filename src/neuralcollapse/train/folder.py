@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from neuralcollapse import files
 from neuralcollapse.measurement.run_folder import CONFIG, METRICS, read_metrics, write_metrics
-from neuralcollapse.measurement.snapshots import SNAPSHOTS
+from neuralcollapse.measurement.snapshots import SNAPSHOTS, snapshots
 from neuralcollapse.train import checkpoint as checkpoints
 from neuralcollapse.train.config import TrainConfig
 
@@ -164,5 +164,7 @@ def _only_begun(folder: Path) -> bool:
     try:
         rows = read_metrics(folder)
     except ValueError:
+        return False
+    if any(epoch > 1 for epoch, _ in snapshots(folder)):  # an archived run has these, and provenance too
         return False
     return all(int(row["epoch"]) <= 1 for row in rows)

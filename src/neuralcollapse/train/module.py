@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -13,10 +14,12 @@ from torch.nn.functional import cross_entropy, pad
 
 from neuralcollapse.measurement.outputs import logits_of
 from neuralcollapse.nn import build_backbone, find_classifier, fix_classifier, multiply_small_maps, set_feature_dim
-from neuralcollapse.train.capture import CapturedStep, can_capture
 from neuralcollapse.train.config import TrainConfig
 from neuralcollapse.train.datasets import ImageData, Split
+from neuralcollapse.train.graphs import CapturedStep, can_capture
 from neuralcollapse.train.seeds import mix, seed_generators
+
+_log = logging.getLogger(__name__)
 
 _STATISTICS_BATCH = 2048
 """Images per batch when batch normalisation's statistics are computed after an epoch of L-BFGS."""
@@ -121,8 +124,16 @@ class ClassifierModule(L.LightningModule):
 
     def on_train_start(self) -> None:
         """Capture the steps, where that is asked for and the device can."""
-        if self.config.capture and can_capture(self.device):
-            self._captured = CapturedStep(self._losses, self.network, int(self.config.batch_size or 1))
+        if not self.config.capture:
+            return
+        if not can_capture(self.device):
+            _log.warning(
+                "capture=True has no effect on %s: steps are captured on CUDA and ROCm alone", self.device.type
+            )
+            return
+        assert self.trainer.train_dataloader is not None
+        images = len(self.trainer.train_dataloader.dataset)
+        self._captured = CapturedStep(self._losses, self.network, min(int(self.config.batch_size or 1), images))
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Logits."""

@@ -17,6 +17,7 @@ import neuralcollapse
 from neuralcollapse import files
 from neuralcollapse.train.config import TrainConfig
 from neuralcollapse.train.datasets import ImageData, Split
+from neuralcollapse.train.graphs import can_capture
 
 PROVENANCE = "provenance.json"
 
@@ -92,6 +93,22 @@ def read_provenance(folder: Path) -> dict[str, Any] | None:
     return record
 
 
+def devices_of(record: dict[str, Any] | None) -> list[str]:
+    """Devices of the sessions of a run, each once, in order; those of a record of another shape are left out.
+
+    >>> devices_of({"sessions": [{"device": "cuda: H100", "devices": 8}, {"device": "cpu: x86_64", "devices": 1}]})
+    ['8 x H100', 'x86_64']
+    """
+    found = []
+    sessions = (record or {}).get("sessions")
+    for session in sessions if isinstance(sessions, list) else []:
+        if not isinstance(session, dict) or not isinstance(session.get("device"), str):
+            continue
+        name, count = session["device"].partition(": ")[2], session.get("devices")
+        found.append(f"{count} x {name}" if isinstance(count, int) and count > 1 else name)
+    return [*dict.fromkeys(found)]
+
+
 def _software() -> dict[str, Any]:
     import lightning
 
@@ -121,14 +138,15 @@ def _git_state(package: Path) -> dict[str, Any] | None:
 def _hardware(config: TrainConfig, device: torch.device) -> dict[str, Any]:
     name = _processor()
     if device.type != "cpu":
-        properties = getattr(torch, device.type).get_device_properties(device)
-        name = str(getattr(properties, "name", device.type))
+        properties_of = getattr(torch.get_device_module(device), "get_device_properties", None)  # MPS has none
+        name = name if properties_of is None else str(getattr(properties_of(device), "name", device.type))
     return {
         "system": platform.platform(),
         "device": f"{device.type}: {name}",
         "devices": config.devices * config.nodes,
         "threads": torch.get_num_threads(),
         "precision": config.precision,
+        "captured": config.capture and can_capture(device),
     }
 
 

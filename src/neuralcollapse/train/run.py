@@ -206,11 +206,13 @@ def _loggers(config: TrainConfig, folder: Path) -> list[Logger]:
 def _without_subnormals() -> Iterator[None]:
     """Numbers below 1e-38 count as zero on the host, so that no step waits for them.
 
-    Weight decay takes the weights of channels that are not used there, Adam's first, and a processor computes with such
+    Weight decay shrinks the weights of unused channels below 1e-38, with Adam first, and a processor computes with such
     numbers many times more slowly: ResNet18 of width 16 on MNIST with Adam took 15 s for its first epoch and 74 s for
-    its 38th. Threads that torch started before keep their own setting; that of this thread is set back at the end.
+    its 38th. The setting belongs to a thread. That of this thread is set back at the end. Threads of torch that were
+    there before keep theirs, and those that start meanwhile keep this one.
     """
-    before = bool((torch.full((1,), torch.finfo(torch.float32).tiny) / 2).eq(0))
+    smallest = torch.full((1,), torch.finfo(torch.float32).tiny, device=torch.default_generator.device)
+    before = bool((smallest / 2).eq(0))
     torch.set_flush_denormal(True)
     try:
         yield

@@ -1,8 +1,9 @@
-"""Training steps of small networks, replayed as CUDA graphs: an accelerator is faster than the host can ask it."""
+"""Training steps replayed as CUDA graphs: a small network's step is over before the host has launched the next one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -24,13 +25,13 @@ class CapturedStep:
     """Forward and backward of a step, captured at the first full batch and replayed from then on.
 
     A step of ResNet18 on 32x32 images launches some 300 kernels of a few microseconds each, so that an eager loop
-    waits for the host. The replayed kernels are those of the eager step, and so are the numbers. Parameters and
-    buffers must stay where they are in memory, as they do in training.
+    waits for the host. The replayed kernels do the arithmetic of the eager step. Parameters and buffers must stay where
+    they are in memory, as they do in training.
 
     Args:
         loss: of a batch.
         network: whose parameters get gradients, and whose statistics move with each step.
-        batch_size: of full batches; others are not for this object.
+        batch_size: of full batches. Do not pass batches of another size.
     """
 
     def __init__(self, loss: Loss, network: nn.Module, batch_size: int) -> None:
@@ -48,7 +49,7 @@ class CapturedStep:
         if self._replay is None:
             self._inputs = pixels.clone(), labels.clone()
             buffers = [(buffer, buffer.clone()) for buffer in self._network.buffers()]
-            self._replay = record(self._work)
+            self._replay = captured(self._work)
             with torch.no_grad():  # the steps that warm up leave no trace in batch normalisation's statistics
                 for buffer, before in buffers:
                     buffer.copy_(before)
@@ -68,14 +69,15 @@ class CapturedStep:
         assert self._inputs is not None
         for parameter in self._parameters:  # the capture owns the memory of the gradients that it makes
             parameter.grad = None
-        total, plain = self._loss(*self._inputs)
-        with torch.autocast(total.device.type, enabled=False):
-            total.backward()
+        with _no_cached_casts():
+            total, plain = self._loss(*self._inputs)
+            with torch.autocast(total.device.type, enabled=False):
+                total.backward()
         self._losses = total.detach(), plain.detach()
         self._gradients = [parameter.grad for parameter in self._parameters]
 
 
-def record(work: Callable[[], None]) -> Callable[[], None]:
+def captured(work: Callable[[], None]) -> Callable[[], None]:
     """Capture what a function asks of the accelerator; the answer does it again in one launch."""
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
@@ -87,3 +89,15 @@ def record(work: Callable[[], None]) -> Callable[[], None]:
     with torch.cuda.graph(graph):
         work()
     return graph.replay
+
+
+@contextlib.contextmanager
+def _no_cached_casts() -> Iterator[None]:
+    """Under autocast, cast the weights anew in every pass: a capture would keep the copies that a warm-up has made."""
+    before = torch.is_autocast_cache_enabled()
+    torch.clear_autocast_cache()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        yield
+    finally:
+        torch.set_autocast_cache_enabled(before)

@@ -1,16 +1,18 @@
-"""Steps replayed as graphs: the same training, bit for bit where a device computes the same twice."""
+"""Steps replayed as graphs: the same training."""
 
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from neuralcollapse.train import TrainConfig, capture, module, train
+from neuralcollapse.train import TrainConfig, graphs, module, train
 from neuralcollapse.train.checkpoint import FOLDER, LAST, read_checkpoint
 
 on_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no device of CUDA or ROCm")
@@ -19,6 +21,7 @@ VARIANTS: list[dict[str, Any]] = [
     {},
     {"optimizer": "adam"},
     {"optimizer": "lbfgs", "batch_size": 512},
+    {"optimizer": "lbfgs"},  # one batch, smaller than the batch size
     {"feature_decay": 1e-3},
     {"head": "etf", "feature_dim": 10},
     {"model": "convnet", "augment": True, "image_size": 16},
@@ -39,7 +42,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Stand in for the accelerator: a replay runs the work again. Returns what counts the captures and replays."""
     counts = [0, 0]
 
-    def record(work: Callable[[], None]) -> Callable[[], None]:
+    def captured(work: Callable[[], None]) -> Callable[[], None]:
         counts[0] += 1
         for _ in range(4):
             work()
@@ -50,7 +53,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
         return replay
 
-    monkeypatch.setattr(capture, "record", record)
+    monkeypatch.setattr(graphs, "captured", captured)
     monkeypatch.setattr(module, "can_capture", lambda device: True)
     return counts
 
@@ -60,12 +63,11 @@ def test_a_captured_training_is_the_eager_one(
     choices: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     eager_rows, eager_weights = trained(tmp_path / "eager", **choices)
-    captures, replays = (counts := recorded(monkeypatch))
-    assert (captures, replays) == (0, 0)
+    counts = recorded(monkeypatch)
     rows, weights = trained(tmp_path / "captured", capture=True, **choices)
     captures, replays = counts
-    batch = choices.get("batch_size", 128)
     images = 10 * choices["samples_per_class"] if "samples_per_class" in choices else 1437
+    batch = min(images, choices.get("batch_size", 2048 if choices.get("optimizer") == "lbfgs" else 128))
     assert captures == 1
     assert replays >= 2 * (images // batch)
     assert rows == eager_rows
@@ -79,8 +81,46 @@ def test_steps_are_captured_only_where_asked_for(tmp_path: Path, monkeypatch: py
     assert counts == [0, 0]
 
 
-def test_a_host_trains_as_usual(tmp_path: Path) -> None:
-    assert trained(tmp_path / "asked", capture=True)[0] == trained(tmp_path / "run")[0]
+def test_a_host_trains_as_usual_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    asked = trained(tmp_path / "asked", capture=True)[0]
+    assert "capture=True has no effect" in caplog.text
+    assert asked == trained(tmp_path / "run")[0]
+
+
+def test_a_capture_holds_no_casts_of_a_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under autocast with its cache on, the second pass would use the weights that the first one has cast."""
+    casts: list[int] = []
+
+    class Count(TorchDispatchMode):
+        def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), keywords: Any = None) -> Any:
+            casts[-1] += function is torch.ops.aten._to_copy.default
+            return function(*arguments, **(keywords or {}))
+
+    def captured(work: Callable[[], None]) -> Callable[[], None]:
+        for _ in range(4):
+            casts.append(0)
+            with Count():
+                work()
+        return work
+
+    monkeypatch.setattr(graphs, "captured", captured)
+    network = torch.nn.Sequential(torch.nn.Linear(6, 5), torch.nn.Linear(5, 3))
+
+    def losses(pixels: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        loss = torch.nn.functional.cross_entropy(network(pixels), labels)
+        return loss, loss
+
+    step = graphs.CapturedStep(losses, network, 4)
+    with torch.autocast("cpu", torch.bfloat16, cache_enabled=True):
+        first = float(step(torch.ones(4, 6), torch.zeros(4, dtype=torch.int64))[0])
+        assert torch.is_autocast_cache_enabled()
+        with torch.no_grad():
+            network[1].weight.zero_()
+            network[1].bias.zero_()
+        assert float(step(torch.ones(4, 6), torch.zeros(4, dtype=torch.int64))[0]) == pytest.approx(math.log(3))
+    assert first != pytest.approx(math.log(3))
+    assert casts[0] > 0
+    assert len(set(casts)) == 1
 
 
 @pytest.mark.parametrize(
@@ -97,13 +137,13 @@ def test_what_cannot_be_captured_is_refused(choices: dict[str, Any], said: str) 
 
 
 def test_a_host_cannot_capture() -> None:
-    assert not capture.can_capture(torch.empty(0).device)
+    assert not graphs.can_capture(torch.empty(0).device)
 
 
 @on_cuda
 @pytest.mark.parametrize("choices", VARIANTS, ids=str)
 def test_graphs_give_the_numbers_of_the_usual_steps(choices: dict[str, Any], tmp_path: Path) -> None:
-    """In bf16, whose convolutions give the same twice; those of 32-true add in another order each time."""
+    """In bf16-mixed, where 40 steps on an H100 gave the same weights; 32-true is not yet explained."""
     usual_rows, _ = trained(tmp_path / "usual", precision="bf16-mixed", **choices)
     rows, _ = trained(tmp_path / "captured", precision="bf16-mixed", capture=True, **choices)
     assert rows == usual_rows
