@@ -1,8 +1,8 @@
 """``python -m tests.mutants``: would a test notice if a line were wrong? Seeded mutants of three rooms, counted.
 
-The package and its tests are loaded once. A forked child then swaps the code of one function for the mutant's, and
-runs the tests of its module until one fails. Changes outside functions are not drawn, nor those of modules whose tests
-are in processes of their own.
+Coverage first says which tests run which lines. The package and its tests are then loaded once. For each mutant a
+forked child swaps the code of one function, and runs tests that reach the changed line until one fails. Changes outside
+functions are not drawn, nor those of modules whose tests are in processes of their own.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import importlib
 import io
 import json
 import os
-import re
 import resource
 import select
 import signal
@@ -26,15 +25,9 @@ from types import FunctionType
 import pytest
 
 from tests.mutants.draw import PACKAGE, ROOMS, Mutant, draw
+from tests.mutants.reach import Reach
 
 TESTS = Path(__file__).parents[1]
-CORE = {
-    "geometry": ("collapse", "statistics"),
-    "measurement": ("model", "axes", "batches"),
-    "ufm": ("optimum", "certificate", "solvers"),
-}
-"""Tests of what is behind everything in a room, and named by no test."""
-
 PATIENCE = 60
 """CPU seconds after which a mutant counts as killed: its loop does not end."""
 
@@ -45,7 +38,9 @@ def main(words: list[str]) -> int:
     parser.add_argument("--count", type=int, default=150)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, help="JSON file for the score and the survivors")
+    parser.add_argument("--reach", type=Path, default=Path("build/reach"), help="folder for what coverage found")
     chosen = parser.parse_args(words)
+    reach = Reach(chosen.reach)
     mutants = draw(chosen.count, chosen.seed)
     with contextlib.redirect_stdout(io.StringIO()):  # loads the package, checked by beartype, and every test
         code = pytest.main(["--collect-only", "-q", "-m", "", *(str(TESTS / room) for room in ROOMS)])
@@ -57,13 +52,16 @@ def main(words: list[str]) -> int:
     survivors: list[str] = []
     counts = {room: {"mutants": 0, "killed": 0} for room in ROOMS}
     for number, mutant in enumerate(mutants, 1):
-        killer = killed_by(mutant, objects.get((str(mutant.file), mutant.function, mutant.first_line), []))
+        tests = reach.tests(mutant.file, mutant.line, chosen.seed)
+        found = objects.get((str(mutant.file), mutant.function, mutant.first_line), [])
+        killer = killed_by(mutant, found, tests) if tests else None
         room = mutant.file.relative_to(PACKAGE).parts[0]
         counts[room]["mutants"] += 1
         counts[room]["killed"] += killer is not None
         if killer is None:
             survivors.append(mutant.name)
-        print(f"[{number}/{len(mutants)}] {'SURVIVED' if killer is None else killer}: {mutant.name}", flush=True)
+        end = killer or (f"SURVIVED {len(tests)} tests" if tests else "SURVIVED, no test runs this line")
+        print(f"[{number}/{len(mutants)}] {end}: {mutant.name}", flush=True)
         if chosen.output:  # what was counted so far is kept
             record = {"seed": chosen.seed, "rooms": counts, "looked_at": dict.fromkeys(survivors, "")}
             chosen.output.write_text(json.dumps(record, indent=1) + "\n")
@@ -84,7 +82,7 @@ def _functions() -> dict[tuple[str, str, int], list[FunctionType]]:
     return found
 
 
-def killed_by(mutant: Mutant, objects: list[FunctionType]) -> str | None:
+def killed_by(mutant: Mutant, objects: list[FunctionType], tests: list[str]) -> str | None:
     """What noticed the change; None if nothing did.
 
     Raises:
@@ -96,7 +94,7 @@ def killed_by(mutant: Mutant, objects: list[FunctionType]) -> str | None:
     child = os.fork()
     if child == 0:
         os.close(reader)
-        _run_tests(mutant, objects, writer)
+        _run_tests(mutant, objects, tests, writer)
     os.close(writer)
     start = time.monotonic()
     over = os.pidfd_open(child)
@@ -111,7 +109,7 @@ def killed_by(mutant: Mutant, objects: list[FunctionType]) -> str | None:
     return None if code == 0 else failed or f"pytest ended with {code}"
 
 
-def _run_tests(mutant: Mutant, objects: list[FunctionType], report: int) -> None:
+def _run_tests(mutant: Mutant, objects: list[FunctionType], tests: list[str], report: int) -> None:
     code = 70
     try:
         for function in objects:
@@ -122,7 +120,7 @@ def _run_tests(mutant: Mutant, objects: list[FunctionType], report: int) -> None
         resource.setrlimit(resource.RLIMIT_CPU, (PATIENCE, PATIENCE))
         first = _First()
         options = ["-o", "addopts=", "-x", "-q", "-p", "no:cacheprovider", "-m", "not exhaustive"]
-        code = int(pytest.main([*options, *map(str, tests_of(mutant.file))], plugins=[first]))
+        code = int(pytest.main([*options, *tests], plugins=[first]))
         os.write(report, first.failed.encode())
     finally:
         os._exit(code)
@@ -135,24 +133,6 @@ class _First:
         """Note the first failure."""
         if report.failed and not self.failed:
             self.failed = report.nodeid
-
-
-def tests_of(file: Path) -> list[Path]:
-    """Three test files of the rooms at most: its own, then those that use its public names most.
-
-    What starts processes of its own (test_ranks) or every model of torchvision (test_zoo) is left out: the first would
-    not see the mutant, the second takes minutes.
-    """
-    room = file.relative_to(PACKAGE).parts[0]
-    names = set(re.findall(r"^(?:def|class) ([A-Za-z]\w*)", file.read_text(), re.MULTILINE)) | {file.stem}
-    speaks = re.compile(rf"\b({'|'.join(map(re.escape, sorted(names)))})\b")
-    found = {}
-    for test in [test for name in ROOMS for test in (TESTS / name).glob("test_*.py")]:
-        own = test.parent.name == room and test.stem == f"test_{file.stem}"
-        words = len(speaks.findall(test.read_text()))
-        if (own or words) and test.stem not in ("test_ranks", "test_zoo"):
-            found[test] = (not own, test.parent.name != room, -words)
-    return sorted(found, key=found.__getitem__)[:3] or [TESTS / room / f"test_{name}.py" for name in CORE[room]]
 
 
 if __name__ == "__main__":
