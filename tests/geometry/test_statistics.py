@@ -229,3 +229,25 @@ def test_a_symmetric_product_is_the_whole_product(dim: int, dtype: torch.dtype) 
     assert found.dtype == torch.float64
     assert torch.equal(found, found.T)
     np.testing.assert_allclose(found.numpy(), exact.T @ exact, rtol=0, atol=300 * torch.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("scales", [(1.0, 1e150), (1e150, 1.0), (1e-150, 1.0), (1e130, 1e150), (1e-150, 1e-130)])
+def test_what_was_gathered_takes_the_unit_of_much_larger_features(scales: tuple[float, float]) -> None:
+    """The first block is complete before the second one asks for another unit."""
+    rng = np.random.default_rng(0)
+    labels = torch.arange(60) % 3
+    parts = [torch.from_numpy(scale * (rng.standard_normal((60, 4)) + 3 * np.eye(3, 4)[labels])) for scale in scales]
+    statistics = ClassStatistics(3, 4)
+    for part in parts:
+        statistics.update(part, labels)
+        statistics.moments()  # completes the block
+    unit = max(scales)
+    together = np.concatenate([part.numpy() / unit for part in parts])
+    own = np.concatenate([labels, labels])
+    centred = together - np.stack([together[own == label].mean(0) for label in range(3)])[own]
+    np.testing.assert_allclose(
+        (statistics.within_covariance / unit / unit).numpy(),
+        centred.T @ centred / len(together),
+        rtol=1e-12,
+        atol=1e-16,
+    )

@@ -296,3 +296,15 @@ def test_padding_tokens_are_found_whichever_axis_is_the_sample() -> None:
     assert kept_positions(model, {"x": tokens}, 3).equal(wanted)
     assert kept_positions(model, {"x": tokens.T}, 3).equal(wanted)
     assert kept_positions(model, {"x": tokens}, 5) is None
+
+
+@pytest.mark.parametrize("name", ["key_padding_mask", "src_key_padding_mask"])
+def test_torchs_own_mask_says_what_is_padding(name: str) -> None:
+    mask = torch.tensor([[False, False, True], [False, True, True]])
+    found = kept_positions(torch.nn.Identity(), {"x": torch.ones(2, 3, 4), name: mask}, 2)
+    assert found.tolist() == [[True, True, False], [True, False, False]]
+
+
+def test_lengths_say_what_is_padding() -> None:
+    found = kept_positions(torch.nn.Identity(), {"x": torch.ones(2, 3, 4), "lengths": torch.tensor([3, 1])}, 2)
+    assert found.tolist() == [[True, True, True], [True, False, False]]
