@@ -39,7 +39,7 @@ docs-serve: docs  ## open the documentation site on http://127.0.0.1:8000
 fuzz: .venv/dev  ## ten thousand random inputs of the measures against an oracle (some minutes)
 	NEURALCOLLAPSE_FUZZ=10000 $(BIN)/python -m pytest -q tests/fuzz
 
-faults: .venv/dev  ## some 540 kills, full disks and other faults, counted (half an hour; needs Linux and a C compiler)
+faults: .venv/dev  ## some 410 kills, full disks and other faults, counted (ten minutes; needs Linux and a C compiler)
 	$(BIN)/python -m tests.faults --output results/reliability $(FAULTS)
 
 mutants: .venv/dev  ## would a test notice? 150 small changes of geometry, measurement and ufm (half an hour)

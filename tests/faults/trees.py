@@ -25,6 +25,9 @@ def _nobody(pid: int, mark: str) -> list[int]:
 
 
 _MARK = "NEURALCOLLAPSE_FAULT"
+_LATE = 0.1
+"""Seconds at most between a row and the kill: an epoch of the network takes as long."""
+
 _NETWORK = ("--width", "16", "--samples-per-class", "6", "--test-samples-per-class", "4", "--batch-size", "20")
 
 
@@ -133,10 +136,10 @@ def _kill(tree: Tree, process: subprocess.Popen[bytes], mark: str, folder: Path,
     row = int(at)
     while process.poll() is None and tree.reached(folder) < row:
         time.sleep(0.02)
-    time.sleep((at - row) * 0.5)
+    time.sleep((at - row) * _LATE)
     while process.poll() is None:
         if found := tree.victims(process.pid, mark):
             os.kill(found[0], signal.SIGKILL)
-            return f"{(at - row) * 0.5:.2f} s after row {row}"
+            return f"{(at - row) * _LATE:.2f} s after row {row}"
         time.sleep(0.02)
     return ""
