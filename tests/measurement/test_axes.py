@@ -308,3 +308,11 @@ def test_torchs_own_mask_says_what_is_padding(name: str) -> None:
 def test_lengths_say_what_is_padding() -> None:
     found = kept_positions(torch.nn.Identity(), {"x": torch.ones(2, 3, 4), "lengths": torch.tensor([3, 1])}, 2)
     assert found.tolist() == [[True, True, True], [True, False, False]]
+
+
+@pytest.mark.parametrize(("count", "more"), [(3, False), (10, False), (11, True)])
+def test_a_layer_that_is_not_there_is_answered_by_ten_names_at_most(count: int, more: bool) -> None:
+    model = nn.Sequential(*(nn.Linear(3, 3) for _ in range(count)))
+    with pytest.raises(ValueError, match=f"Its {count} layers begin with 0, 1, 2") as caught:
+        measure(model, [(torch.ones(6, 3), torch.arange(6) % 3)], layers=["elsewhere"])
+    assert str(caught.value).endswith(", ...") is more

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from neuralcollapse import measure
 from neuralcollapse.figures import plot_layers
 from neuralcollapse.geometry.collapse import CollapseWarning
 from neuralcollapse.measurement import passes
+from neuralcollapse.measurement.blocks import trunk
 from neuralcollapse.measurement.depth import effective_depth
 from tests.cases import oracle
 
@@ -190,3 +192,49 @@ def test_wide_layers_keep_no_square(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_network_of_nothing_but_a_classifier() -> None:
     with pytest.raises(ValueError, match="found nothing to measure"):
         measure(nn.Sequential(nn.Flatten(), nn.Linear(6, 3)), batches(), layers="all")
+
+
+class Body(nn.Module):
+    """Two blocks under a name of their own."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(8, width), nn.Linear(width, 8)
+
+
+class Whole(nn.Module):
+    """A small stem, a body and a classifier."""
+
+    def __init__(self, width: int, stem: int) -> None:
+        super().__init__()
+        self.stem = Body(stem)
+        self.body = Body(width)
+        self.classifier = nn.Linear(8, 3)
+
+
+@pytest.mark.parametrize(
+    ("stem", "width", "names"),
+    [
+        (2, 30, ["stem", "body.first", "body.second"]),  # what holds more than half of the weights is opened
+        (9, 10, ["stem", "body.first", "body.second"]),
+        (30, 2, ["stem.first", "stem.second", "body"]),
+        (10, 10, ["stem", "body"]),
+    ],
+)
+def test_the_part_that_holds_most_weights_is_opened(stem: int, width: int, names: list[str]) -> None:
+    model = Whole(width, stem)
+    assert [name for name, _ in trunk(model, model.classifier)] == names
+
+
+def warnings_of(features: Tensor, labels: Tensor, **options: object) -> int:
+    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        measure(model, [(features, labels)], layers=["0"], **options)  # type: ignore[arg-type]
+    return len([found for found in caught if issubclass(found.category, CollapseWarning)])
+
+
+def test_what_was_allowed_is_said_once_and_what_is_undefined_is_said_of_each_layer() -> None:
+    features = torch.randn(20, 4, generator=torch.Generator().manual_seed(0))
+    assert warnings_of(features, torch.arange(20) % 2, allow_missing=True) == 1  # the third class has no samples
+    assert warnings_of(features[:1].expand(20, 4), torch.arange(20) % 3) == 2  # all samples are one
