@@ -15,10 +15,12 @@ from neuralcollapse import (
     Moments,
     collapse_metrics,
     etf_distance,
+    measure,
     measure_features,
     simplex_etf,
 )
 from neuralcollapse.geometry import ncc_mismatch
+from neuralcollapse.geometry.grids import cosine_grid
 from tests.cases import CASES, draw, oracle
 
 
@@ -427,3 +429,23 @@ class TestRefused:
         with pytest.raises(TypeError, match=r"weight has dtype torch\.complex64"):
             etf_distance(torch.ones(3, 4, dtype=torch.complex64))
         assert etf_distance(simplex_etf(3, 4, dtype=torch.float64).tolist()) < 1e-12
+
+
+@pytest.mark.parametrize("shape", [(6,), (6, 3), (6, 5), (6, 4, 1)])
+def test_a_stream_takes_features_of_its_own_width_alone(shape: tuple[int, ...], unchecked_shapes: None) -> None:
+    with pytest.raises(ValueError, match=r"features have shape .*: expected \(B, 4\)"):
+        ClassStatistics(3, 4).update(torch.ones(shape), torch.arange(6) % 3)
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.complex64, torch.float32])
+def test_labels_that_are_no_integers_are_refused(dtype: torch.dtype) -> None:
+    model = nn.Linear(4, 2)
+    with pytest.raises(TypeError, match=f"labels have dtype {dtype}: expected integers"):
+        measure(model, [(torch.randn(6, 4), (torch.arange(6) % 2).to(dtype))])
+
+
+def test_the_first_row_without_a_direction_is_named() -> None:
+    rows = torch.eye(4)
+    rows[1] = rows[3] = 0
+    with pytest.raises(ValueError, match=r"vectors has a zero row \(1\)"):
+        cosine_grid(rows)

@@ -77,3 +77,11 @@ def test_bad_input_is_refused() -> None:
     ):
         with pytest.raises(ValueError, match=match):
             multilabel_metrics(*bad)
+
+
+@pytest.mark.parametrize("bare", [[0], [1, 4], [0, 2, 5]])
+def test_samples_without_a_label_are_counted(bare: list[int]) -> None:
+    labels = torch.eye(3)[torch.arange(7) % 3]
+    labels[bare] = 0
+    with pytest.raises(ValueError, match=f"{len(bare)} of 7 samples carry no label"):
+        multilabel_metrics(torch.randn(7, 4), labels)

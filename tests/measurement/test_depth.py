@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import html
 import json
 import warnings
 
@@ -92,8 +93,13 @@ def test_the_report_shows_the_depth() -> None:
     text = str(report)
     assert all(name in text for name in ("effective_rank", "stable_rank", "numerical_rank"))
     assert "law of separation" in report.explain()
+    assert ("From layer" in report.depth.explain()) is (report.depth.effective_depth is not None)
+    assert f"From layer {report.depth.effective_depth} of 3" in report.depth.explain()
     assert "effective_rank" not in str(measure(mlp(), batches(), layers=["3"]))
-    assert "Stable rank" in report._repr_html_()
+    page = report._repr_html_()
+    assert "Stable rank" in page
+    assert page.endswith(f"<p>{html.escape(str(report.table().caption))}</p>")
+    assert report.table().caption
     found = json.loads(report.to_json())["depth"]
     assert found["law"]["rate"] == pytest.approx(report.depth.law.rate)
     figure = plot_layers(report.depth)
@@ -113,6 +119,8 @@ def test_effective_depth(mismatches: list[float], tolerance: float, depth: int |
 def test_effective_depth_refuses_what_is_no_share() -> None:
     with pytest.raises(ValueError, match=r"tolerance=2.0 must be a share"):
         effective_depth([0.0], 2.0)
+    with pytest.raises(ValueError, match=r"tolerance=-0.5 must be a share"):
+        effective_depth([0.0], -0.5)
     with pytest.raises(ValueError, match=r"mismatches\[1\]=nan"):
         effective_depth([0.0, float("nan")])
 

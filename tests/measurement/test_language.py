@@ -142,3 +142,10 @@ def test_other_models_are_refused() -> None:
         measure_language_model(nn.Linear(2, 2), [tokens()])
     with pytest.raises(ValueError, match="min_samples=0"):
         measure_language_model(gpt2(), [tokens()], min_samples=0)
+
+
+def test_the_first_tensor_of_a_tuple_holds_the_tokens() -> None:
+    model, x = gpt2(), tokens()[:20]
+    alone = measure_language_model(model, [x], min_count=2, progress=False)
+    tupled = measure_language_model(model, [(x, torch.zeros_like(x))], min_count=2, progress=False)
+    assert tupled.to_dict() == alone.to_dict()

@@ -57,6 +57,7 @@ def test_frame_and_page_hold_the_same_numbers(report: CollapseReport) -> None:
     assert list(frame.columns) == ["2", "0"]
     assert frame.loc["nc1", "0"] == report.layers["0"].nc1
     page = report._repr_html_()
+    assert page.endswith("</table>")
     assert f"{report.metrics.nc1:.4g}" in page
     assert all(MEASURES[name].title in page for name in ("nc1", "nc4", "accuracy"))
 
@@ -81,6 +82,7 @@ def test_metrics_alone_show_the_same_numbers_as_frame_page_and_words(report: Col
     assert list(frame.columns) == ["value"]
     assert frame["value"].dropna().to_dict() == {n: v for n, v in metrics.to_dict().items() if v is not None}
     page = metrics._repr_html_()
+    assert page.endswith("</table>")  # nothing is said below where there is nothing to say
     assert page.count("<tr>") - page.count("colspan") - 1 == len(frame["value"].dropna())
     assert all(f"<td>{value:.4g}</td>" in page for value in frame["value"].dropna())
     assert metrics.explain().splitlines() == report.explain().splitlines()[1:5]

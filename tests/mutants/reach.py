@@ -15,7 +15,7 @@ from tests.mutants.draw import ROOMS
 
 ROOT = Path(__file__).parents[2]
 
-LEFT_OUT = ("test_ranks", "test_zoo", "test_language", "test_command", "test_target_commands")
+LEFT_OUT = ("test_ranks", "test_zoo", "test_command", "test_target_commands")
 """Tests whose work is done by processes of their own, which would not see a mutant; and every model of torchvision."""
 
 SECONDS = 15.0
