@@ -146,6 +146,6 @@ def test_other_models_are_refused() -> None:
 
 def test_the_first_tensor_of_a_tuple_holds_the_tokens() -> None:
     model, x = gpt2(), tokens()[:20]
-    alone = measure_language_model(model, [x], min_count=2, progress=False)
-    tupled = measure_language_model(model, [(x, torch.zeros_like(x))], min_count=2, progress=False)
+    alone = measure_language_model(model, [x], progress=False)
+    tupled = measure_language_model(model, [(x, torch.zeros_like(x))], progress=False)
     assert tupled.to_dict() == alone.to_dict()
