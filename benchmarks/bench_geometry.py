@@ -3,15 +3,35 @@
 from __future__ import annotations
 
 import argparse
+import json
+import os
+import platform
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
 from neuralcollapse import ClassStatistics, Moments, collapse_metrics, measure_features
+from neuralcollapse.train.provenance import processor
+
+RESULTS = Path(__file__).parent / "results" / "geometry.json"
+
+
+def environment() -> dict[str, Any]:
+    """Where the numbers come from, and what else the machine was doing."""
+    return {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "load": os.getloadavg()[0],
+    }
 
 
 def main() -> None:
@@ -48,6 +68,12 @@ def main() -> None:
         "collapse_metrics of many classes, in K x K products", str(classes), *row[1:2], str(classes), *row[3:], "3"
     )
     Console(width=140).print(table)
+    if not quick:
+        names = [str(column.header) for column in table.columns]
+        rows = [dict(zip(names, cells, strict=True)) for cells in zip(*(c.cells for c in table.columns), strict=True)]
+        record = {"environment": environment(), "claims": rows}
+        RESULTS.parent.mkdir(exist_ok=True)
+        RESULTS.write_text(json.dumps(record, indent=1) + "\n")
 
 
 def collapsed_features(samples: int, dim: int, num_classes: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -136,7 +136,7 @@ def test_savings_are_counted(row: int, saved: float) -> None:
     [
         ("mnist-resnet18-sgd-seed0", "width 16 of 64"),
         ("cifar10-resnet18-lbfgs-seed0", "width 32 of 64, 50 of 200 epochs"),
-        ("cifar10-resnet50-sgd-fixed-seed0", "width 16 of 64, 500 images per class"),
+        ("cifar10-resnet50-sgd-fixed-seed0", "width 16 of 64, 500 images per class, batches of 32"),
         ("cifar10-mlp-sgd-random-w40-seed0", ""),
     ],
 )

@@ -136,7 +136,7 @@ def _git_state(package: Path) -> dict[str, Any] | None:
 
 
 def _hardware(config: TrainConfig, device: torch.device) -> dict[str, Any]:
-    name = _processor()
+    name = processor()
     if device.type != "cpu":
         properties_of = getattr(torch.get_device_module(device), "get_device_properties", None)  # MPS has none
         name = name if properties_of is None else str(getattr(properties_of(device), "name", device.type))
@@ -150,7 +150,7 @@ def _hardware(config: TrainConfig, device: torch.device) -> dict[str, Any]:
     }
 
 
-def _processor() -> str:
+def processor() -> str:
     """The processor's name where the system tells it, otherwise its architecture."""
     try:
         listed = Path("/proc/cpuinfo").read_text(errors="replace")
