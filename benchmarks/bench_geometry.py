@@ -4,41 +4,28 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
+from machine import environment
 from rich.console import Console
 from rich.table import Table
 
 from neuralcollapse import ClassStatistics, Moments, collapse_metrics, measure_features
-from neuralcollapse.train.provenance import processor
 
 RESULTS = Path(__file__).parent / "results" / "geometry.json"
-
-
-def environment() -> dict[str, Any]:
-    """Where the numbers come from, and what else the machine was doing."""
-    return {
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "processor": processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "load": os.getloadavg()[0],
-    }
 
 
 def main() -> None:
     """Time each claim beside its Gram product, alternating, and print the median of the ratios."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="smaller features, for a check that it runs")
-    quick = parser.parse_args().quick
+    parser.add_argument("--keep", action="store_true", help=f"write {RESULTS.name}")
+    chosen = parser.parse_args()
+    quick = chosen.quick
     repeats = 2 if quick else 5
     table = Table(title=f"Cost in matrix products (torch {torch.__version__}, {torch.get_num_threads()} threads)")
     for column in ("claim", "N", "d", "K", "seconds", "product s", "ratio", "bound"):
@@ -68,7 +55,7 @@ def main() -> None:
         "collapse_metrics of many classes, in K x K products", str(classes), *row[1:2], str(classes), *row[3:], "3"
     )
     Console(width=140).print(table)
-    if not quick:
+    if chosen.keep:
         names = [str(column.header) for column in table.columns]
         rows = [dict(zip(names, cells, strict=True)) for cells in zip(*(c.cells for c in table.columns), strict=True)]
         record = {"environment": environment(), "claims": rows}

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import resource
 import subprocess
 import sys
@@ -18,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from machine import environment
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -59,18 +58,6 @@ def main() -> None:
     if chosen.keep:
         RESULTS.parent.mkdir(exist_ok=True)
         RESULTS.write_text(json.dumps({"environment": environment(), "cases": found}, indent=1) + "\n")
-
-
-def environment() -> dict[str, Any]:
-    """What the numbers depend on."""
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "load": os.getloadavg()[0],
-    }
 
 
 def peak_gigabytes() -> float:

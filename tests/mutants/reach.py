@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mutants.draw import ROOMS
+from tests.mutants.draw import PACKAGE, ROOMS
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,7 +31,8 @@ class Reach:
     """Tests by the lines that they run.
 
     Args:
-        folder: for ``coverage.db`` and ``durations.json``; measured anew where they are missing (some ten minutes).
+        folder: for ``coverage.db`` and ``durations.json``; measured anew where they are missing, or older than a line
+            of the package or of its tests (some minutes).
     """
 
     def __init__(self, folder: Path) -> None:
@@ -39,7 +40,7 @@ class Reach:
 
         folder.mkdir(parents=True, exist_ok=True)
         database, durations = folder / "coverage.db", folder / "durations.json"
-        if not durations.is_file():
+        if not _is_newest(durations):
             _measure(database, durations)
         self._data = CoverageData(str(database))
         self._data.read()
@@ -60,6 +61,14 @@ class Reach:
                 chosen.append(test)
                 left -= self._durations[test]
         return chosen
+
+
+def _is_newest(durations: Path) -> bool:
+    if not durations.is_file():
+        return False
+    measured = durations.stat().st_mtime
+    sources = [path for room in (PACKAGE, ROOT / "tests") for path in room.rglob("*.py")]
+    return all(path.stat().st_mtime < measured for path in sources)
 
 
 def _measure(database: Path, durations: Path) -> None:

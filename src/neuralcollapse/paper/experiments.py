@@ -82,8 +82,12 @@ class Experiment:
             precision: of the training steps; by default the scale's own.
             capture: replay the training steps as one graph, where the device can.
         """
-        options: dict[str, Any] = {"model": self.model, "optimizer": self.optimizer, "width": self.width}
-        options["capture"] = capture
+        options: dict[str, Any] = {
+            "model": self.model,
+            "optimizer": self.optimizer,
+            "width": self.width,
+            "capture": capture,
+        }
         if self.seed is not None:
             options["seed"] = self.seed
         for wanted, given in (*PROTOCOL, *scale.rules):

@@ -190,7 +190,7 @@ class ClassifierModule(L.LightningModule):
             return
         mean, seen = self._loss_sum / self._losses_seen, self._losses_seen
         self._loss_sum, self._losses_seen = 0.0, 0
-        # Once per epoch: Lightning's own mean would cost a small network a fifth of each step.
+        # Once per epoch: Lightning's own mean costs a small network much of each step.
         self.log("train_loss", mean, on_step=False, on_epoch=True, sync_dist=True, batch_size=seen)
         if self.config.optimizer == "lbfgs":
             assert self.trainer.train_dataloader is not None

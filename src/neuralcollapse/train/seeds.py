@@ -20,8 +20,8 @@ def mix(*parts: int) -> int:
 def seed_generators(seed: int, device: torch.device) -> None:
     """Seed the host's generator and the one of a device.
 
-    ``torch.manual_seed`` asks every kind of accelerator, and each that is absent formats a stack trace for later: half
-    a millisecond and more per step.
+    ``torch.manual_seed`` asks every kind of accelerator, and each one that is absent formats a stack trace for later.
+    In every step that would slow small networks down.
     """
     torch.default_generator.manual_seed(seed)
     if device.type != torch.default_generator.device.type:
