@@ -145,8 +145,11 @@ def test_search_works_under_the_policy(site: Path, browser: object) -> None:
     page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
     try:
         page.goto(f"http://127.0.0.1:{server.server_port}/index.html")
-        page.locator("input.md-search__input").fill("tetrahedron")
-        page.locator(".md-search-result__link").first.wait_for(timeout=10_000)
+        # The page takes no query before its worker has read the index, which it says in this line.
+        ready = page.locator(".md-search-result__meta", has_text="Type to start searching")
+        ready.wait_for(state="attached", timeout=60_000)
+        page.locator("input.md-search__input").press_sequentially("tetrahedron")  # the page listens to keys
+        page.locator(".md-search-result__link").first.wait_for(timeout=60_000)
         assert errors == []
     finally:
         page.close()
