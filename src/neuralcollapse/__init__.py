@@ -20,7 +20,8 @@ _HOMES = {
         "measure",
     ),
     "measurement.depth": ("effective_depth",),
-    "measurement.language": ("LanguageReport", "measure_language_model"),
+    "measurement.language": ("measure_language_model",),
+    "measurement.language_report": ("LanguageReport",),
     "measurement.metric": ("NeuralCollapse",),
     "measurement.tracker": ("CollapseTracker",),
     "geometry.grids": ("cdnv", "cdnv_grid", "cdnv_tiles", "cosine_grid", "cosine_tiles"),
@@ -121,7 +122,8 @@ if TYPE_CHECKING:
         measure,
     )
     from neuralcollapse.measurement.depth import effective_depth
-    from neuralcollapse.measurement.language import LanguageReport, measure_language_model
+    from neuralcollapse.measurement.language import measure_language_model
+    from neuralcollapse.measurement.language_report import LanguageReport
     from neuralcollapse.measurement.metric import NeuralCollapse
     from neuralcollapse.measurement.tracker import CollapseTracker
     from neuralcollapse.nn import (

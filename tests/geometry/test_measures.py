@@ -13,7 +13,7 @@ from neuralcollapse.geometry.measures import GROUPS, HEADLINE, MEASURES, measure
 from neuralcollapse.geometry.multilabel import MultilabelMetrics
 from neuralcollapse.geometry.regression import RegressionMetrics
 from neuralcollapse.measurement.depth import LayerDepth
-from neuralcollapse.measurement.language import LanguageReport
+from neuralcollapse.measurement.language_report import LanguageReport
 from tests.cases import CASES
 
 RECORDS = (MultilabelMetrics, RegressionMetrics, LayerDepth)

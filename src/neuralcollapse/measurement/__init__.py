@@ -8,7 +8,7 @@ from neuralcollapse.measurement.embeddings import load_embeddings
 from neuralcollapse.measurement.extraction import ExtractedFeatures, extract_features
 from neuralcollapse.measurement.model import measure
 from neuralcollapse.measurement.multilabel import MultilabelReport
-from neuralcollapse.measurement.regression import RegressionReport
+from neuralcollapse.measurement.regression_report import RegressionReport
 from neuralcollapse.measurement.report import CollapseReport
 
 __all__ = [

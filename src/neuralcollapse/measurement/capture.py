@@ -3,61 +3,30 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from neuralcollapse.geometry.inputs import check_batch
+from neuralcollapse.measurement.agreement import Agreement
 from neuralcollapse.measurement.attack import Attack, attackable, loss_gradient
 from neuralcollapse.measurement.axes import FeatureAxes, has_sequences_first
 from neuralcollapse.measurement.batches import arguments, names_of, split_batch, takes_model
 from neuralcollapse.measurement.blocks import Blocks
-from neuralcollapse.measurement.heads import Head, affine
-from neuralcollapse.measurement.labels import Task, as_labels
-from neuralcollapse.measurement.layers import Layer, chosen_layers, inner_model, own_name
+from neuralcollapse.measurement.heads import Head, find_head
+from neuralcollapse.measurement.labels import as_labels
+from neuralcollapse.measurement.layers import Layer, chosen_layers, inner_model
+from neuralcollapse.measurement.options import Captured, Options
 from neuralcollapse.measurement.outputs import as_features
 from neuralcollapse.measurement.placement import checked_device, home_of, refuse_lazy
-from neuralcollapse.measurement.pooling import Batch, Pooling, kept_positions, pooling_of
+from neuralcollapse.measurement.pooling import Batch, kept_positions, pooling_of
 from neuralcollapse.measurement.preserve import on_device, plain_modes, resharded, same_random_numbers, untouched
 from neuralcollapse.measurement.progress import tracked
 from neuralcollapse.measurement.ranks import Ranks, is_sharded
 from neuralcollapse.measurement.transfer import converted, moved
-from neuralcollapse.nn import find_classifier
-
-
-@dataclass(frozen=True)
-class Captured:
-    """One batch, on the device it was computed on."""
-
-    features: Tensor
-    """(B, d), what enters the head"""
-    labels: Tensor
-    """(B,) of class indices; (B, K) of booleans with several labels per sample, (B, n) of targets in regression"""
-    logits: Tensor | None
-    """(B, K), the head's own; None where features alone are measured"""
-    layers: dict[str, Tensor] = field(default_factory=dict)
-    """(B, width) of each inner layer asked for"""
-    attacked: Captured | None = None
-    """the same samples under attack; None without one"""
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to run a model. See :func:`neuralcollapse.measure`."""
-
-    classifier: str | None = None
-    layers: Sequence[str] | Literal["all"] | None = None
-    pooling: Pooling | Mapping[str, Pooling] | None = None
-    forward: Callable[..., Any] | None = None
-    batch: Callable[[Any], tuple[Any, Any]] | None = None
-    device: torch.device | str | None = None
-    features_only: bool = False
-    progress: bool | None = None
-    task: Task = "classification"
-    attack: Attack | None = None
+from neuralcollapse.measurement.weights import affine
 
 
 class Capture:
@@ -95,7 +64,8 @@ class Capture:
             raise ValueError(
                 "attack= needs the gradients of a whole model, and this one is sharded: measure a copy of it"
             )
-        self.head = self._find_head()
+        self.head = find_head(self.model, options)
+        self._agreement = Agreement(self.head.name, options.classifier is not None) if self.head else None
         self.weight: Tensor | None = None
         self.bias: Tensor | None = None
         self._blocks: Blocks | None = None
@@ -131,25 +101,6 @@ class Capture:
     def layer_names(self) -> list[str]:
         """The inner layers watched, as they were asked for; blocks are known after the first batch."""
         return list(self._layers) if self._blocks is None else []
-
-    def _find_head(self) -> Head | None:
-        named = self._options.classifier
-        chosen = own_name(self.model, named) if isinstance(named, str) and named else named
-        if self._options.features_only:
-            try:
-                return Head(*find_classifier(self.model, chosen))
-            except ValueError:
-                if chosen is not None:
-                    raise
-                return None
-        name, module = find_classifier(self.model, chosen)
-        head = Head(name, module)
-        if head.num_classes < 2 and self._options.task != "regression":
-            raise ValueError(
-                f"classifier {name!r} has a single output: collapse is defined for 2 or more classes, one logit each; "
-                'a network that predicts one number is measured with task="regression"'
-            )
-        return head
 
     def __enter__(self) -> Capture:
         with contextlib.ExitStack() as modes:
@@ -189,6 +140,8 @@ class Capture:
             axes = None
             if counts and len(captured.labels):
                 yield captured
+        if self._agreement is not None:
+            self._agreement.warn()
 
     def finish(self) -> None:
         """Read the head's weight and bias, after the last batch: the forward pass may compute them."""
@@ -213,6 +166,8 @@ class Capture:
         if self.head is None:
             return Captured(as_features(output, len(labels)), labels, None, found)
         features, logits = self.head.read(output, about, self._head_pooling)
+        if self._agreement is not None and self._options.task != "regression":
+            self._agreement.add(logits, output)
         if self._options.task != "regression":  # whose float64 targets stay on the host: some devices have none
             labels = labels.to(features.device)
         attacked = None

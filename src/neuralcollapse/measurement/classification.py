@@ -15,8 +15,8 @@ from neuralcollapse.geometry.collapse import CollapseWarning
 from neuralcollapse.geometry.moments import Moments
 from neuralcollapse.geometry.target import Target
 from neuralcollapse.measurement.attack import AttackReport
-from neuralcollapse.measurement.capture import Options
 from neuralcollapse.measurement.depth import centre_mismatches, network_depth
+from neuralcollapse.measurement.options import Options
 from neuralcollapse.measurement.passes import Seen, over_data, readable_again
 from neuralcollapse.measurement.ranks import Ranks
 from neuralcollapse.measurement.report import CollapseReport
@@ -56,7 +56,7 @@ def measure_classes(
     if options.layers == "all":
         _warn_of_blocks(seen, inner)
         centres = {name: moments for name, (moments, _) in found.items()}
-        again = dataclasses.replace(options, layers=list(centres), attack=None)
+        again = dataclasses.replace(options, classifier=seen.classifier or None, layers=list(centres), attack=None)
         mismatches = None
         if ncc and seen.right is not None and readable_again(loader, ranks, _NO_DEPTH):
             mismatches = centre_mismatches(model, loader, again, ranks, centres)

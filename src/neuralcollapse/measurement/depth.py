@@ -20,7 +20,7 @@ from neuralcollapse.geometry.spectra import (
     separation_law,
     stable_rank_of,
 )
-from neuralcollapse.measurement.capture import Captured, Options
+from neuralcollapse.measurement.options import Captured, Options
 from neuralcollapse.measurement.passes import entered, taken
 from neuralcollapse.measurement.ranks import Ranks
 

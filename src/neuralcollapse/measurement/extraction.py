@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from neuralcollapse.measurement.capture import Capture, Options
+from neuralcollapse.measurement.capture import Capture
 from neuralcollapse.measurement.labels import Task, checked_task
+from neuralcollapse.measurement.options import Options
 from neuralcollapse.measurement.pooling import Pooling
 from neuralcollapse.measurement.ranks import Ranks
 

@@ -1,25 +1,45 @@
-"""What the chosen head takes and gives: features, logits, and the weight that stands between them."""
+"""What the chosen head takes and gives: features and logits."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
 
 from neuralcollapse.measurement.axes import as_rows, batch_axis
-from neuralcollapse.measurement.outputs import logits_in
+from neuralcollapse.measurement.layers import own_name
+from neuralcollapse.measurement.options import Options
+from neuralcollapse.measurement.outputs import logits_in, main_output
 from neuralcollapse.measurement.pooling import Batch, Pooling, last_kept, mean_over_positions
-from neuralcollapse.nn import ETFClassifier, PrototypeClassifier
-from neuralcollapse.nn.adapters import base_of
+from neuralcollapse.nn import find_classifier
 from neuralcollapse.nn.surgery import is_pointwise, layer_shape
 
-_ROWS = 256
-"""Unit vectors put through a head at a time, where its weight has to be found by asking it."""
+
+def find_head(model: nn.Module, options: Options) -> Head | None:
+    """The classifier that is named, or the one that a model seems to have; None where features alone are measured.
+
+    Raises:
+        ValueError: as :func:`neuralcollapse.find_classifier`, or if it has a single output and classes are measured.
+    """
+    named = options.classifier
+    chosen = own_name(model, named) if isinstance(named, str) and named else named
+    if options.features_only:
+        try:
+            return Head(*find_classifier(model, chosen))
+        except ValueError:
+            if chosen is not None:
+                raise
+            return None
+    name, module = find_classifier(model, chosen)
+    head = Head(name, module)
+    if head.num_classes < 2 and options.task != "regression":
+        raise ValueError(
+            f"classifier {name!r} has a single output: collapse is defined for 2 or more classes, one logit each; "
+            'a network that predicts one number is measured with task="regression"'
+        )
+    return head
 
 
 class Head:
@@ -169,9 +189,8 @@ class Head:
                 yield lambda tensor, places=chosen: tensor[index, places]
 
     def _refuse_nan(self, logits: Tensor, returned: Any) -> None:
-        single = returned if isinstance(returned, Tensor) else getattr(returned, "logits", None)
-        for found in (logits, single):
-            if isinstance(found, Tensor) and found.is_floating_point() and bool(found.isnan().any()):
+        for found in (logits, main_output(returned)):
+            if found is not None and found.is_floating_point() and bool(found.isnan().any()):
                 raise ValueError(
                     f"the logits hold NaN in {int(found.isnan().flatten(1).any(1).sum()) if found.ndim > 1 else 1} of "
                     f"{len(logits)} samples: there is no decision to measure"
@@ -185,66 +204,3 @@ def _close(one: Tensor, other: Tensor) -> bool:
     return torch.allclose(
         exact, other.to(exact.dtype), rtol=tolerance, atol=tolerance * max(float(exact.abs().max()), 1e-30)
     )
-
-
-@torch.no_grad()
-def affine(classifier: nn.Module) -> tuple[Float[Tensor, "K d"], Float[Tensor, " K"] | None]:
-    """W and b of a classifier layer, without gradient; b is None where it has none.
-
-    Read after a forward pass: weight normalisation, spectral normalisation and pruning compute the weight there. A
-    layer that is more than its weight (LoRA, a scaled or quantised Linear) is asked for its answers to unit vectors.
-
-    Raises:
-        ValueError: if the layer is not affine, so that it has no weight.
-    """
-    if isinstance(classifier, PrototypeClassifier):
-        return _whole(classifier.class_means), None
-    if not (isinstance(classifier, ETFClassifier) or _is_its_weight(classifier)):
-        return _asked(classifier)
-    weight, bias = classifier.weight, getattr(classifier, "bias", None)
-    assert isinstance(weight, Tensor)
-    return _whole(weight).flatten(1), None if bias is None else _whole(bias)
-
-
-def _is_its_weight(classifier: nn.Module) -> bool:
-    """Whether a layer does what torch's own linear layers and convolutions do, whatever computes its weight."""
-    of_torch = isinstance(classifier, _ConvNd) and type(classifier).__module__.startswith("torch.nn.")
-    return of_torch or type(classifier).forward is nn.Linear.forward
-
-
-def _whole(tensor: Tensor) -> Tensor:
-    """A tensor without gradient, gathered if it is sharded (on every rank alike)."""
-    full = getattr(tensor, "full_tensor", None)
-    return (tensor if full is None else full()).detach()
-
-
-def _asked(classifier: nn.Module) -> tuple[Tensor, Tensor | None]:
-    """W and b from the answers f(0) = b and f(e_i) = W e_i + b, in float64 where the layer can be copied."""
-    feature_dim, num_classes = layer_shape(classifier)
-    layer = _in_float64(classifier)
-    like = next((p for p in layer.parameters() if p.is_floating_point()), torch.zeros(1))
-    plain = base_of(layer) or layer
-    positions = (1,) * len(plain.kernel_size) if isinstance(plain, _ConvNd) else ()
-
-    def answers(points: Tensor) -> Tensor:
-        return layer(points.reshape(*points.shape, *positions)).reshape(len(points), num_classes)
-
-    bias = answers(like.new_zeros(1, feature_dim))[0]
-    eye = torch.eye(feature_dim, dtype=like.dtype, device=like.device)
-    weight = torch.cat([(answers(rows) - bias).T for rows in eye.split(_ROWS)], 1)
-    point = torch.linspace(-1, 2, feature_dim, dtype=like.dtype, device=like.device)[None]
-    found, expected = answers(point)[0], weight @ point[0] + bias
-    size = weight.norm() * point.norm() + bias.norm()
-    if not bool((found - expected).norm() <= 1e3 * torch.finfo(like.dtype).eps * size):
-        raise ValueError(
-            f"the classifier, a {type(classifier).__name__}, is not an affine map of its input, so it has no weight W "
-            "to measure: name a linear layer with classifier=, or measure its features with features_only=True"
-        )
-    return weight, bias if bool((bias != 0).any()) else None
-
-
-def _in_float64(classifier: nn.Module) -> nn.Module:
-    try:
-        return copy.deepcopy(classifier).double().eval()
-    except (RuntimeError, TypeError):  # sharded, quantised, or on a device without float64
-        return classifier

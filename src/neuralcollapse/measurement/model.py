@@ -10,13 +10,14 @@ from torch import nn
 
 from neuralcollapse.geometry.target import Target
 from neuralcollapse.measurement.attack import Attack, Bounds, chosen_attack
-from neuralcollapse.measurement.capture import Options
 from neuralcollapse.measurement.classification import measure_classes
 from neuralcollapse.measurement.labels import Task, checked_task
 from neuralcollapse.measurement.multilabel import MultilabelReport, measure_label_sets
+from neuralcollapse.measurement.options import Options
 from neuralcollapse.measurement.pooling import Pooling
 from neuralcollapse.measurement.ranks import Ranks
-from neuralcollapse.measurement.regression import RegressionReport, measure_regression
+from neuralcollapse.measurement.regression import measure_regression
+from neuralcollapse.measurement.regression_report import RegressionReport
 from neuralcollapse.measurement.report import CollapseReport
 
 _RETAINED_BYTES = 2 << 30

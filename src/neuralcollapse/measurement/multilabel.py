@@ -22,8 +22,8 @@ from neuralcollapse.geometry.multilabel import (
     with_tags,
 )
 from neuralcollapse.geometry.tables import Values, sentences
-from neuralcollapse.measurement.capture import Captured, Options
 from neuralcollapse.measurement.gather import Budget, Gathered
+from neuralcollapse.measurement.options import Captured, Options
 from neuralcollapse.measurement.passes import agreed_widths, entered, finished, taken
 from neuralcollapse.measurement.presentation import Presented
 from neuralcollapse.measurement.ranks import Ranks

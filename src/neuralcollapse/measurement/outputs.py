@@ -39,6 +39,14 @@ def logits_in(returned: Any, samples: int, num_classes: int) -> list[Tensor]:
     return [tensor for part in parts for tensor in logits_in(part, samples, num_classes)]
 
 
+def main_output(returned: Any) -> Tensor | None:
+    """The tensor that a model returned as its result: the only one, or that under the name ``logits``."""
+    if isinstance(returned, Mapping):
+        returned = returned.get("logits")
+    found = returned if isinstance(returned, Tensor) else getattr(returned, "logits", None)
+    return found if isinstance(found, Tensor) else None
+
+
 def as_features(output: Any, samples: int) -> Tensor:
     """(samples, d) of a model that gives features and no logits.
 

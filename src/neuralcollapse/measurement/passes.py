@@ -11,8 +11,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from neuralcollapse.geometry import CollapseWarning
-from neuralcollapse.measurement.capture import Capture, Captured, Options
+from neuralcollapse.measurement.capture import Capture
 from neuralcollapse.measurement.gather import Budget, Gathered, classes_of
+from neuralcollapse.measurement.options import Captured, Options
 from neuralcollapse.measurement.ranks import Ranks
 
 _SCATTER_BYTES = 2 << 30

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -14,83 +14,11 @@ from torch import Tensor, nn
 from neuralcollapse.geometry import ClassStatistics, regression
 from neuralcollapse.geometry.regression import Outside, RegressionMetrics, regression_metrics
 from neuralcollapse.geometry.spectra import stable_rank_of
-from neuralcollapse.geometry.tables import Values, sentences
-from neuralcollapse.measurement.capture import Captured, Options
 from neuralcollapse.measurement.gather import Budget, Gathered
+from neuralcollapse.measurement.options import Captured, Options
 from neuralcollapse.measurement.passes import agreed_widths, entered, finished, readable_again, taken
-from neuralcollapse.measurement.presentation import Presented
 from neuralcollapse.measurement.ranks import Ranks
-
-
-@dataclass(frozen=True)
-class RegressionReport(Presented):
-    """What ``measure(..., task="regression")`` found. Prints as a table, and shows as one in a notebook."""
-
-    headline: ClassVar[tuple[str, ...]] = ("nrc1", "nrc2", "nrc3")
-
-    metrics: RegressionMetrics
-    """Measures of the features that enter the last layer."""
-    r_squared: float | None
-    """Share of the targets' variance that the predictions explain, averaged over targets. None without a last layer,
-    NaN where a target does not vary."""
-    layers: dict[str, RegressionMetrics]
-    """Measures of the inner layers asked for, by name."""
-    samples: int
-    """All samples, N."""
-    targets: int
-    """Numbers to predict, n."""
-    feature_dim: int
-    """Width of the features, d."""
-    classifier: str
-    """Dotted name of the last layer; empty where there is none."""
-    weight: Float[Tensor, "n d"] | None = field(default=None, repr=False)
-    """W as the forward pass used it."""
-    bias: Float[Tensor, " n"] | None = field(default=None, repr=False)
-    """b as the forward pass used it."""
-
-    def to_dict(self) -> dict[str, float | None]:
-        """Every measure of the last layer's features by name."""
-        return {**self.metrics.to_dict(), "r_squared": self.r_squared}
-
-    def explain(self) -> str:
-        """What was found, in words."""
-        found = self.metrics
-        lines = [
-            f"{self._title()}, {self.feature_dim} features per sample.",
-            *sentences(self.to_dict(), self.headline),
-            f"The features have a stable rank of {found.stable_rank:.3g}; at collapse it is at most {self.targets}, "
-            "the number of targets.",
-        ]
-        if found.gamma is not None:
-            lines.append(
-                f"NRC3 is smallest for γ = {found.gamma:.3g}; at the optimum γ = N λ_W λ_H, 0 without weight decay."
-            )
-        if self.r_squared is not None:
-            lines.append(f"The predictions explain {self.r_squared:.2%} of the variance of the targets.")
-        return "\n".join(lines)
-
-    def _title(self) -> str:
-        what = self.classifier or "the features"
-        return f"Regression collapse of {what}: {self.samples:,} samples, {self.targets} targets"
-
-    def _facts(self) -> dict[str, Any]:
-        return {
-            "task": "regression",
-            "classifier": self.classifier,
-            "samples": self.samples,
-            "targets": self.targets,
-            "feature_dim": self.feature_dim,
-        }
-
-    def _more(self) -> dict[str, Any]:
-        return {"layers": {name: metrics.to_dict() for name, metrics in self.layers.items()}} if self.layers else {}
-
-    def _columns(self) -> dict[str, Values]:
-        head: dict[str, Values] = {self.classifier or "features": self.to_dict()}
-        return head | {name: metrics.to_dict() for name, metrics in self.layers.items()}
-
-    def _ideals(self) -> dict[str, float]:
-        return {"stable_rank": float(self.targets)}
+from neuralcollapse.measurement.regression_report import RegressionReport
 
 
 def measure_regression(

@@ -1,0 +1,87 @@
+"""Is the layer that was found the classifier? Its outputs are compared with what the model returns."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from neuralcollapse.geometry.collapse import CollapseWarning
+from neuralcollapse.measurement.outputs import logits_in, main_output
+
+
+class Agreement:
+    """Compares the logits of a layer with the outputs of its model, batch by batch.
+
+    A model may change its logits before it returns them (softmax, a temperature), but not which is largest, nor
+    how many there are.
+
+    Args:
+        layer: the layer's dotted name.
+        named: whether the user named it. Then nothing is refused.
+    """
+
+    def __init__(self, layer: str, named: bool) -> None:
+        self.layer = layer
+        self.named = named
+        self.samples = 0
+        self.others = 0
+        """Samples for which the model decides otherwise."""
+        self.width: int | None = None
+        """How many logits the model returns, if it is another number."""
+
+    def add(self, logits: Float[Tensor, "B K"], returned: Any) -> None:
+        """Take a batch.
+
+        Raises:
+            ValueError: if the model returns another number of logits than the layer gives, and nobody named the layer.
+        """
+        samples, own = logits.shape
+        found = logits_in(returned, samples, own)
+        if not found:
+            self._compare_width(own, main_output(returned), samples)
+            return
+        chosen = logits.argmax(1)
+        self.samples += samples
+        self.others += min(_others(other.to(logits.device), chosen) for other in found)
+
+    def _compare_width(self, own: int, output: Tensor | None, samples: int) -> None:
+        if output is None or not output.is_floating_point() or output.ndim != 2 or len(output) != samples:
+            return
+        if output.shape[1] in (1, own):  # one number: the probability of the second of two classes
+            return
+        self.width = output.shape[1]
+        if not self.named:
+            raise ValueError(
+                f"layer {self.layer!r} gives {own} numbers and the model returns {self.width} per sample, so it does "
+                f"not look like the classifier: name the classifier with classifier= (also {self.layer!r}, to insist), "
+                "or give the features and the weight of a classifier that is no layer to measure_features"
+            )
+
+    def warn(self) -> None:
+        """Say after the last batch what did not fit."""
+        if self.width is not None:
+            warnings.warn(
+                f"classifier={self.layer!r} is measured, but the model returns {self.width} numbers per sample, and "
+                "this layer gives another number of them",
+                CollapseWarning,
+                stacklevel=2,
+            )
+        elif self.others and not self.named:
+            warnings.warn(
+                f"layer {self.layer!r} is measured as the classifier, but the model decides otherwise in {self.others} "
+                f"of {self.samples} samples: if another layer is the classifier, name it with classifier= (or this "
+                "one, to silence this)",
+                CollapseWarning,
+                stacklevel=2,
+            )
+
+
+def _others(output: Tensor, chosen: Tensor) -> int:
+    """Rows in which another entry than the chosen one is largest, by more than rounding."""
+    top = output.max(1).values
+    slack = 16 * torch.finfo(output.dtype).eps * output.abs().max(1).values
+    return int((output.gather(1, chosen[:, None])[:, 0] < top - slack).sum())
