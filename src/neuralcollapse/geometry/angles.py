@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from neuralcollapse.geometry.arithmetic import in_unit, row_norms, times_power_of_two
 from neuralcollapse.geometry.moments import Moments
 
 
@@ -15,7 +18,7 @@ def angles_between(a: Float[Tensor, "S d"], b: Float[Tensor, "S d"]) -> Float[Te
     >>> [round(angle) for angle in angles_between(torch.eye(2), torch.tensor([[1.0, 1.0], [0.0, -3.0]])).tolist()]
     [45, 180]
     """
-    a, b = a / a.norm(dim=1, keepdim=True), b / b.norm(dim=1, keepdim=True)
+    a, b = (vectors / row_norms(vectors)[:, None] for vectors in (a, b))
     return 2 * torch.rad2deg(torch.atan2((a - b).norm(dim=1), (a + b).norm(dim=1)))
 
 
@@ -49,6 +52,9 @@ def class_mean_angles(before: Moments, after: Moments) -> Float[Tensor, " P"]:
             "they must be of the same classes and features"
         )
     both = (before.counts > 0) & (after.counts > 0)
-    centre = before.means[before.present].mean(0)
-    moved = after.means[both].to(before.means) * (after.scale / before.scale)
-    return angles_between(before.means[both] - centre, moved - centre)
+    first, second = (math.frexp(moments.scale)[1] - 1 for moments in (before, after))
+    unit = max(first, second)  # of both: what vanishes in it is nothing beside the other
+    centred = before.means - before.means[before.present].mean(0)
+    centre = times_power_of_two(before.means[before.present].mean(0), first - unit)
+    moved = times_power_of_two(after.means[both].to(centre), second - unit)
+    return angles_between(in_unit(centred[both])[0], in_unit(moved - centre)[0])

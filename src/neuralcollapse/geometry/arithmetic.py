@@ -77,6 +77,17 @@ def times_power_of_two(tensor: Tensor, exponent: int) -> Tensor:
     return tensor
 
 
+def in_unit(tensor: Tensor) -> tuple[Tensor, int]:
+    """A tensor in units of 2**e, its largest entry in [1, 2), and e: no product of a few such overflows or vanishes.
+
+    >>> in_unit(torch.tensor([12.0, -3.0]))
+    (tensor([ 1.5000, -0.3750]), 3)
+    """
+    largest = float(tensor.abs().max()) if tensor.numel() else 0.0
+    exponent = math.frexp(largest)[1] - 1 if 0 < largest < math.inf else 0
+    return times_power_of_two(tensor, -exponent), exponent
+
+
 def row_norms(rows: Float[Tensor, "B d"]) -> Float[Tensor, " B"]:
     """Euclidean norms in float64: rows that are very long or short for their precision are scaled first."""
     norms = torch.linalg.vector_norm(rows, dim=1).double()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -9,9 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from neuralcollapse.geometry.arithmetic import full_precision
+from neuralcollapse.geometry.arithmetic import full_precision, in_unit, times_power_of_two
 from neuralcollapse.geometry.collapse import mean_errors
-from neuralcollapse.geometry.inputs import as_rows
+from neuralcollapse.geometry.inputs import Rows, as_real, as_rows
 from neuralcollapse.geometry.moments import Moments
 from neuralcollapse.geometry.pairs import pair_measures
 from neuralcollapse.geometry.statistics import ClassStatistics
@@ -52,10 +53,10 @@ def cdnv(moments: Moments | ClassStatistics, *, exponent: int = 1) -> float:
     (0.015625, 0.000244140625)
     """
     _check_exponent(exponent)
-    means, traces, tolerance, scale = _parts(moments)
+    means, traces, tolerance, unit = _parts(moments)
     with full_precision(means.device):
         found = pair_measures(means, means - means.mean(0), traces, tolerance, exponent=exponent)
-    return found.cdnv * scale ** (2 - 2 * exponent)
+    return float(times_power_of_two(torch.tensor(found.cdnv, dtype=torch.float64), unit * (2 - 2 * exponent)))
 
 
 def cdnv_grid(moments: Moments | ClassStatistics, *, exponent: int = 1) -> Float[Tensor, "P P"]:
@@ -90,17 +91,18 @@ def cdnv_tiles(moments: Moments | ClassStatistics, *, exponent: int = 1, size: i
         ValueError: as :func:`cdnv`.
     """
     _check_exponent(exponent)
-    means, traces, tolerance, scale = _parts(moments)
+    means, traces, tolerance, unit = _parts(moments)
     for rows, columns in _pieces(len(means), size):
         exact = torch.cdist(means[rows], means[columns], compute_mode="donot_use_mm_for_euclid_dist")
         exact.masked_fill_(exact <= tolerance[rows, None] + tolerance[columns], 0.0)
-        values = (traces[rows, None] + traces[columns]) / (2 * exact.square() ** exponent) * scale ** (2 - 2 * exponent)
+        values = (traces[rows, None] + traces[columns]) / (2 * exact.square() ** exponent)
+        values = times_power_of_two(values, unit * (2 - 2 * exponent))
         if rows == columns:
             values.diagonal().fill_(torch.nan)
         yield GridTile(rows, columns, values)
 
 
-def cosine_grid(vectors: Float[Tensor, "K d"]) -> Float[Tensor, "K K"]:
+def cosine_grid(vectors: Float[Tensor, "K d"] | Rows) -> Float[Tensor, "K K"]:
     """The cosine of each pair of vectors, in float64: rows of W, or class means that were centred before.
 
     At collapse every one off the diagonal is -1/(K-1). Cost: one K x K product.
@@ -112,11 +114,12 @@ def cosine_grid(vectors: Float[Tensor, "K d"]) -> Float[Tensor, "K K"]:
     >>> cosine_grid(torch.tensor([[2.0, 0.0], [0.0, -1.0]])).tolist()
     [[1.0, 0.0], [0.0, 1.0]]
     """
-    _check_size(len(vectors), "cosine_tiles")
+    vectors = as_real(vectors, "vectors")
+    _check_size(vectors.shape[0] if vectors.ndim else 0, "cosine_tiles")
     return _whole(cosine_tiles(vectors))
 
 
-def cosine_tiles(vectors: Float[Tensor, "K d"], *, size: int = _PIECE) -> Iterator[GridTile]:
+def cosine_tiles(vectors: Float[Tensor, "K d"] | Rows, *, size: int = _PIECE) -> Iterator[GridTile]:
     """:func:`cosine_grid` piece by piece, on and above the diagonal: for any number of vectors.
 
     Args:
@@ -162,14 +165,18 @@ def _as_moments(moments: Moments | ClassStatistics) -> Moments:
     return moments.moments() if isinstance(moments, ClassStatistics) else moments
 
 
-def _parts(moments: Moments | ClassStatistics) -> tuple[Tensor, Tensor, Tensor, float]:
-    """Means, traces and rounding of the classes that have samples, and the unit of length."""
+def _parts(moments: Moments | ClassStatistics) -> tuple[Tensor, Tensor, Tensor, int]:
+    """Means, traces and rounding of the classes that have samples, in units of 2**e, and e.
+
+    The fourth power of a distance overflows much earlier than its square, for which moments have their unit.
+    """
     moments = _as_moments(moments)
     present = moments.present
     if len(present) < 2:
         raise ValueError(f"{len(present)} classes have samples: pairs need at least 2")
-    means, traces = moments.means[present], moments.within_traces[present]
-    return means, traces, mean_errors(means, traces, moments.counts[present]), moments.scale
+    means, unit = in_unit(moments.means[present])
+    traces = times_power_of_two(moments.within_traces[present], -2 * unit)
+    return means, traces, mean_errors(means, traces, moments.counts[present]), unit + math.frexp(moments.scale)[1] - 1
 
 
 def _check_exponent(exponent: int) -> None:

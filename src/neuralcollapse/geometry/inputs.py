@@ -48,7 +48,7 @@ def _have(name: str) -> str:
     return "have" if name in _PLURAL else "has"
 
 
-_PLURAL = ("features", "labels", "predictions", "logits")
+_PLURAL = ("features", "labels", "predictions", "logits", "targets", "vectors", "class_means", "separations")
 
 
 def _dense(tensor: Tensor, name: str) -> Tensor:
@@ -192,15 +192,17 @@ def check_classifier(
     return weight, bias
 
 
-def as_rows(vectors: Tensor, name: str, normalize: bool) -> Float[Tensor, "K d"]:
+def as_rows(vectors: Any, name: str, normalize: bool) -> Float[Tensor, "K d"]:
     """The rows of a matrix in float64, of length one where asked.
 
     Raises:
         ValueError: if there are fewer than two, or one is not finite, or zero where it is normalised.
+        TypeError: as :func:`as_real`.
     """
+    vectors = as_real(vectors, name)
     if vectors.ndim != 2 or len(vectors) < 2 or not vectors.shape[1]:
         raise ValueError(f"{name} has shape {tuple(vectors.shape)}: expected (K, d) with K at least 2")
-    rows = vectors.detach().double()
+    rows = vectors.double()
     if not bool(rows.isfinite().all()):
         raise ValueError(f"{name} has non-finite entries (NaN or infinity)")
     if not normalize:

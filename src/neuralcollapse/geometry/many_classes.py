@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from neuralcollapse.geometry.arithmetic import in_unit, times_power_of_two
 from neuralcollapse.geometry.collapse import measure_features
-from neuralcollapse.geometry.inputs import as_rows
+from neuralcollapse.geometry.inputs import Rows, as_real, as_rows
 from neuralcollapse.geometry.pairs import kernel_moments
 
 _ROWS = 4096
@@ -24,7 +26,7 @@ _ROWS = 4096
 
 
 @torch.no_grad()
-def gnc1(features: Float[Tensor, "N d"], labels: Int[Tensor, " N"]) -> float:
+def gnc1(features: Float[Tensor, "N d"] | Rows, labels: Int[Tensor, " N"] | Rows) -> float:
     r"""GNC1: NC1 of the features scaled to length one.
 
     .. math:: \tfrac1K \mathrm{tr}(\Sigma_W \Sigma_B^\dagger) \text{ of } h_i / \|h_i\|
@@ -35,13 +37,14 @@ def gnc1(features: Float[Tensor, "N d"], labels: Int[Tensor, " N"]) -> float:
     >>> round(gnc1(torch.tensor([[1.0, 0.1], [10.0, 1.0], [-1.0, 0.1], [-5.0, 0.5]]), torch.tensor([0, 0, 1, 1])), 6)
     0.0
     """
+    features = as_real(features, "features")
     found = measure_features(as_rows(features, "features", True).to(features.dtype), labels).nc1
     assert found is not None
     return found
 
 
 @torch.no_grad()
-def gnc3(weight: Float[Tensor, "K d"], class_means: Float[Tensor, "K d"]) -> float:
+def gnc3(weight: Float[Tensor, "K d"] | Rows, class_means: Float[Tensor, "K d"] | Rows) -> float:
     """GNC3: 1 - mean cos(w_k, h̄_k), in [0, 2]; 0 at collapse, where each class mean points along its row of W.
 
     The means are those of the features as they enter the classifier, not centred: with K > d there is no simplex
@@ -53,14 +56,15 @@ def gnc3(weight: Float[Tensor, "K d"], class_means: Float[Tensor, "K d"]) -> flo
     >>> gnc3(torch.eye(3), 2 * torch.eye(3))
     0.0
     """
-    _check_pair(weight, class_means)
-    first, second = as_rows(weight, "weight", True), as_rows(class_means, "class_means", True)
+    first, second = _pair(weight, class_means, True)
     pieces = zip(first.split(_ROWS), second.split(_ROWS), strict=True)
     return sum(float((a - b).square().sum()) for a, b in pieces) / len(first) / 2  # 1 - cos, without cancellation
 
 
 @torch.no_grad()
-def unc3(weight: Float[Tensor, "K d"], class_means: Float[Tensor, "K d"], *, normalize: bool = False) -> float:
+def unc3(
+    weight: Float[Tensor, "K d"] | Rows, class_means: Float[Tensor, "K d"] | Rows, *, normalize: bool = False
+) -> float:
     """UNC3, uniform duality: the variance over classes of <w_k, h̄_k>.
 
     In [0, ∞), of cosines in [0, 1]; 0 at collapse, where all classes agree equally. Cost: O(Kd).
@@ -78,11 +82,10 @@ def unc3(weight: Float[Tensor, "K d"], class_means: Float[Tensor, "K d"], *, nor
     >>> unc3(torch.eye(2), torch.tensor([[3.0, 0.0], [0.0, 1.0]]))
     1.0
     """
-    _check_pair(weight, class_means)
-    first, second = as_rows(weight, "weight", normalize), as_rows(class_means, "class_means", normalize)
+    (first, one), (second, other) = (in_unit(rows) for rows in _pair(weight, class_means, normalize))
     pieces = zip(first.split(_ROWS), second.split(_ROWS), strict=True)
     products = torch.cat([(a * b).sum(1) for a, b in pieces])
-    return float(products.var(correction=0))
+    return float(times_power_of_two(products.var(correction=0), 2 * (one + other)))
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ class Uniformity:
 
 
 @torch.no_grad()
-def hyperspherical_uniformity(vectors: Float[Tensor, "K d"], kernel: str | float = "log") -> Uniformity:
+def hyperspherical_uniformity(vectors: Float[Tensor, "K d"] | Rows, kernel: str | float = "log") -> Uniformity:
     r"""How evenly directions cover the sphere: mean over pairs of a kernel of their distance.
 
     ``"log"`` is :math:`\log(1/\|u_i - u_j\|)`, a number s > 0 the Riesz kernel :math:`\|u_i - u_j\|^{-s}`, u_i the
@@ -127,8 +130,11 @@ def _riesz_power(kernel: str | float) -> float:
     return float(kernel)
 
 
-def _check_pair(weight: Tensor, class_means: Tensor) -> None:
+def _pair(weight: Any, class_means: Any, normalize: bool) -> tuple[Float[Tensor, "K d"], Float[Tensor, "K d"]]:
+    """Both as rows in float64, of one shape."""
+    weight, class_means = as_real(weight, "weight"), as_real(class_means, "class_means")
     if weight.shape != class_means.shape:
         raise ValueError(
             f"class_means has shape {tuple(class_means.shape)}: it must be that of weight, {tuple(weight.shape)}"
         )
+    return as_rows(weight, "weight", normalize), as_rows(class_means, "class_means", normalize)

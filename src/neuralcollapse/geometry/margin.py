@@ -10,7 +10,8 @@ from jaxtyping import Float
 from scipy.optimize import nnls
 from torch import Tensor
 
-from neuralcollapse.geometry.inputs import as_rows
+from neuralcollapse.geometry.arithmetic import in_unit, times_power_of_two
+from neuralcollapse.geometry.inputs import Rows, as_real, as_rows
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class OneVsRestMargin:
 
 
 @torch.no_grad()
-def one_vs_rest_margin(weight: Float[Tensor, "K d"], *, normalize: bool = True) -> OneVsRestMargin:
+def one_vs_rest_margin(weight: Float[Tensor, "K d"] | Rows, *, normalize: bool = True) -> OneVsRestMargin:
     r"""How far each row is from the convex hull of all others (GNC2).
 
     .. math:: \rho = \min_k \mathrm{dist}(w_k, \mathrm{conv}\{w_j : j \ne k\})
@@ -64,10 +65,13 @@ def one_vs_rest_margin(weight: Float[Tensor, "K d"], *, normalize: bool = True) 
     >>> round(float(one_vs_rest_margin(corners)), 12)
     1.0
     """
-    rows = as_rows(weight, "weight", normalize).cpu().numpy()
+    weight = as_real(weight, "weight")
+    scaled, unit = in_unit(as_rows(weight, "weight", normalize))
+    rows = scaled.cpu().numpy()
     pairs = [_distance_to_hull(rows, k) for k in range(len(rows))]
     distances, gaps = (
-        torch.tensor(column, dtype=torch.float64, device=weight.device) for column in zip(*pairs, strict=True)
+        times_power_of_two(torch.tensor(column, dtype=torch.float64, device=weight.device), unit)
+        for column in zip(*pairs, strict=True)
     )
     return OneVsRestMargin(distances, gaps)
 
@@ -100,7 +104,7 @@ def _distance_to_hull(rows: np.ndarray, k: int) -> tuple[float, float]:
     return distance, max(distance - proved, 0.0)
 
 
-def gnc2(weight: Float[Tensor, "K d"]) -> float:
+def gnc2(weight: Float[Tensor, "K d"] | Rows) -> float:
     """GNC2: the one-vs-rest margin of the rows of W scaled to length one, in [0, 2].
 
     At collapse it is as large as K and d allow. Cost and errors as :func:`one_vs_rest_margin`, which also proves how

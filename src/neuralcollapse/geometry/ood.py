@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from neuralcollapse.geometry.arithmetic import in_unit, row_norms, times_power_of_two
+from neuralcollapse.geometry.inputs import Rows, as_real, check_classifier
 from neuralcollapse.geometry.statistics import ClassStatistics
 
 
@@ -31,7 +34,8 @@ class NECO:
             only centred.
 
     Raises:
-        ValueError: if the statistics keep traces only, or the dimension is not between 1 and d.
+        ValueError: if the statistics keep traces only, have seen no samples or features that do not vary, or the
+            dimension is not between 1 and d.
 
     >>> statistics = ClassStatistics(2, 3)
     >>> statistics.update(torch.tensor([[1.0, 0, 0], [-1.0, 0, 0]]), torch.tensor([0, 1]))
@@ -43,30 +47,41 @@ class NECO:
         chosen = dimension if dimension is not None else min(statistics.num_classes - 1, statistics.feature_dim)
         if not 1 <= chosen <= statistics.feature_dim:
             raise ValueError(f"dimension={chosen} must be between 1 and the feature dimension {statistics.feature_dim}")
-        counts = statistics.counts.to(statistics.means)
-        centred = (statistics.means - statistics.global_mean) * (counts / counts.sum()).sqrt()[:, None]
-        total = statistics.within_covariance + centred.T @ centred
+        if statistics.within != "full":
+            raise ValueError("within='traces' keeps no covariance: gather with within='full'")
+        _check_seen(statistics)
+        total, unit = _covariance(statistics)
+        if not bool(total.any()):
+            raise ValueError("the features that the statistics have seen do not vary: they have no principal direction")
         self.shift = torch.zeros_like(statistics.global_mean)
         self.scale = torch.ones_like(self.shift)
         if standardize:
             deviation = total.diagonal().clamp(min=0).sqrt()
-            self.shift = statistics.global_mean.clone()
-            self.scale = torch.where(deviation > 0, deviation, 1.0)
-            total = total / self.scale / self.scale[:, None]
+            self.shift = statistics.global_mean
+            self.scale = torch.where(deviation > 0, times_power_of_two(deviation, unit), 1.0)
+            deviation = torch.where(deviation > 0, deviation, 1.0)
+            total = total / deviation / deviation[:, None]
         self.directions: Float[Tensor, "d p"] = torch.linalg.eigh(total).eigenvectors[:, -chosen:].flip(1)
 
     @torch.no_grad()
-    def score(self, features: Float[Tensor, "B d"], logits: Float[Tensor, "B K"] | None = None) -> Float[Tensor, " B"]:
+    def score(
+        self, features: Float[Tensor, "B d"] | Rows, logits: Float[Tensor, "B K"] | Rows | None = None
+    ) -> Float[Tensor, " B"]:
         """Scores of features, high where they are in distribution; 0 for a zero feature.
+
+        Args:
+            features: B x d, that enter the classifier; a tensor, a NumPy array or lists.
+            logits: the model's own.
 
         Raises:
             ValueError: if the features or logits have another shape.
+            TypeError: if they are not floating point.
         """
-        _check_shapes(features, logits, len(self.directions))
-        exact = (features.to(self.directions) - self.shift) / self.scale
-        norms = exact.norm(dim=1)
-        share = (exact @ self.directions).norm(dim=1) / torch.where(norms > 0, norms, 1.0)
-        return (share if logits is None else share * logits.to(share).amax(1)).to(features.dtype)
+        features, logits = _checked(features, logits, len(self.directions))
+        # Halves, because the difference of two numbers may be no number.
+        exact = (features.to(self.directions) / 2 - self.shift / 2) / self.scale
+        share = (_units(exact) @ self.directions).norm(dim=1)
+        return (share if logits is None else share * logits.to(share).amax(1)).to(_answered(features))
 
 
 class NCI:
@@ -85,7 +100,8 @@ class NCI:
             norm out.
 
     Raises:
-        ValueError: if shapes disagree, no sample was seen, the weight is not finite, or alpha is negative.
+        ValueError: if shapes disagree, no sample was seen, the classifier is not finite, or alpha is negative.
+        TypeError: if the classifier is not floating point.
 
     >>> statistics = ClassStatistics(2, 2)
     >>> statistics.update(torch.tensor([[1.0, 0], [-1.0, 0]]), torch.tensor([0, 1]))
@@ -96,49 +112,86 @@ class NCI:
     def __init__(
         self,
         statistics: ClassStatistics,
-        weight: Float[Tensor, "K d"],
-        bias: Float[Tensor, " K"] | None = None,
+        weight: Float[Tensor, "K d"] | Rows,
+        bias: Float[Tensor, " K"] | Rows | None = None,
         *,
         alpha: float = 0.0,
     ) -> None:
-        expected = (statistics.num_classes, statistics.feature_dim)
-        if tuple(weight.shape) != expected:
-            raise ValueError(f"weight has shape {tuple(weight.shape)}: expected {expected}")
-        if bias is not None and tuple(bias.shape) != expected[:1]:
-            raise ValueError(f"bias has shape {tuple(bias.shape)}: expected {expected[:1]}")
+        weight, bias = check_classifier(as_real(weight, "weight"), bias, statistics.num_classes, statistics.feature_dim)
+        assert weight is not None
         if not (alpha >= 0 and math.isfinite(alpha)):
             raise ValueError(f"alpha={alpha} must be zero or positive, and finite")
-        if not statistics.total:
-            raise ValueError("the statistics have seen no samples: update them with the training features first")
-        if not bool(weight.isfinite().all()):
-            raise ValueError("weight has non-finite entries (NaN or infinity)")
+        _check_seen(statistics)
         self.alpha = alpha
         self.mean = statistics.global_mean
-        self.weight = weight.detach().to(self.mean)
-        self.bias = torch.zeros_like(self.weight[:, 0]) if bias is None else bias.detach().to(self.mean)
+        # Copies: the caller may go on training the classifier.
+        self.weight = weight.detach().to(self.mean, copy=True)
+        self.bias = torch.zeros_like(self.weight[:, 0]) if bias is None else bias.detach().to(self.mean, copy=True)
 
     @torch.no_grad()
-    def score(self, features: Float[Tensor, "B d"], logits: Float[Tensor, "B K"] | None = None) -> Float[Tensor, " B"]:
+    def score(
+        self, features: Float[Tensor, "B d"] | Rows, logits: Float[Tensor, "B K"] | Rows | None = None
+    ) -> Float[Tensor, " B"]:
         """Scores of features, high where they are in distribution.
 
         Args:
-            features: B x d, that enter the classifier.
+            features: B x d, that enter the classifier; a tensor, a NumPy array or lists.
             logits: the model's own, which decide the class; from the weight and bias if not given.
 
         Raises:
             ValueError: if the features or logits have another shape.
+            TypeError: if they are not floating point.
         """
-        _check_shapes(features, logits, self.weight.shape[1])
+        features, logits = _checked(features, logits, self.weight.shape[1])
         exact = features.to(self.mean)
-        chosen = (exact @ self.weight.T + self.bias if logits is None else logits.to(self.mean)).argmax(1)
-        centred = exact - self.mean
-        norms = centred.norm(dim=1)
-        along = (centred * self.weight[chosen]).sum(1) / torch.where(norms > 0, norms, 1.0)
-        return (along + self.alpha * exact.abs().sum(1)).to(features.dtype)
+        chosen = (self._logits(exact) if logits is None else logits).argmax(1).to(self.mean.device)
+        weight, unit = in_unit(self.weight)
+        along = times_power_of_two((_units(exact / 2 - self.mean / 2) * weight[chosen]).sum(1), unit)
+        return (along + self.alpha * exact.abs().sum(1) if self.alpha else along).to(_answered(features))
+
+    def _logits(self, exact: Float[Tensor, "B d"]) -> Float[Tensor, "B K"]:
+        """W h + b, each row in a unit of its own in which neither term overflows: enough to know the largest."""
+        weight, first = in_unit(self.weight)
+        bias, second = in_unit(self.bias)
+        rows = torch.frexp(exact.abs().amax(1, keepdim=True))[1].to(exact)
+        half = (rows / 2).floor()  # 2**-rows itself may be no number
+        scaled = torch.ldexp(torch.ldexp(exact, -half), half - rows)
+        products, offset = rows + first, second if bool(bias.any()) else -math.inf
+        unit = products.clamp(min=offset)
+        return torch.ldexp(scaled @ weight.T, products - unit) + torch.ldexp(bias, offset - unit)
 
 
-def _check_shapes(features: Tensor, logits: Tensor | None, feature_dim: int) -> None:
+def _covariance(statistics: ClassStatistics) -> tuple[Float[Tensor, "d d"], int]:
+    """Covariance of all features seen in units of 4**e, and e: as they are held, so that no square overflows."""
+    state = statistics.state(copy=False)
+    counts, means = state["counts"].to(state["means"]), state["means"]
+    shares = counts / counts.sum()
+    centred = (means - shares @ means) * shares.sqrt()[:, None]
+    return state["scatter"] / counts.sum() + centred.T @ centred, int(state["exponent"])
+
+
+def _check_seen(statistics: ClassStatistics) -> None:
+    if not statistics.total:
+        raise ValueError("the statistics have seen no samples: update them with the training features first")
+
+
+def _units(rows: Float[Tensor, "B d"]) -> Float[Tensor, "B d"]:
+    """Rows of length one, at any scale; zero where they are zero."""
+    norms = row_norms(rows)
+    return rows / torch.where(norms == 0, 1.0, norms)[:, None]
+
+
+def _answered(features: Tensor) -> torch.dtype:
+    """Of the scores: that of the features, and not less than float32: half precision does not hold an L1 norm."""
+    return torch.promote_types(features.dtype, torch.float32)
+
+
+def _checked(features: Any, logits: Any, feature_dim: int) -> tuple[Tensor, Tensor | None]:
+    """Features and logits as dense tensors of the right shapes."""
+    features = as_real(features, "features")
+    logits = None if logits is None else as_real(logits, "logits")
     if features.ndim != 2 or features.shape[1] != feature_dim:
         raise ValueError(f"features have shape {tuple(features.shape)}: they must be B x {feature_dim}")
     if logits is not None and (logits.ndim != 2 or len(logits) != len(features)):
         raise ValueError(f"logits have shape {tuple(logits.shape)}: they must be {len(features)} x K")
+    return features, logits

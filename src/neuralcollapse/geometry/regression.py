@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from neuralcollapse.geometry.arithmetic import in_unit, row_norms, times_power_of_two
+from neuralcollapse.geometry.inputs import Rows, as_real, as_tensor
 from neuralcollapse.geometry.spectra import stable_rank_of
 from neuralcollapse.geometry.tables import text_table
 
@@ -47,7 +49,9 @@ class RegressionMetrics:
 
 @torch.no_grad()
 def regression_metrics(
-    features: Float[Tensor, "N d"], targets: Float[Tensor, "N n"], weight: Float[Tensor, "n d"] | None = None
+    features: Float[Tensor, "N d"] | Rows,
+    targets: Float[Tensor, "N n"] | Rows,
+    weight: Float[Tensor, "n d"] | Rows | None = None,
 ) -> RegressionMetrics:
     r"""NRC1 to NRC3 of the features before a last linear layer that predicts n continuous targets.
 
@@ -55,12 +59,13 @@ def regression_metrics(
     SVD of N x d, and eigenvectors of n x n.
 
     Args:
-        features: N x d, that enter the last layer; N at least 2.
-        targets: N x n, with n at most d.
+        features: N x d, that enter the last layer; N at least 2. A tensor, a NumPy array or lists.
+        targets: N x n, real numbers or integers, with n at most d.
         weight: the last layer's weight, n x d; without it, NRC1 and the stable rank alone.
 
     Raises:
         ValueError: if shapes disagree, an entry is not finite, or features, targets or weight have no variation.
+        TypeError: if features or weight are not floating point, or the targets no real numbers.
 
     Source: Andriopoulos et al. 2024, Section 3. γ in closed form: the objective over the cone spanned by Σ^½ and -I has
     one stationary point.
@@ -71,20 +76,39 @@ def regression_metrics(
     >>> max(found.nrc1, found.nrc2, found.nrc3) < 1e-12
     True
     """
+    features, targets = as_real(features, "features"), _as_targets(targets)
+    weight = None if weight is None else as_real(weight, "weight")
     _check(features, targets, weight)
     outputs = targets.shape[1]
-    centred = features.detach().double() - features.double().mean(0)
+    centred, _ = centred_columns(features)
     if not bool(centred.any()):
         raise ValueError("features do not vary: regression collapse is undefined")
-    _, singular, rows = torch.linalg.svd(centred / centred.abs().max(), full_matrices=False)
-    exact = targets.detach().double() - targets.double().mean(0)
+    _, singular, rows = torch.linalg.svd(centred, full_matrices=False)
+    exact, unit = centred_columns(targets)
     read = row_space(weight)
     return RegressionMetrics(
         nrc1=outside(centred, rows[:outputs]).mean,
         nrc2=None if read is None else outside(centred, read).mean,
-        **of_last_layer(weight, exact.T @ exact / len(exact)),
+        **of_last_layer(weight, exact.T @ exact / len(exact), unit),
         stable_rank=stable_rank_of(singular),
     )
+
+
+def centred_columns(rows: Float[Tensor, "N d"]) -> tuple[Float[Tensor, "N d"], int]:
+    """Rows less their mean, in float64 and units of 2**e, the largest entry in [1, 2); and e.
+
+    A column of one value is exactly zero, which the rounding of its mean would hide.
+    """
+    scaled, first = in_unit(rows.double())
+    centred = (scaled - scaled.mean(0)) * (scaled != scaled[0]).any(0)
+    centred, second = in_unit(centred)
+    return centred, first + second
+
+
+def _as_targets(values: Tensor | Rows) -> Tensor:
+    tensor = as_tensor(values, "targets")
+    whole = not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool)
+    return as_real(tensor.double() if whole else tensor, "targets")
 
 
 def _check(features: Tensor, targets: Tensor, weight: Tensor | None) -> None:
@@ -129,26 +153,35 @@ def outside(centred: Float[Tensor, "N d"], basis: Float[Tensor, "r d"]) -> Outsi
 
     No cancellation where little is left. Cost: O(Ndr).
     """
-    lengths = centred.norm(dim=1)
+    lengths = row_norms(centred)
     units = centred[lengths > 0] / lengths[lengths > 0, None]
     return Outside(float((units - (units @ basis.T) @ basis).square().sum()), len(units))
 
 
 @torch.no_grad()
-def of_last_layer(weight: Float[Tensor, "n d"] | None, covariance: Float[Tensor, "n n"]) -> dict[str, float | None]:
+def of_last_layer(
+    weight: Float[Tensor, "n d"] | None, covariance: Float[Tensor, "n n"], unit: int = 0
+) -> dict[str, float | None]:
     """NRC3, its γ and the alignment, from the last layer and the covariance of the targets.
+
+    Args:
+        weight: of the last layer; None gives None for all three.
+        covariance: of the targets, in units of 2**unit.
+        unit: exponent of the targets' unit of length.
 
     Raises:
         ValueError: if the targets do not vary.
     """
+    covariance, more = in_unit(covariance)
     root, norm = _unit_root(covariance)
     if weight is None:
         return dict.fromkeys(("nrc3", "gamma", "alignment"))
-    exact = weight.detach().to(covariance)
+    exact, _ = in_unit(weight.detach().to(covariance))
     gram = exact @ exact.T
     gram = gram / gram.norm()
     nrc3, shift = _best_shift(gram, root)
-    return {"nrc3": nrc3, "gamma": (shift * norm) ** 2, "alignment": float((gram - root).square().sum()) / 2}
+    gamma = times_power_of_two(covariance.new_tensor((shift * norm) ** 2), more + 2 * unit)
+    return {"nrc3": nrc3, "gamma": float(gamma), "alignment": float((gram - root).square().sum()) / 2}
 
 
 def row_space(weight: Float[Tensor, "n d"] | None) -> Float[Tensor, "r d"] | None:
@@ -159,7 +192,7 @@ def row_space(weight: Float[Tensor, "n d"] | None) -> Float[Tensor, "r d"] | Non
     """
     if weight is None:
         return None
-    _, singular, rows = torch.linalg.svd(weight.detach().double(), full_matrices=False)
+    _, singular, rows = torch.linalg.svd(in_unit(weight.detach().double())[0], full_matrices=False)
     if not float(singular[0]):
         raise ValueError("weight is zero: it reads no direction of the features")
     return rows[singular > singular[0] * max(weight.shape) * torch.finfo(torch.float64).eps]

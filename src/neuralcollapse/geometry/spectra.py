@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,9 +11,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from neuralcollapse.geometry.inputs import Rows, as_real, as_tensor
+
 
 @torch.no_grad()
-def effective_rank(matrix: Float[Tensor, "N d"]) -> float:
+def effective_rank(matrix: Float[Tensor, "N d"] | Rows) -> float:
     r"""Exp of the entropy of the normalised singular values.
 
     .. math:: \exp(-\sum_i p_i \log p_i), \quad p_i = \sigma_i / \sum_j \sigma_j
@@ -42,7 +45,7 @@ def _settle(value: float, largest: int) -> float:
 
 
 @torch.no_grad()
-def stable_rank(matrix: Float[Tensor, "N d"]) -> float:
+def stable_rank(matrix: Float[Tensor, "N d"] | Rows) -> float:
     """||A||_F² / ||A||₂²: the sum of the squared singular values over the largest, unmoved by small ones.
 
     In [1, rank]; features centred on their mean have K - 1 at collapse. Source: Rudelson and Vershynin, "Sampling from
@@ -63,7 +66,7 @@ def stable_rank_of(singular: Float[Tensor, " r"]) -> float:
 
 
 @torch.no_grad()
-def numerical_rank(matrix: Float[Tensor, "N d"], tolerance: float | None = None) -> int:
+def numerical_rank(matrix: Float[Tensor, "N d"] | Rows, tolerance: float | None = None) -> int:
     """How many singular values exceed ``tolerance`` times the largest.
 
     In [1, min(N, d)]; features centred on their mean have K - 1 at collapse. Source: Golub and Van Loan, Matrix
@@ -81,6 +84,7 @@ def numerical_rank(matrix: Float[Tensor, "N d"], tolerance: float | None = None)
     """
     if tolerance is not None and not 0 <= tolerance < 1:
         raise ValueError(f"tolerance={tolerance} must be at least 0 and below 1: it is relative to the largest")
+    matrix = as_real(matrix, "matrix")
     singular = _singular_values(matrix)
     relative = max(matrix.shape) * torch.finfo(matrix.dtype).eps if tolerance is None else tolerance
     return numerical_rank_of(singular, relative)
@@ -103,7 +107,7 @@ class SeparationLaw:
     """D_0, the fitted value at the first layer given."""
 
 
-def separation_law(separations: Sequence[float] | Float[Tensor, " L"]) -> SeparationLaw:
+def separation_law(separations: Sequence[float] | Float[Tensor, " L"] | Rows) -> SeparationLaw:
     r"""Fit the law of data separation: :math:`D = tr(Σ_W Σ_B^†)` falls by a constant factor per layer.
 
     A least-squares line through log D against the layer's index, O(L) for L layers. The rate is in (0, ∞), below 1
@@ -121,7 +125,10 @@ def separation_law(separations: Sequence[float] | Float[Tensor, " L"]) -> Separa
     >>> round(law.rate, 12), round(law.correlation, 12), round(law.start, 12)
     (0.5, -1.0, 8.0)
     """
-    values = torch.as_tensor(separations, dtype=torch.float64).flatten()
+    values = as_tensor(separations, "separations")
+    if values.is_complex():
+        raise TypeError(f"separations has dtype {values.dtype}: expected real numbers")
+    values = values.double().flatten()
     if len(values) < 2:
         raise ValueError(f"separations has {len(values)} values: a rate needs at least 2 layers")
     for layer, value in enumerate(values.tolist()):
@@ -133,14 +140,21 @@ def separation_law(separations: Sequence[float] | Float[Tensor, " L"]) -> Separa
     slope = float(along @ across / along.square().sum())
     scale = float(along.norm() * across.norm())
     correlation = min(max(float(along @ across) / scale, -1.0), 1.0) if scale > 0 else math.nan
-    return SeparationLaw(math.exp(slope), correlation, math.exp(float(logs.mean()) - slope * float(depth.mean())))
+    rate, start = (_exp(power) for power in (slope, float(logs.mean()) - slope * float(depth.mean())))
+    return SeparationLaw(rate, correlation, start)
 
 
-def _singular_values(matrix: Tensor) -> Float[Tensor, " r"]:
+def _exp(power: float) -> float:
+    """The exponential, infinite where it is no number of float64."""
+    return math.exp(power) if power < math.log(sys.float_info.max) else math.inf
+
+
+def _singular_values(matrix: Tensor | Rows) -> Float[Tensor, " r"]:
     """Singular values in float64, largest first; or what is wrong with the matrix."""
+    matrix = as_real(matrix, "matrix")
     if matrix.ndim != 2 or not matrix.numel():
         raise ValueError(f"matrix has shape {tuple(matrix.shape)}: expected (N, d), both at least 1")
-    values = matrix.detach().double()
+    values = matrix.double()
     if not bool(values.isfinite().all()):
         raise ValueError("matrix has non-finite entries (NaN or infinity)")
     largest = values.abs().max()

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from neuralcollapse.geometry.arithmetic import in_unit
 from neuralcollapse.geometry.moments import Moments
 
 
@@ -40,15 +41,16 @@ def geometry_distances(moments: Moments, weight: Float[Tensor, "K d"] | None, ta
             "class_means"
         )
     present = moments.present
-    centred = moments.centred_means
+    centred = in_unit(moments.centred_means)[0]
     wanted = torch.as_tensor(target.weight, dtype=centred.dtype, device=centred.device)
     means = torch.as_tensor(target.class_means, dtype=centred.dtype, device=centred.device)
     if len(wanted) != moments.num_classes or len(means) != moments.num_classes:
         raise ValueError(f"target has {len(wanted)} classes, and the features {moments.num_classes}")
-    wanted, means = wanted[present], means[present] - means[present].mean(0)
+    wanted, means = in_unit(wanted[present])[0], in_unit(means[present])[0]
+    means = means - means.mean(0)
     found: dict[str, Any] = {"geometry_weights": None, "geometry_duality": None}
     if weight is not None:
-        rows = weight.to(centred)[present]
+        rows = in_unit(weight.to(centred)[present])[0]
         found = {
             "geometry_weights": _distance(rows @ rows.T, wanted @ wanted.T),
             "geometry_duality": _distance(rows @ centred.T, wanted @ means.T),
