@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from neuralcollapse import measure_features, multilabel_metrics, simplex_etf
-from neuralcollapse.geometry.multilabel import label_set_means
+from neuralcollapse.geometry.multilabel import label_set_means, merge_label_sets
 
 
 def draw(k: int, d: int, noise: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -85,3 +85,74 @@ def test_samples_without_a_label_are_counted(bare: list[int]) -> None:
     labels[bare] = 0
     with pytest.raises(ValueError, match=f"{len(bare)} of 7 samples carry no label"):
         multilabel_metrics(torch.randn(7, 4), labels)
+
+
+def collapsed(sets: list[list[int]], shift: float, noise: float = 0.05, d: int = 8) -> tuple[np.ndarray, np.ndarray]:
+    """Twenty samples of each set of labels around the sum of its tags."""
+    labels = np.repeat(np.array(sets), 20, axis=0)
+    frame = simplex_etf(labels.shape[1], d, dtype=torch.float64).numpy()
+    return labels @ frame + noise * np.random.default_rng(0).standard_normal((len(labels), d)) + shift, labels
+
+
+THREE = [[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0]]
+
+
+@pytest.mark.parametrize("shift", [0.0, 7.0, 70.0, 1e6])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_the_set_of_all_labels_is_left_out(shift: float, dtype: torch.dtype) -> None:
+    """The centred tags sum to zero, so that rounding would be reported as an angle."""
+    features, labels = (torch.tensor(part) for part in collapsed([*THREE, [1, 1, 1]], shift))
+    found = multilabel_metrics(features.to(dtype), labels)
+    without = multilabel_metrics(features[:80].to(dtype), labels[:80])
+    assert found.tag_angle == without.tag_angle
+    assert list(found.angles) == list(found.scales) == [2]
+    if dtype == torch.float64:
+        x = features.numpy() - shift
+        tags = x[:60].reshape(3, 20, 8).mean(1)
+        mean, total = x[60:80].mean(0) - tags.mean(0), tags[0] + tags[1] - 2 * tags.mean(0)
+        angle = np.degrees(np.arccos(mean @ total / np.linalg.norm(mean) / np.linalg.norm(total)))
+        assert found.tag_angle == pytest.approx(angle, rel=1e-5)
+
+
+def test_nothing_is_left_where_the_only_pair_is_all_labels() -> None:
+    features, labels = (torch.tensor(part) for part in collapsed([[1, 0], [0, 1], [1, 1]], 3.0))
+    found = multilabel_metrics(features, labels)
+    assert found.tag_angle is None
+    assert found.angles == found.scales == {}
+
+
+@pytest.mark.filterwarnings("ignore::neuralcollapse.CollapseWarning")
+def test_all_labels_that_some_sample_carries_alone_are_left_out() -> None:
+    sets = [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 0, 0, 1]]
+    features, labels = collapsed(sets, 0.5)
+    found = multilabel_metrics(torch.tensor(features), torch.tensor(labels), allow_missing=True)
+    assert list(found.angles) == [2]
+    tags = features[:60].reshape(3, 20, 8).mean(1)
+    mean, total = features[60:80].mean(0) - tags.mean(0), tags[0] + tags[1] - 2 * tags.mean(0)
+    angle = np.degrees(np.arccos(mean @ total / np.linalg.norm(mean) / np.linalg.norm(total)))
+    assert found.tag_angle == pytest.approx(angle, rel=1e-9)
+
+
+@pytest.mark.parametrize("shift", [0.0, 7.3, 70.1])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_other_sums_without_a_direction_are_left_out(shift: float, dtype: torch.dtype) -> None:
+    """Two tags that are opposite, and a set whose mean is the centre."""
+    tags = np.array([[1.0, 0], [-1, 0], [0, 1], [0, -1]])
+    labels = np.repeat(np.array([*np.eye(4), [1, 1, 0, 0], [1, 0, 1, 0], [0, 1, 0, 1]]), 20, axis=0)
+    features = labels @ tags + 0.1 * np.random.default_rng(0).standard_normal((140, 2)) * (labels.sum(1) > 1)[:, None]
+    features[120:] = 0
+    found = multilabel_metrics(torch.tensor(features + shift).to(dtype), torch.tensor(labels))
+    mean = features[100:120].mean(0)
+    angle = np.degrees(np.arccos(mean.sum() / np.linalg.norm(mean) / 2**0.5))
+    assert found.tag_angle == pytest.approx(angle, rel=1e-9 if dtype == torch.float64 else 1e-3)
+    assert found.scales == pytest.approx({2: np.linalg.norm(mean) / 2**0.5 / 2}, rel=1e-4)  # the mean at the centre: 0
+
+
+def test_means_of_batches_merge_to_those_of_all() -> None:
+    features, labels, _ = draw(3, 4, 0.5)
+    for power in (0, 1015, -900):
+        scaled = torch.tensor(np.ldexp(features, power))
+        parts = [label_set_means(x, y) for x, y in zip(scaled.split(5), torch.tensor(labels).split(5), strict=True)]
+        merged = merge_label_sets(parts)
+        for row, mean in zip(merged.sets.numpy(), merged.means.numpy(), strict=True):
+            np.testing.assert_allclose(np.ldexp(mean, -power), features[(labels == row).all(1)].mean(0), rtol=1e-12)

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from neuralcollapse.geometry.angles import angles_between
+from neuralcollapse.geometry.arithmetic import in_unit, row_norms, times_power_of_two
 from neuralcollapse.geometry.collapse import measure_features
+from neuralcollapse.geometry.inputs import Rows, as_real, as_tensor
 from neuralcollapse.geometry.metrics import CollapseMetrics
 from neuralcollapse.geometry.tables import text_table
 
@@ -27,6 +30,8 @@ class LabelSetMeans:
     """One row per set of labels met, multi-hot, as booleans."""
     means: Float[Tensor, "S d"]
     counts: Shaped[Tensor, " S"]
+    resolution: float = torch.finfo(torch.float64).eps
+    """Machine epsilon of the coarsest features seen."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +48,13 @@ class MultilabelMetrics:
     """NC3 between the classifier and those means; None without one."""
     tag_angle: float | None
     """Tag-wise average: mean angle, in degrees from [0, 180], between a set's mean and the sum of its tags' means, 0 at
-    collapse. None where no sample has several labels."""
+    collapse. The set of all labels is left out, because its tags' centred means sum to zero, and so is any other set
+    whose mean or sum has no direction to its precision. None where nothing is left."""
     angles: dict[int, float]
-    """That angle for each multiplicity from 2, averaged over the sets met."""
+    """That angle for each multiplicity from 2, averaged over the sets met; without the sets left out."""
     scales: dict[int, float]
-    """Length of a set's mean over that of the sum of its tags' means, averaged: a_m/a_1 in the paper's theorem."""
+    """Length of a set's mean over that of the sum of its tags' means, averaged: a_m/a_1 in the paper's theorem. Without
+    the sets left out."""
 
     def to_dict(self) -> dict[str, float | None]:
         """The measures that are one number, by name, in the order of definition."""
@@ -58,24 +65,26 @@ class MultilabelMetrics:
 
 
 @torch.no_grad()
-def label_set_means(features: Float[Tensor, "N d"], labels: Shaped[Tensor, "N K"]) -> LabelSetMeans:
+def label_set_means(features: Float[Tensor, "N d"] | Rows, labels: Shaped[Tensor, "N K"] | Rows) -> LabelSetMeans:
     """Mean feature of each set of labels, in float64.
 
     Args:
-        features: N x d.
+        features: N x d; a tensor, a NumPy array or lists.
         labels: N x K, zeros and ones (any dtype): sample i carries label k.
 
     Raises:
         ValueError: if shapes disagree, a label is neither 0 nor 1, a sample has none, or a feature is not finite.
+        TypeError: if features are not floating point, or labels no real numbers.
 
     >>> found = label_set_means(torch.tensor([[1.0], [3.0], [5.0]]), torch.tensor([[1, 0], [1, 0], [1, 1]]))
     >>> found.means.flatten().tolist(), found.counts.tolist()
     ([2.0, 5.0], [2, 1])
     """
-    sets, which, counts = torch.unique(_check(features, labels), dim=0, return_inverse=True, return_counts=True)
-    sums = torch.zeros(len(sets), features.shape[1], dtype=torch.float64, device=features.device)
-    sums.index_add_(0, which, features.detach().double())
-    return LabelSetMeans(sets, sums / counts[:, None], counts)
+    features, hot = _checked(features, labels)
+    sets, which, counts = torch.unique(hot, dim=0, return_inverse=True, return_counts=True)
+    scaled, unit = in_unit(features.double())
+    means = scaled.new_zeros(len(sets), scaled.shape[1]).index_add_(0, which, scaled) / counts[:, None]
+    return LabelSetMeans(sets, times_power_of_two(means, unit), counts, torch.finfo(features.dtype).eps)
 
 
 @torch.no_grad()
@@ -95,18 +104,19 @@ def merge_label_sets(parts: Sequence[LabelSetMeans]) -> LabelSetMeans:
     rows = torch.cat([part.sets for part in parts])
     sets, which = torch.unique(rows, dim=0, return_inverse=True)
     counts = torch.cat([part.counts for part in parts])
-    sums = torch.cat([part.means for part in parts]) * counts[:, None]
+    scaled, unit = in_unit(torch.cat([part.means for part in parts]))
     total = counts.new_zeros(len(sets)).index_add_(0, which, counts)
-    means = sums.new_zeros(len(sets), sums.shape[1]).index_add_(0, which, sums) / total[:, None]
-    return LabelSetMeans(sets, means, total)
+    sums = scaled.new_zeros(len(sets), scaled.shape[1]).index_add_(0, which, scaled * counts[:, None])
+    means = times_power_of_two(sums / total[:, None], unit)
+    return LabelSetMeans(sets, means, total, max(part.resolution for part in parts))
 
 
 @torch.no_grad()
 def multilabel_metrics(
-    features: Float[Tensor, "N d"],
-    labels: Shaped[Tensor, "N K"],
-    weight: Float[Tensor, "K d"] | None = None,
-    bias: Float[Tensor, " K"] | None = None,
+    features: Float[Tensor, "N d"] | Rows,
+    labels: Shaped[Tensor, "N K"] | Rows,
+    weight: Float[Tensor, "K d"] | Rows | None = None,
+    bias: Float[Tensor, " K"] | Rows | None = None,
     *,
     allow_missing: bool = False,
 ) -> MultilabelMetrics:
@@ -115,11 +125,12 @@ def multilabel_metrics(
     .. math:: \bar h_S \propto \sum_{k \in S} \bar h_{\{k\}}
 
     At collapse the samples of one label form a simplex ETF, as with single labels, and the mean of a set of labels is
-    a positive multiple of the sum of its tags' means. Means are centred on the mean over tags. Cost: one pass over the
-    features, and the measures of the samples with one label.
+    a positive multiple of the sum of its tags' means. Means are centred on the mean over tags. The sum over all labels
+    is then zero and has no direction, so that the set of all labels is left out, as is any other such set. Cost: one
+    pass over the features, and the measures of the samples with one label.
 
     Args:
-        features: N x d, that enter the classifier.
+        features: N x d, that enter the classifier; a tensor, a NumPy array or lists.
         labels: N x K, zeros and ones; every class needs at least one sample that carries it alone.
         weight: classifier, K x d.
         bias: classifier bias, K.
@@ -128,6 +139,7 @@ def multilabel_metrics(
     Raises:
         ValueError: as :func:`label_set_means`; if no sample carries some class alone (unless allowed); if the
             classifier does not fit.
+        TypeError: as :func:`label_set_means`.
 
     Warns:
         CollapseWarning: as :func:`neuralcollapse.collapse_metrics`.
@@ -140,8 +152,8 @@ def multilabel_metrics(
     >>> multilabel_metrics(features, labels).tag_angle < 0.1
     True
     """
-    hot = _check(features, labels)
-    groups = label_set_means(features, labels)
+    features, hot = _checked(features, labels)
+    groups = label_set_means(features, hot)
     single = hot.sum(1) == 1
     check_tags(hot[single].any(0), allow_missing)
     found = measure_features(
@@ -177,31 +189,46 @@ def check_tags(alone: Shaped[Tensor, " K"], allow_missing: bool = False) -> None
 
 def with_tags(found: CollapseMetrics, groups: LabelSetMeans | None) -> MultilabelMetrics:
     """The measures of the samples with one label, and what the sets of labels add where they are known."""
-    angles, scales, counts = ({}, {}, {}) if groups is None else _tag_wise(groups)
-    mean = None if not angles else sum(angles[m] * counts[m] for m in angles) / sum(counts.values())
+    angles, scales, mean = ({}, {}, None) if groups is None else _tag_wise(groups)
     return MultilabelMetrics(found.nc1, found.nc2, found.nc2_means, found.nc3, mean, angles, scales)
 
 
-def _tag_wise(groups: LabelSetMeans) -> tuple[dict[int, float], dict[int, float], dict[int, int]]:
-    """Mean angle and ratio of lengths between set means and sums of tag means, and the sets, by multiplicity."""
+def _tag_wise(groups: LabelSetMeans) -> tuple[dict[int, float], dict[int, float], float | None]:
+    """Mean angle and ratio of lengths between set means and sums of tag means, by multiplicity; and the mean angle."""
     sizes = groups.sets.sum(1)
     one = sizes == 1
-    tags = torch.zeros(groups.sets.shape[1], groups.means.shape[1], dtype=torch.float64, device=groups.means.device)
-    tags[groups.sets[one].int().argmax(1)] = groups.means[one]
     alone = groups.sets[one].any(0)
-    centre = tags[alone].mean(0)
-    known = ~(groups.sets & ~alone).any(1)
-    angles, scales, counts = {}, {}, {}
-    for m in sorted(set(sizes[known].tolist()) - {1}):
-        chosen = known & (sizes == m)
-        means, sums = groups.means[chosen] - centre, groups.sets[chosen].double() @ (tags - centre)
-        angles[m], counts[m] = float(angles_between(means, sums).mean()), int(chosen.sum())
-        scales[m] = float((means.norm(dim=1) / sums.norm(dim=1)).mean())
-    return angles, scales, counts
+    several = ~one & ~(groups.sets & ~alone).any(1) & (sizes < alone.sum())  # the centred tags sum to zero
+    if not bool(several.any()):
+        return {}, {}, None
+    scaled, _ = in_unit(groups.means)
+    errors = _errors(scaled, groups.counts, groups.resolution)
+    tags = scaled.new_zeros(groups.sets.shape[1], scaled.shape[1])
+    tags[groups.sets[one].int().argmax(1)] = scaled[one]
+    centre, worst = tags[alone].mean(0), float(errors[one].max())
+    means, sums = scaled[several] - centre, groups.sets[several].double() @ (tags - centre)
+    lengths, reached = row_norms(means), row_norms(sums)
+    directed = reached > worst * sizes[several]
+    apart = directed & (lengths > errors[several] + worst)
+    angles, ratios, sizes = angles_between(means[apart], sums[apart]), lengths / reached, sizes[several]
+    return (
+        {m: float(angles[sizes[apart] == m].mean()) for m in sorted(set(sizes[apart].tolist()))},
+        {m: float(ratios[directed & (sizes == m)].mean()) for m in sorted(set(sizes[directed].tolist()))},
+        float(angles.mean()) if len(angles) else None,
+    )
 
 
-def _check(features: Tensor, labels: Tensor) -> Shaped[Tensor, "N K"]:
-    """Labels as booleans on the features' device, or what is wrong."""
+def _errors(means: Float[Tensor, "S d"], counts: Shaped[Tensor, " S"], resolution: float) -> Float[Tensor, " S"]:
+    """Rounding of set means: of the features, and of a sum of n terms in float64, some sqrt(n) roundings."""
+    roots = counts.double().sqrt()
+    return row_norms(means) * torch.maximum(resolution / roots, torch.finfo(torch.float64).eps * (4 + roots))
+
+
+def _checked(features: Any, labels: Any) -> tuple[Float[Tensor, "N d"], Shaped[Tensor, "N K"]]:
+    """Features as a dense tensor, and labels as booleans on their device; or what is wrong."""
+    features, labels = as_real(features, "features"), as_tensor(labels, "labels")
+    if labels.is_complex() or (labels.is_floating_point() and labels.element_size() == 1):
+        raise TypeError(f"labels have dtype {labels.dtype}: expected zeros and ones, as booleans, integers or floats")
     if features.ndim != 2 or not features.numel():
         raise ValueError(f"features have shape {tuple(features.shape)}: expected (N, d), both at least 1")
     if labels.ndim != 2 or len(labels) != len(features):
@@ -214,4 +241,4 @@ def _check(features: Tensor, labels: Tensor) -> Shaped[Tensor, "N K"]:
     if not bool(hot.any(1).all()):
         bare = int((~hot.any(1)).sum())
         raise ValueError(f"{bare} of {len(hot)} samples carry no label: leave them out")
-    return hot
+    return features, hot
