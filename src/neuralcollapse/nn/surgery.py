@@ -20,6 +20,8 @@ def find_classifier(model: nn.Module, name: str | None = None) -> tuple[str, nn.
     SqueezeNet), and otherwise the last Linear of the model. If a wrapper has a
     single child, that child is searched in the same way.
     A layer with an adapter (LoRA) is one layer: what is found is the module that adds the two.
+    Several heads side by side are ambiguous, also where the model adds or averages them.
+    A 1x1 convolution counts where it has stride 1, no padding and one group.
 
     Args:
         model: any torch classifier.
@@ -55,13 +57,15 @@ def find_classifier(model: nn.Module, name: str | None = None) -> tuple[str, nn.
         if len(inside) != 1:
             raise ValueError(
                 f"classifier={name!r} is a {type(modules[name]).__name__} that holds {len(inside)} linear "
-                "layers: name a single nn.Linear, or convolution of kernel size 1"
+                "layers: name a single nn.Linear, or convolution of kernel size 1, stride 1, no padding and one group"
             )
         inner = next(iter(inside))
         return _join(name, inner), inside[inner]
     candidates = _candidates(model)
     if not candidates:
-        raise ValueError("no classifier found: the model ends in no linear layer. Name one with classifier=")
+        raise ValueError(
+            f"no classifier found: the model ends in no linear layer{_left_out(model)}. Name one with classifier="
+        )
     if len(candidates) > 1:
         listed = ", ".join(f"{key} {layer_shape(module)[::-1]}" for key, module in candidates.items())
         raise ValueError(f"ambiguous classifier: {listed}. Choose one with classifier=NAME")
@@ -118,10 +122,7 @@ def _timm_candidates(model: nn.Module) -> dict[str, nn.Module]:
     found: dict[str, nn.Module] = {}
     for name, module in model.named_modules():
         if any(module is part for part in heads):
-            inside = _linear_layers(module)
-            if inside:
-                last = list(inside)[-1]
-                found[_join(name, last)] = inside[last]
+            found.update(_heads_in(name, module))
     return found
 
 
@@ -129,33 +130,46 @@ def _conventional_candidates(model: nn.Module) -> dict[str, nn.Module]:
     found: dict[str, nn.Module] = {}
     children = dict(model.named_children())
     for name in _CONVENTIONAL:
-        inside = _linear_layers(children[name]) if name in children else {}
-        if not inside:
-            continue
-        if not _is_chain(children[name]) and len(inside) > 1:
-            found.update({_join(name, key): module for key, module in _rivals(children[name]).items()})
-        else:
-            last = list(inside)[-1]
-            found[_join(name, last)] = inside[last]
+        if name in children:
+            found.update(_heads_in(name, children[name]))
     return found
 
 
+def _heads_in(name: str, module: nn.Module) -> dict[str, nn.Module]:
+    """The heads of a module that is known to hold nothing else."""
+    return {_join(name, key): layer for key, layer in _rivals(module).items()}
+
+
 def _rivals(module: nn.Module, *, whole: bool = False) -> dict[str, nn.Module]:
-    """The last linear layer, and its siblings that it does not feed on: other heads of the same trunk."""
+    """The last linear layer, and its siblings that it does not feed on: other heads.
+
+    Siblings are heads if they read the same features, or give as many logits. A chain is one sibling, which ends in its
+    last layer.
+    """
     linear = _linear_layers(module, whole=whole)
     if not linear:
         return {}
-    last = list(linear)[-1]
-    parent = last.rpartition(".")[0]
-    if _is_chain(module.get_submodule(parent)):
+    last = place = list(linear)[-1]
+    while place and _is_chain(module.get_submodule(place.rpartition(".")[0])):
+        place = place.rpartition(".")[0]
+    if not place:
         return {last: linear[last]}
-    width = layer_shape(linear[last])[0]
-    return {
-        name: layer
-        for name, layer in linear.items()
-        if layer is linear[last]
-        or (name.rpartition(".")[0] == parent and layer_shape(layer)[1] != width and layer_shape(layer)[0] == width)
-    }
+    prefix = place[: place.rfind(".") + 1]
+    siblings: dict[str, list[str]] = {}
+    for name in linear:
+        if name.startswith(prefix):
+            siblings.setdefault(prefix + name[len(prefix) :].partition(".")[0], []).append(name)
+    width, classes = layer_shape(linear[siblings[place][0]])[0], layer_shape(linear[last])[1]
+
+    def is_head(sibling: str, names: list[str]) -> bool:
+        single = names == [sibling]
+        if not single and not _is_chain(module.get_submodule(sibling)):
+            return False
+        reads, gives = layer_shape(linear[names[0]])[0], layer_shape(linear[names[-1]])[1]
+        return gives != width and (gives == classes or (single and place == last and reads == width))
+
+    heads = [names[-1] for sibling, names in siblings.items() if sibling == place or is_head(sibling, names)]
+    return {name: linear[name] for name in heads}
 
 
 def _is_chain(module: nn.Module) -> bool:
@@ -181,8 +195,29 @@ def is_pointwise(layer: nn.Module) -> bool:
     """Whether a layer is a convolution of kernel size 1: a linear layer at each position of a map."""
     plain = base_of(layer) or layer
     if isinstance(plain, _ConvNd):
-        return not plain.transposed and plain.groups == 1 and all(size == 1 for size in plain.kernel_size)
+        return set(plain.kernel_size) == {1} and not _more_than_linear(plain)
     return isinstance(plain, ETFConvolution)
+
+
+def _more_than_linear(layer: _ConvNd) -> str:
+    """What keeps a convolution of kernel size 1 from being one linear layer at each position; empty for none."""
+    if layer.transposed:
+        return "it is transposed"
+    if set(layer.stride) != {1}:
+        return f"it has stride={layer.stride}"
+    if not isinstance(layer.padding, str) and any(layer.padding):  # words pad a kernel of size 1 by nothing
+        return f"it has padding={layer.padding}"
+    return "" if layer.groups == 1 else f"it has groups={layer.groups}"
+
+
+def _left_out(model: nn.Module) -> str:
+    """Which convolution of kernel size 1 is no linear layer, and why, for the message."""
+    found = [
+        f" (the convolution {name!r} of kernel size 1 is none: {_more_than_linear(layer)})"
+        for name, layer in model.named_modules()
+        if isinstance(layer, _ConvNd) and set(layer.kernel_size) == {1} and _more_than_linear(layer)
+    ]
+    return found[-1] if found else ""
 
 
 def layer_shape(layer: nn.Module) -> tuple[int, int]:
