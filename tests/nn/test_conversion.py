@@ -3,9 +3,11 @@
 import copy
 import re
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 from neuralcollapse import (
     ETFClassifier,
@@ -85,10 +87,17 @@ def test_too_few_features():
     assert model(torch.randn(2, 4)).shape == (2, 20)
 
 
-def test_frozen_model_stays_frozen_but_for_what_is_new():
-    model = small().requires_grad_(False)
-    set_feature_dim(fix_classifier(model), 2)
-    assert [name for name, p in model.named_parameters() if p.requires_grad] == ["2.0.weight", "2.1.bias"]
+@pytest.mark.parametrize("make", [small, lambda: nn.Sequential(nn.Conv2d(4, 8, 1), nn.ReLU(), nn.Conv2d(8, 3, 1))])
+def test_frozen_model_stays_frozen_but_for_what_is_new(make):
+    model = make().requires_grad_(False)
+    set_feature_dim(fix_classifier(model, learn_scale=True), 2)
+    assert [name for name, p in model.named_parameters() if p.requires_grad] == ["2.0.weight", "2.1.scale"]
+    model[2][1].scale.requires_grad_(False)
+    set_feature_dim(model, 4)
+    assert [name for name, p in model.named_parameters() if p.requires_grad] == ["2.0.weight", "2.1.0.weight"]
+    learned = fix_classifier(make().requires_grad_(False), bias=True)  # asked for
+    assert [name for name, p in learned.named_parameters() if p.requires_grad] == ["2.bias"]
+    assert all(p.requires_grad for p in fix_classifier(make()).parameters())
 
 
 def test_projection_of_maps_and_sequential_heads():
@@ -160,3 +169,87 @@ def test_pointwise_heads_of_every_dimension_convert(dims: int) -> None:
         convert(model)
         assert model(x).shape == expected
     assert isinstance(model[1][0], convolution)
+
+
+@pytest.mark.parametrize("convert", [
+    fix_classifier, lambda net: set_feature_dim(net, 5), lambda net: use_prototypes(net, torch.randn(3, 8)),
+])  # fmt: skip
+def test_hooks_of_the_head_stay_and_can_be_removed(convert):
+    model = small()
+    seen = []
+    handles = [
+        model[2].register_forward_hook(lambda layer, given, found: seen.append("out")),
+        model[2].register_forward_pre_hook(lambda layer, given, kept: seen.append("in"), with_kwargs=True),
+        model[2].register_full_backward_hook(lambda layer, given, found: seen.append("back")),
+    ]
+    convert(model)(torch.randn(6, 4)).sum().backward()
+    assert seen == ["in", "out", "back"]
+    for handle in handles:
+        handle.remove()
+    model(torch.randn(6, 4)).sum().backward()
+    assert len(seen) == 3
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+@pytest.mark.parametrize("wrap", [
+    nn.utils.weight_norm, nn.utils.spectral_norm, lambda layer: prune.l1_unstructured(layer, "weight", 0.5),
+    nn.utils.parametrizations.weight_norm,
+])  # fmt: skip
+def test_hooks_that_compute_the_old_weight_go_with_it(wrap):
+    model = small()
+    wrap(model[2])
+    model[2].register_forward_hook(lambda layer, given, found: 2 * found)
+    fix_classifier(model)
+    x = torch.randn(6, 4)
+    h = model[:2](x)
+    torch.testing.assert_close(model(x), 2 * (h @ model[2].weight.T))
+
+
+def test_the_means_of_prototypes_are_copied_and_in_the_precision_of_the_model():
+    means = torch.randn(3, 8, dtype=torch.float64)
+    for given in (means, means.float(), means.numpy(), means.tolist()):
+        kept = torch.tensor(np.array(given))
+        model = use_prototypes(small().double(), given)
+        assert model[2].class_means.dtype == torch.float64
+        assert torch.equal(model[2].class_means, kept.double())
+        model[2].class_means.zero_()
+        model.load_state_dict({key: torch.ones_like(tensor) for key, tensor in model.state_dict().items()})
+        assert torch.equal(torch.tensor(np.array(given)), kept)
+    held = PrototypeClassifier(single := means.float())
+    held.class_means.zero_()
+    assert bool(single.any())
+    with pytest.raises(ValueError, match=r"class_means reach 1e\+60, which torch.float32 does not hold"):
+        use_prototypes(small(), torch.full((3, 8), 1e60, dtype=torch.float64))
+    assert use_prototypes(small().double(), torch.full((3, 8), 1e60, dtype=torch.float64))[2].class_means.max() == 1e60
+    assert use_prototypes(small().bfloat16(), means)[2].class_means.dtype == torch.bfloat16
+
+
+def test_models_that_keep_the_number_of_classes_are_told():
+    class Outer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net, self.num_classes, self.num_labels = small(), 3, True
+
+    model = Outer()
+    fix_classifier(model, num_classes=5)
+    assert (model.num_classes, model.num_labels) == (5, True)
+    use_prototypes(model, torch.randn(4, 8))
+    assert model.num_classes == 4
+    other = Outer()
+    other.num_classes = 7  # of something else
+    assert fix_classifier(other, num_classes=5).num_classes == 7
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_hugging_face_losses_fit_another_number_of_classes(wrapped):
+    transformers = pytest.importorskip("transformers")
+    tiny = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    for kind in ("Bert", "Roberta"):
+        config = getattr(transformers, f"{kind}Config")(vocab_size=50, num_labels=3, **tiny)
+        model = getattr(transformers, f"{kind}ForSequenceClassification")(config)
+        whole = nn.ModuleDict({"net": model}) if wrapped else model
+        fix_classifier(whole, num_classes=5)
+        assert model.config.num_labels == len(model.config.id2label) == 5
+        found = model(torch.randint(50, (6, 7)), labels=torch.tensor([0, 1, 2, 3, 4, 4]))
+        expected = nn.functional.cross_entropy(found.logits, torch.tensor([0, 1, 2, 3, 4, 4]))
+        torch.testing.assert_close(found.loss, expected)

@@ -11,23 +11,28 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from neuralcollapse.geometry.inputs import Rows, as_real
 from neuralcollapse.nn.adapters import base_of
 from neuralcollapse.nn.etf_classifier import ETFClassifier, ETFConvolution, PrototypeClassifier
+from neuralcollapse.nn.last_block import last_block, narrowed
 from neuralcollapse.nn.surgery import find_classifier, is_pointwise, layer_shape
 
 Model = TypeVar("Model", bound=nn.Module)
+Layer = TypeVar("Layer", bound=nn.Module)
 
 
 def fix_classifier(model: Model, *, classifier: str | None = None, num_classes: int | None = None, **etf: Any) -> Model:
     """Replace the classifier by a fixed simplex ETF, in place (Zhu et al., Section 5).
 
-    The new head has a bias where the old one had, starting from zero; all other weights stay. Make the
-    optimizer afterwards: the head's weight is no parameter any more.
+    The new head has a bias where the old one had, starting from zero, and frozen where that one was frozen
+    (``bias=True`` learns it); all other weights stay, and so do hooks on the head. Make the optimizer
+    afterwards: the head's weight is no parameter any more.
 
     Args:
         model: any torch classifier; torchvision, timm and Hugging Face models among them.
         classifier: dotted name of the classifier layer, where it cannot be found.
-        num_classes: K, where it shall change.
+        num_classes: K, where it shall change. A model that keeps K beside its layers, as Hugging Face's do in
+            ``config.num_labels``, is told.
         **etf: options of :class:`ETFClassifier`: ``bias``, ``rotation``, ``scale``, ``learn_scale``, ``generator``.
 
     Returns:
@@ -44,15 +49,18 @@ def fix_classifier(model: Model, *, classifier: str | None = None, num_classes: 
     """
     name, old = _replaceable(model, classifier)
     width, classes = layer_shape(old)
-    return _swap(model, {name: _fixed_head(old, width, classes if num_classes is None else num_classes, **etf)})
+    head = _fixed_head(old, width, classes if num_classes is None else num_classes, **etf)
+    _tell_classes(model, name, classes, head.num_classes)
+    return _swap(model, {name: head})
 
 
 def set_feature_dim(model: Model, feature_dim: int, *, classifier: str | None = None) -> Model:
     """Give a model features of another dimension, such as d = K, in place (Zhu et al., Section 5).
 
     In a ResNet the last block's output width becomes ``feature_dim``, and its skip path's with it, as in
-    the paper. In other models a linear projection without bias is put before the classifier. New layers
-    are freshly initialised and trainable; all other weights stay. A fixed head stays fixed.
+    the paper. In other models, and where that block cannot be narrowed, a linear projection without bias is
+    put before the classifier. New layers have the settings of the old ones, and are freshly initialised and
+    trainable; all other weights stay. A fixed head stays fixed, and its bias frozen where it was frozen.
 
     Args:
         model: any torch classifier.
@@ -82,9 +90,9 @@ def set_feature_dim(model: Model, feature_dim: int, *, classifier: str | None = 
     if feature_dim == width:
         return model
     head = _resized_head(old, feature_dim, classes)
-    last = _last_block(model, name, width)
+    last = last_block(model, name, width)
     if last is not None:
-        return _swap(model, {**_narrowed(*last, feature_dim), name: head})
+        return _swap(model, {**narrowed(*last, feature_dim), name: head})
     made = _made_like(old) | {"bias": False}
     if is_pointwise(old):
         project = _pointwise(old)(width, feature_dim, 1, **made)
@@ -93,12 +101,12 @@ def set_feature_dim(model: Model, feature_dim: int, *, classifier: str | None = 
     return _swap(model, {name: nn.Sequential(project, head).train(old.training)})
 
 
-def use_prototypes(model: Model, class_means: Float[Tensor, "K d"], *, classifier: str | None = None) -> Model:
+def use_prototypes(model: Model, class_means: Float[Tensor, "K d"] | Rows, *, classifier: str | None = None) -> Model:
     """Drop the classifier: the nearest class mean decides (NC4, Papyan et al. 2020), in place.
 
     Args:
         model: any torch classifier, collapsed well enough: see ``ncc_mismatch``.
-        class_means: such as ``measure(model, loader).statistics.means``.
+        class_means: such as ``measure(model, loader).statistics.means``; copied.
         classifier: dotted name of the classifier layer, where it cannot be found.
 
     Raises:
@@ -108,13 +116,16 @@ def use_prototypes(model: Model, class_means: Float[Tensor, "K d"], *, classifie
     name, old = _replaceable(model, classifier)
     if is_pointwise(old):
         raise ValueError(f"classifier {name!r} classifies each position of a map: prototypes need pooled features")
-    width, _ = layer_shape(old)
+    width, classes = layer_shape(old)
+    class_means = as_real(class_means, "class_means")
     if class_means.ndim != 2 or class_means.shape[1] != width:
         raise ValueError(
             f"class_means have shape {tuple(class_means.shape)}, but classifier {name!r} takes {width} features"
         )
-    head = PrototypeClassifier(class_means).to(_weight(old)).train(old.training)
-    return _swap(model, {name: head})
+    weight = _weight(old)
+    head = PrototypeClassifier(class_means.to(weight.device), dtype=weight.dtype).train(old.training)
+    _tell_classes(model, name, classes, head.out_features)
+    return _swap(model, {name: _with_hooks(head, old)})
 
 
 def _replaceable(model: nn.Module, classifier: str | None) -> tuple[str, nn.Module]:
@@ -166,6 +177,39 @@ def _swap(model: Model, replacements: dict[str, nn.Module]) -> Model:
     return model
 
 
+def _tell_classes(model: nn.Module, classifier: str, before: int, now: int) -> None:
+    """Let the modules around a classifier that keep its number of classes know the new one: the loss may read it."""
+    parts = classifier.split(".")
+    for depth in range(len(parts) if before != now else 0):
+        owner = model.get_submodule(".".join(parts[:depth]))
+        for place in (owner, getattr(owner, "config", None)):
+            for attribute in ("num_labels", "num_classes"):
+                if type(held := getattr(place, attribute, None)) is int and held == before:
+                    setattr(place, attribute, now)
+
+
+_HOOKS = (
+    "_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called", "_forward_pre_hooks",
+    "_forward_pre_hooks_with_kwargs", "_backward_hooks", "_backward_pre_hooks", "_is_full_backward_hook",
+)  # fmt: skip
+
+
+def _with_hooks(new: Layer, old: nn.Module) -> Layer:
+    """The new layer with the user's hooks on the old one; their handles remove them from both.
+
+    Hooks by which torch computes the old weight (weight norm, pruning) stay behind.
+    """
+    for attribute in _HOOKS:
+        held = getattr(old, attribute)
+        of_torch = [key for key, hook in held.items() if _computes_weight(hook)] if isinstance(held, dict) else []
+        vars(new)[attribute] = type(held)((k, h) for k, h in held.items() if k not in of_torch) if of_torch else held
+    return new
+
+
+def _computes_weight(hook: Any) -> bool:
+    return any(kind.__module__.startswith("torch.nn.utils") for kind in type(getattr(hook, "__self__", hook)).__mro__)
+
+
 def _made_like(old: nn.Module) -> dict[str, Any]:
     """Bias or none, device and precision of a layer, as options of the layer that replaces it."""
     weight = _weight(old)
@@ -175,9 +219,11 @@ def _made_like(old: nn.Module) -> dict[str, Any]:
 def _fixed_head(old: nn.Module, feature_dim: int, num_classes: int, **options: Any) -> ETFClassifier:
     kind = ETFConvolution if is_pointwise(old) else ETFClassifier
     head = kind(feature_dim, num_classes, **(_made_like(old) | options)).train(old.training)
+    if head.bias is not None and "bias" not in options:
+        head.bias.requires_grad_(old.bias.requires_grad)  # type: ignore[union-attr]
     if isinstance(head, ETFConvolution):
         head.map_dims = _map_dims(old)
-    return head
+    return _with_hooks(head, old)
 
 
 def _map_dims(old: nn.Module) -> int:
@@ -192,67 +238,12 @@ def _pointwise(old: nn.Module) -> Any:
 def _resized_head(old: nn.Module, feature_dim: int, num_classes: int) -> nn.Module:
     if isinstance(old, ETFClassifier):
         learned = isinstance(old.scale, nn.Parameter)
-        options: dict[str, Any] = {"rotation": old.rotation, "scale": float(old.scale), "learn_scale": learned}
-        return _fixed_head(old, feature_dim, num_classes, **options)
+        options: dict[str, Any] = {"rotation": old.rotation, "scale": float(old.scale.detach()), "learn_scale": learned}
+        head = _fixed_head(old, feature_dim, num_classes, **options)
+        if learned:
+            head.scale.requires_grad_(old.scale.requires_grad)
+        return head
     made = _made_like(old)
     if is_pointwise(old):
-        return _pointwise(old)(feature_dim, num_classes, 1, **made).train(old.training)
-    return nn.Linear(feature_dim, num_classes, **made).train(old.training)
-
-
-def _last_block(model: nn.Module, classifier: str, width: int) -> tuple[str, nn.Module] | None:
-    """The residual block that makes the features of a ResNet of torchvision or timm, where there is one."""
-    prefix = classifier.rpartition(".")[0]
-    stage = dict(model.named_modules()).get(f"{prefix}.layer4" if prefix else "layer4")
-    if not isinstance(stage, nn.Sequential) or not len(stage):
-        return None
-    block = stage[-1]
-    norm = getattr(block, f"bn{_depth(block)}", None)
-    plain = getattr(block, "se", None) is None and getattr(block, "drop_path", None) is None
-    if not plain or not hasattr(block, "downsample") or getattr(norm, "num_features", None) != width:
-        return None
-    return f"{prefix}.layer4.{len(stage) - 1}" if prefix else f"layer4.{len(stage) - 1}", block
-
-
-def _depth(block: nn.Module) -> int:
-    """Of its convolutions: 2 in a basic block, 3 in a bottleneck."""
-    return max((index for index in (1, 2, 3) if isinstance(getattr(block, f"conv{index}", None), nn.Conv2d)), default=0)
-
-
-def _narrowed(name: str, block: nn.Module, width: int) -> dict[str, nn.Module]:
-    last, norm = f"conv{_depth(block)}", f"bn{_depth(block)}"
-    new = {
-        f"{name}.{last}": _convolution_like(block.get_submodule(last), width),
-        f"{name}.{norm}": _norm_like(block.get_submodule(norm), width),
-    }
-    skip = block.get_submodule("downsample") if block.downsample is not None else None
-    if skip is not None:
-        for key, part in skip.named_modules():
-            if isinstance(part, nn.Conv2d):
-                new[f"{name}.downsample.{key}"] = _convolution_like(part, width)
-            elif hasattr(part, "num_features"):
-                new[f"{name}.downsample.{key}"] = _norm_like(part, width)
-        return new
-    channels = block.get_submodule(last).out_channels
-    weight = _weight(block.get_submodule(last))
-    shortcut = nn.Conv2d(channels, width, 1, bias=False, device=weight.device, dtype=weight.dtype)
-    nn.init.kaiming_normal_(shortcut.weight, mode="fan_out", nonlinearity="relu")
-    new[f"{name}.downsample"] = nn.Sequential(shortcut, _norm_like(block.get_submodule(norm), width)).train(
-        block.training
-    )
-    return new
-
-
-def _convolution_like(old: nn.Module, width: int) -> nn.Conv2d:
-    assert isinstance(old, nn.Conv2d)
-    new = nn.Conv2d(
-        old.in_channels, width, old.kernel_size, old.stride, old.padding, old.dilation,  # type: ignore[arg-type]
-        bias=old.bias is not None, device=old.weight.device, dtype=old.weight.dtype,
-    )  # fmt: skip
-    nn.init.kaiming_normal_(new.weight, mode="fan_out", nonlinearity="relu")
-    return new.train(old.training)
-
-
-def _norm_like(old: nn.Module, width: int) -> nn.Module:
-    weight = _weight(old)
-    return type(old)(width, eps=old.eps).to(weight.device, weight.dtype).train(old.training)
+        return _with_hooks(_pointwise(old)(feature_dim, num_classes, 1, **made).train(old.training), old)
+    return _with_hooks(nn.Linear(feature_dim, num_classes, **made).train(old.training), old)

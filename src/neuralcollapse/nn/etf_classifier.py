@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from neuralcollapse.geometry import simplex_etf
+from neuralcollapse.geometry.inputs import Rows, as_real
 
 
 class ETFClassifier(nn.Module):
@@ -157,10 +158,12 @@ class PrototypeClassifier(nn.Module):
     The logits are :math:`-\frac12 \|h - \mu_k\|^2`.
 
     Args:
-        class_means: (K, d), such as ``measure(model, loader).statistics.means``.
+        class_means: (K, d), such as ``measure(model, loader).statistics.means``; copied.
+        dtype: in which distances are taken: that of the features, torch's default if not given.
 
     Raises:
-        ValueError: if the means are not a finite K x d matrix with K >= 2.
+        ValueError: if the means are not a finite K x d matrix with K >= 2, also in that dtype.
+        TypeError: if they are not floating point.
 
     >>> head = PrototypeClassifier(torch.eye(3))
     >>> int(head(torch.tensor([[0.1, 0.9, 0.2]])).argmax())
@@ -169,15 +172,22 @@ class PrototypeClassifier(nn.Module):
 
     class_means: Tensor
 
-    def __init__(self, class_means: Float[Tensor, "K d"]) -> None:
+    def __init__(self, class_means: Float[Tensor, "K d"] | Rows, *, dtype: torch.dtype | None = None) -> None:
         super().__init__()
+        class_means = as_real(class_means, "class_means")
         if class_means.ndim != 2 or len(class_means) < 2 or not bool(torch.isfinite(class_means).all()):
             raise ValueError(
                 f"class_means of shape {tuple(class_means.shape)} must be a finite K x d matrix with K >= 2"
             )
         self.out_features, self.in_features = class_means.shape
-        # The distances of float64 statistics are taken in the features' own precision.
-        self.register_buffer("class_means", class_means.detach().to(torch.get_default_dtype()))
+        # The distances of float64 statistics are taken in the features' own precision. A copy: the caller's may change.
+        kept = class_means.to(dtype or torch.get_default_dtype(), copy=True)
+        if not bool(torch.isfinite(kept).all()):
+            raise ValueError(
+                f"class_means reach {float(class_means.abs().max()):.3g}, which {kept.dtype} does not hold: give the "
+                "features a smaller scale, or pass dtype=torch.float64"
+            )
+        self.register_buffer("class_means", kept)
 
     def forward(self, features: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch K"]:
         """Half the negative squared distance to each class mean."""
