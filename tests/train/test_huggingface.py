@@ -13,7 +13,9 @@ from neuralcollapse import NeuralCollapseTrainerCallback, measure
 from neuralcollapse.measurement.run_folder import read_metrics
 
 
-def trained(tmp_path: Path, callbacks: list[Any], epochs: int = 2, logging_strategy: str = "epoch") -> Any:
+def trained(
+    tmp_path: Path, callbacks: list[Any], epochs: int = 2, logging_strategy: str = "epoch", **options: Any
+) -> Any:
     from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainingArguments
 
     torch.manual_seed(0)
@@ -26,7 +28,7 @@ def trained(tmp_path: Path, callbacks: list[Any], epochs: int = 2, logging_strat
     arguments = TrainingArguments(
         output_dir=str(tmp_path / "trainer"), num_train_epochs=epochs, per_device_train_batch_size=16, report_to=[],
         save_strategy="no", disable_tqdm=True, logging_strategy=logging_strategy, learning_rate=1e-2,
-        dataloader_pin_memory=False, use_cpu=True,
+        dataloader_pin_memory=False, use_cpu=True, **options,
     )  # fmt: skip
     trainer = Trainer(BertForSequenceClassification(config), arguments, train_dataset=data, callbacks=callbacks)
     trainer.train()
@@ -43,7 +45,6 @@ def test_rows_equal_measure_and_training_is_unchanged(tmp_path: Path) -> None:
     assert [row["epoch"] for row in rows] == ["0", "1", "2"]
     batch = {name: torch.stack([row[name] for row in data]) for name in ("input_ids", "labels")}
     assert float(rows[-1]["nc1"]) == pytest.approx(measure(trainer.model, [batch]).metrics.nc1, rel=1e-5)
-    assert float(rows[-1]["learning_rate"]) >= 0
     assert rows[0]["train_loss"] == ""
     logged = {record["epoch"]: record["loss"] for record in trainer.state.log_history if "loss" in record}
     assert [float(row["train_loss"]) for row in rows[1:]] == [logged[1.0], logged[2.0]]  # of the row's own epoch
@@ -70,3 +71,24 @@ def test_a_folder_with_another_run_is_refused_before_training(tmp_path: Path) ->
 def test_every_must_be_positive() -> None:
     with pytest.raises(ValueError, match="every=0"):
         NeuralCollapseTrainerCallback(every=0)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "constant_with_warmup"])
+@pytest.mark.parametrize("accumulated", [1, 2])
+def test_the_learning_rate_is_that_of_the_last_step_of_the_epoch(
+    tmp_path: Path, schedule: str, accumulated: int
+) -> None:
+    callback = NeuralCollapseTrainerCallback(folder=tmp_path / "run")
+    trainer, _ = trained(
+        tmp_path, [callback], lr_scheduler_type=schedule, warmup_steps=2, gradient_accumulation_steps=accumulated
+    )
+    logged = [record["learning_rate"] for record in trainer.state.log_history if "loss" in record]
+    assert [row["learning_rate"] for row in callback.tracker.history] == [None, *logged]
+    assert [row["learning_rate"] for row in read_metrics(tmp_path / "run")][1:] == [str(rate) for rate in logged]
+
+
+def test_the_learning_rate_of_a_linear_schedule(tmp_path: Path) -> None:
+    callback = NeuralCollapseTrainerCallback()
+    trained(tmp_path, [callback], logging_strategy="no", lr_scheduler_type="linear")
+    steps = [1e-2 * (6 - step) / 6 for step in range(6)]  # three steps an epoch, the rate falls after each
+    assert [row["learning_rate"] for row in callback.tracker.history[1:]] == pytest.approx([steps[2], steps[5]])

@@ -17,7 +17,8 @@ class NeuralCollapseTrainerCallback(TrainerCallback):
     """Records the measures of neural collapse of a ``transformers.Trainer``, before training and at the end of epochs.
 
     The training data is read through a loader of its own, in order, so that the Trainer's batches stay what they would
-    be without the callback. Under several processes each measures its share, and the first one writes.
+    be without the callback. Under several processes each measures its share, and the first one writes. The
+    ``learning_rate`` of a row is that of the epoch's last step, as the Trainer logs it.
 
     Args:
         loader: the data to measure; by default the Trainer's training data.
@@ -53,6 +54,7 @@ class NeuralCollapseTrainerCallback(TrainerCallback):
         self.every = every
         self.tracker = CollapseTracker(folder, classifier=classifier, layers=layers)
         self._pending: dict[str, Any] = {}
+        self._learning_rate: float | None = None  # of the last step begun; none before the first
 
     @property
     def report(self) -> CollapseReport | None:
@@ -73,6 +75,13 @@ class NeuralCollapseTrainerCallback(TrainerCallback):
     def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Record what the last epoch left, where the Trainer logged no loss for it."""
         self._record()
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **parts: Any
+    ) -> None:
+        """Note the learning rate that a step trains with: after it, the schedule has gone on."""
+        if parts.get("optimizer") is not None:
+            self._learning_rate = float(parts["optimizer"].param_groups[0]["lr"])
 
     def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **parts: Any) -> None:
         """Measure, where it is due."""
@@ -101,14 +110,13 @@ class NeuralCollapseTrainerCallback(TrainerCallback):
         loader = self.loader if self.loader is not None else _in_order(parts.get("train_dataloader"), args)
         report = self.tracker.look(parts["model"], loader)
         test = None if self.test_loader is None else self.tracker.look(parts["model"], self.test_loader, layers=False)
-        optimizer = parts.get("optimizer") if epoch else None
         now = (record for record in state.log_history if "loss" in record and record.get("step") == state.global_step)
         self._pending = {
             "report": report,
             "test": test,
             "epoch": epoch,
             "step": state.global_step,
-            "learning_rate": None if optimizer is None else optimizer.param_groups[0]["lr"],
+            "learning_rate": self._learning_rate if epoch else None,
             "train_loss": next((record["loss"] for record in now), None),
         }
 
