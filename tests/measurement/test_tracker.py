@@ -99,6 +99,57 @@ def test_epochs_that_are_none(model: nn.Module, data: list, epoch: object) -> No
         CollapseTracker().measure(model, data, epoch=epoch)  # type: ignore[arg-type]
 
 
+WHOLE = {
+    "Python": int, "NumPy": np.int64, "narrow": np.uint8, "array": np.array, "tensor": torch.tensor, "float": float,
+    "NumPy float": np.float64, "float tensor": lambda number: torch.tensor(float(number)),
+}  # fmt: skip
+
+
+@pytest.mark.usefixtures("unchecked_shapes")
+@pytest.mark.parametrize("kind", WHOLE)
+def test_whole_numbers_of_any_kind_are_epochs_and_steps(
+    model: nn.Module, data: list, tmp_path: Path, kind: str
+) -> None:
+    tracker, number = CollapseTracker(tmp_path), WHOLE[kind]
+    tracker.measure(model, data, epoch=number(5), step=number(120))
+    tracker.record(tracker.report, epoch=number(6), step=number(240))
+    assert [(row["epoch"], row["step"]) for row in tracker.history] == [(5, 120), (6, 240)]
+    assert {type(row[name]) for row in tracker.history for name in ("epoch", "step")} == {int}
+    again = CollapseTracker(tmp_path)
+    assert again.history == tracker.history
+    again.measure(model, data, step=number(255))
+    assert again.history[-1]["epoch"] == 7
+
+
+@pytest.mark.usefixtures("unchecked_shapes")
+@pytest.mark.parametrize("value", [
+    True, np.True_, torch.tensor(True), 1.5, np.float32(0.5), -1, np.int64(-1), "3", b"3", [3], torch.arange(3), np.nan,
+    float("inf"), 1j, object(),
+])  # fmt: skip
+@pytest.mark.parametrize("name", ["epoch", "step"])
+def test_what_is_no_whole_number_is_refused_before_anything_is_measured(
+    model: nn.Module, tmp_path: Path, name: str, value: object
+) -> None:
+    tracker = CollapseTracker(tmp_path)
+    with pytest.raises(ValueError, match=f"^{name}=.* must be a whole number, 0 or more"):
+        tracker.measure(model, [], **{name: value})
+    assert tracker.history == []
+    CollapseTracker(tmp_path)
+
+
+def test_a_large_step_keeps_its_digits(model: nn.Module, data: list, tmp_path: Path) -> None:
+    CollapseTracker(tmp_path).measure(model, data, step=2**60 + 1)
+    assert CollapseTracker(tmp_path).history[0]["step"] == 2**60 + 1
+
+
+def test_a_folder_whose_steps_were_written_as_fractions_opens(model: nn.Module, data: list, tmp_path: Path) -> None:
+    CollapseTracker(tmp_path).measure(model, data, step=123)
+    path = tmp_path / "metrics.csv"
+    path.write_text(path.read_text().replace(",123,", ",123.0,"))
+    assert "123.0" in path.read_text()
+    assert CollapseTracker(tmp_path).history[0]["step"] == 123
+
+
 @pytest.mark.parametrize("columns", [{"seconds": 1.0}, {"note": "text"}])
 def test_columns_that_are_none(model: nn.Module, data: list, columns: dict) -> None:
     with pytest.raises((ValueError, TypeError)):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import operator
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsFloat, SupportsIndex, TypeAlias
 
 from neuralcollapse import files
 from neuralcollapse.measurement.ranks import first_process
@@ -13,6 +15,40 @@ from neuralcollapse.measurement.run_folder import CONFIG, append_metrics, read_m
 from neuralcollapse.measurement.snapshots import snapshot_of, snapshots, write_snapshot
 
 _INTEGERS = ("epoch", "step")
+
+Whole: TypeAlias = SupportsIndex | SupportsFloat
+"""A whole number as people hold it: Python's, NumPy's, or a tensor of one element."""
+
+
+def whole(name: str, value: Any) -> int:
+    """A count as Python's own integer, whatever holds it.
+
+    Raises:
+        ValueError: if it is a boolean, a fraction, negative, or no number.
+    """
+    found = None
+    if "bool" not in str(getattr(value, "dtype", type(value))) and not isinstance(value, str | bytes):
+        with contextlib.suppress(TypeError, ValueError, RuntimeError):
+            found = operator.index(value)
+        with contextlib.suppress(TypeError, ValueError, RuntimeError, OverflowError):
+            found = int(value) if found is None and float(value).is_integer() else found
+    if found is None or found < 0:
+        raise ValueError(f"{name}={value!r} must be a whole number, 0 or more")
+    return found
+
+
+def as_cell(name: str, value: Any) -> float | int | None:
+    """A column's value as Python's own number, whatever holds it: a NumPy scalar, a tensor of one element.
+
+    Raises:
+        ValueError: if it is no number, or ``step`` no whole one.
+    """
+    if name in _INTEGERS and value is not None:
+        return whole(name, value)
+    try:
+        return value if value is None or type(value) is int else float(value)
+    except (TypeError, ValueError, RuntimeError) as error:  # torch: a tensor of several elements
+        raise ValueError(f"{name}={value!r} must be a number, or None") from error
 
 
 def columns_of(report: CollapseReport, test: CollapseReport | None = None) -> dict[str, float | None]:
@@ -61,7 +97,7 @@ class Rows:
         self._config = {**config, **self._config}
         self._config_is_new = True
 
-    def next_epoch(self, epoch: int | None) -> int:
+    def next_epoch(self, epoch: Whole | None) -> int:
         """The epoch of the next row: the one asked for, or the last one plus one.
 
         Raises:
@@ -70,8 +106,7 @@ class Rows:
         last = int(self.values[-1]["epoch"] or 0) if self.values else None
         if epoch is None:
             return 1 if last is None else last + 1
-        if isinstance(epoch, bool) or not isinstance(epoch, int) or epoch < 0:
-            raise ValueError(f"epoch={epoch!r} must be a whole number, 0 or more")
+        epoch = whole("epoch", epoch)
         if last is not None and epoch <= last:
             where = "this tracker" if self.folder is None else str(self.folder)
             raise ValueError(
@@ -131,4 +166,10 @@ class Rows:
 
 
 def _numbers(row: Mapping[str, str]) -> dict[str, float | int | None]:
-    return {name: None if not cell else int(cell) if name in _INTEGERS else float(cell) for name, cell in row.items()}
+    return {name: _number(name, cell) if cell else None for name, cell in row.items()}
+
+
+def _number(name: str, cell: str) -> float | int:
+    if name in _INTEGERS and float(cell).is_integer():  # 0.1 wrote a step of 3.0 where it was given NumPy's 3
+        return int(cell) if cell.isdigit() else int(float(cell))
+    return float(cell)

@@ -13,7 +13,7 @@ from neuralcollapse.extras import missing
 from neuralcollapse.measurement.model import measure
 from neuralcollapse.measurement.pooling import Pooling
 from neuralcollapse.measurement.report import CollapseReport
-from neuralcollapse.measurement.rows import Rows, columns_of
+from neuralcollapse.measurement.rows import Rows, Whole, as_cell, columns_of
 from neuralcollapse.measurement.run_folder import check_names
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class CollapseTracker:
         model: nn.Module,
         loader: Iterable[Any],
         *,
-        epoch: int | None = None,
+        epoch: Whole | None = None,
         test_loader: Iterable[Any] | None = None,
         **columns: float | int | None,
     ) -> CollapseReport:
@@ -102,7 +102,8 @@ class CollapseTracker:
         Args:
             model: any torch classifier.
             loader: the training data, as for :func:`neuralcollapse.measure`.
-            epoch: number of finished epochs; by default the last one plus one. 0 is the untrained network.
+            epoch: number of finished epochs, of any kind of integer; by default the last one plus one. 0 is the
+                untrained network.
             test_loader: test data; its measures become the columns ``test_nc1``, ``test_accuracy`` and so on.
             **columns: further numbers of this epoch, such as ``train_loss=0.3`` or ``learning_rate=0.1``.
 
@@ -148,7 +149,7 @@ class CollapseTracker:
         report: CollapseReport,
         *,
         test: CollapseReport | None = None,
-        epoch: int | None = None,
+        epoch: Whole | None = None,
         **columns: float | int | None,
     ) -> None:
         """Record what was measured before.
@@ -242,8 +243,5 @@ def _numbers(columns: Mapping[str, float | int | None]) -> dict[str, float | int
     for name, value in columns.items():
         if name in _RESERVED:
             raise ValueError(f"{name}= is a column that the tracker fills itself: choose another name")
-        try:
-            found[name] = value if value is None or type(value) is int else float(value)
-        except (TypeError, ValueError, RuntimeError) as error:  # torch: a tensor of several elements
-            raise ValueError(f"{name}={value!r} must be a number, or None") from error
+        found[name] = as_cell(name, value)
     return found
