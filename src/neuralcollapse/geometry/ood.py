@@ -117,16 +117,17 @@ class NCI:
         *,
         alpha: float = 0.0,
     ) -> None:
-        weight, bias = check_classifier(as_real(weight, "weight"), bias, statistics.num_classes, statistics.feature_dim)
-        assert weight is not None
+        kept = check_classifier(as_real(weight, "weight"), bias, statistics.num_classes, statistics.feature_dim)
         if not (alpha >= 0 and math.isfinite(alpha)):
             raise ValueError(f"alpha={alpha} must be zero or positive, and finite")
         _check_seen(statistics)
         self.alpha = alpha
         self.mean = statistics.global_mean
         # Copies: the caller may go on training the classifier.
-        self.weight = weight.detach().to(self.mean, copy=True)
-        self.bias = torch.zeros_like(self.weight[:, 0]) if bias is None else bias.detach().to(self.mean, copy=True)
+        self.weight, self.bias = (
+            self.mean.new_zeros(statistics.num_classes) if part is None else part.to(self.mean, copy=True)
+            for part in kept
+        )
 
     @torch.no_grad()
     def score(

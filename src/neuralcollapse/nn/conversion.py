@@ -219,8 +219,9 @@ def _made_like(old: nn.Module) -> dict[str, Any]:
 def _fixed_head(old: nn.Module, feature_dim: int, num_classes: int, **options: Any) -> ETFClassifier:
     kind = ETFConvolution if is_pointwise(old) else ETFClassifier
     head = kind(feature_dim, num_classes, **(_made_like(old) | options)).train(old.training)
-    if head.bias is not None and "bias" not in options:
-        head.bias.requires_grad_(old.bias.requires_grad)  # type: ignore[union-attr]
+    bias = getattr(old, "bias", None)
+    if head.bias is not None and isinstance(bias, Tensor) and "bias" not in options:
+        head.bias.requires_grad_(bias.requires_grad)
     if isinstance(head, ETFConvolution):
         head.map_dims = _map_dims(old)
     return _with_hooks(head, old)

@@ -17,7 +17,7 @@ MULTILABEL = (
         formula=r"\operatorname*{mean}_{S : |S| \ge 2} \angle \Bigl(\bar h_S, \sum_{k \in S} \bar h_{\{k\}}\Bigr)",
         source=f"{_LI}, Theorem 1",
         meaning="Angle, in degrees, between the mean of the samples with the same labels and the sum of the means of "
-        "these labels alone.",
+        "these labels alone. The set of all labels is left out, because its sum is zero.",
         range=(0.0, 180.0),
         cost="O(Nd), and the means of all sets of labels that occur",
         family="multilabel",
