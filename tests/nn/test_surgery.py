@@ -118,6 +118,14 @@ def test_one_axis_is_enough(options: dict) -> None:
         find_classifier(nn.Sequential(nn.Conv2d(2, 8, 3), nn.Conv2d(8, 3, 1, **options)))
 
 
+@pytest.mark.parametrize("wrap", [lambda model: model, Wrapper])
+def test_no_inner_layer_stands_in_for_a_head_that_is_no_linear_layer(wrap: object) -> None:
+    model = Plain(gate=nn.Linear(8, 8), classifier=nn.Sequential(nn.Dropout(), nn.Conv2d(8, 3, 1, stride=2)))
+    with pytest.raises(ValueError, match=r"classifier\.1' of kernel size 1 is none: it has stride=\(2, 2\)"):
+        find_classifier(wrap(model))  # type: ignore[operator]
+    assert find_classifier(model, "gate")[0] == "gate"
+
+
 def test_transposed_convolutions_are_none() -> None:
     with pytest.raises(ValueError, match="'1' of kernel size 1 is none: it is transposed"):
         find_classifier(nn.Sequential(nn.Conv2d(2, 8, 3), nn.ConvTranspose2d(8, 4, 1)))

@@ -89,7 +89,7 @@ def _candidates(model: nn.Module) -> dict[str, nn.Module]:
             "features_only=True, or name a linear layer with classifier="
         )
     found = _timm_candidates(model) or _conventional_candidates(model)
-    if found:
+    if found or any(_left_out(child) for name, child in model.named_children() if name in _CONVENTIONAL):
         return found
     inner = {name: child for name, child in model.named_children() if _linear_layers(child, whole=True)}
     if len(inner) == 1 and _linear_layers(model, whole=True):  # a wrapper: LightningModule, DataParallel, torch.compile
