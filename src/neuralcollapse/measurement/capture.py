@@ -25,7 +25,7 @@ from neuralcollapse.measurement.pooling import Batch, kept_positions, pooling_of
 from neuralcollapse.measurement.preserve import on_device, plain_modes, resharded, same_random_numbers, untouched
 from neuralcollapse.measurement.progress import tracked
 from neuralcollapse.measurement.ranks import Ranks, is_sharded
-from neuralcollapse.measurement.transfer import converted, moved
+from neuralcollapse.measurement.transfer import converted, copied, moved
 from neuralcollapse.measurement.weights import affine
 
 
@@ -147,7 +147,7 @@ class Capture:
         """Read the head's weight and bias, after the last batch: the forward pass may compute them."""
         self._hooks.close()
         if self.head is not None and not self._options.features_only:
-            weight, bias = affine(self.head.module)
+            weight, bias = affine(self.head.module, *(self.head.sample or ()))
             self.weight, self.bias = weight.to("cpu", copy=True), None if bias is None else bias.to("cpu", copy=True)
 
     def _run(self, batch: Any, axes: FeatureAxes | None) -> Captured:
@@ -232,6 +232,7 @@ class Capture:
 
     def _called(self, inputs: Any) -> Any:
         """The forward pass."""
+        inputs = copied(inputs)  # some models change what they are given
         forward = self._options.forward
         if forward is not None:
             return forward(self.model, inputs) if takes_model(forward) else forward(inputs)

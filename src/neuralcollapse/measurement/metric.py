@@ -15,6 +15,7 @@ from neuralcollapse.geometry import ClassStatistics, collapse_metrics
 from neuralcollapse.geometry.arithmetic import float64_device
 from neuralcollapse.geometry.inputs import Rows, check_classifier
 from neuralcollapse.geometry.storage import SHAPES
+from neuralcollapse.measurement.weights import affine
 
 
 class NeuralCollapse(Metric):
@@ -155,10 +156,13 @@ class NeuralCollapse(Metric):
         classifier, bias = self._classifier
         if not isinstance(classifier, nn.Module):
             return classifier, bias
-        weight = getattr(classifier, "weight", None)
-        if not isinstance(weight, Tensor):
-            raise TypeError(f"classifier={type(classifier).__name__} has no weight: pass its last linear layer")
-        return weight.flatten(1), getattr(classifier, "bias", None) if bias is None else bias
+        try:
+            weight, own = affine(classifier)
+        except AttributeError:
+            raise TypeError(
+                f"classifier={type(classifier).__name__} is no linear layer: pass the last linear layer, or its weight"
+            ) from None
+        return weight, own if bias is None else bias
 
     def _gathered(self) -> ClassStatistics:
         """Statistics around the states themselves, which are never written to; stacked ones of ranks are merged."""
