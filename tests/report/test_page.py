@@ -157,13 +157,14 @@ def test_seeds_are_a_band_and_several_runs_share_a_page(browser: Any, tmp_path: 
 NUMBERS = {
     "value": 0.11, "lower_bound": 0.1, "gap": 0.01, "lambda_fitted": HOSTILE[0], "weight_measured": 3.0,
     "weight_predicted": 4.0, "features_measured": 2.0, "features_predicted": 2.0, "loss_measured": None,
-    "loss_predicted": 0.01,
+    "loss_predicted": 0.01, "features": HOSTILE[0],
 }  # fmt: skip
 
 
 def test_hostile_numbers_of_the_theory_stay_text(run: Path, tmp_path: Path) -> None:
     page = write_page([read_history(run)], tmp_path / "r.html", theory=section_of(NUMBERS)).read_text()
-    assert "can be below 0.1 in" in page
+    assert "can be below 0.1 there" in page
+    assert "Put into that model (&lt;script" in page
     assert "−25.0%" in page
     assert "Fitted to this run: &lt;script id=injected&gt;" in page
 
@@ -303,3 +304,11 @@ def test_figures_as_files(run: Path, tmp_path: Path, browser: Any) -> None:
         assert path.stat().st_size > 3000
     with pytest.raises(ValueError, match="choose svg or png"):
         write_figures([run], tmp_path, format="gif")
+
+
+def test_one_folder_needs_no_list(run: Path, tmp_path: Path) -> None:
+    for given in (run, str(run)):
+        page = write_report(given, tmp_path / "one.html")  # type: ignore[arg-type]
+        assert page.read_text() == write_report([run], tmp_path / "one.html").read_text()
+    with pytest.raises(ValueError, match=r"folders=\[\] names no run"):
+        write_report([], tmp_path / "none.html")

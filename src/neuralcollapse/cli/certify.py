@@ -31,7 +31,8 @@ def certify(
       neuralcollapse certify results/reduced/mnist-resnet18-sgd --json numbers.json
 
     Args:
-        run: Run folder made by neuralcollapse train.
+        run: Run folder made by neuralcollapse train, or by a tracker or callback whose config.yaml has the optimizer
+            and weight_decay.
         data_root: Folder of torchvision's data sets, if it is not where the run found it.
         class_means: Use the class means of the last snapshot, even if there is a checkpoint.
         json: Write the numbers to this file as well.

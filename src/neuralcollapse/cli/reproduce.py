@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -73,7 +74,8 @@ def reproduce(
     """Repeat the paper's figures and tables: train what is missing, judge each claim, draw a gallery.
 
     Before the runs it says how long they take on this machine, and during the runs how long is left. Interrupt it any
-    time; run the same command again to continue. Finished runs are never run again.
+    time; run the same command again to continue. Finished runs are never run again. Figures that the folder's gallery
+    shows already stay in it.
 
     For example:
       neuralcollapse reproduce all --scale smoke                # every figure in miniature: about three minutes
@@ -100,9 +102,9 @@ def reproduce(
     from neuralcollapse.paper.reproduce import plan
     from neuralcollapse.paper.sweep import check_folders
 
-    planned = plan(
-        wanted,
-        choices.scale,
+    planned_for = functools.partial(
+        plan,
+        scale=choices.scale,
         output=output,
         data_root=choices.data_root,
         seeds=numbers(choices.seeds, "--seeds", "0,1,2", int) if choices.seeds else (),
@@ -110,6 +112,7 @@ def reproduce(
         capture=choices.capture,
         sources={"mnist": choices.mnist, "cifar10": choices.cifar10},
     )
+    planned = planned_for(wanted)
     if choices.draw:
         planned = {name: [as_trained(run) for run in group] for name, group in planned.items()}
     runs = [*{run.experiment.name: run for group in planned.values() for run in group}.values()]
@@ -118,8 +121,10 @@ def reproduce(
         _list(runs, choices)
         return
     failed = [] if choices.draw else _sweep(runs, choices)
-    from neuralcollapse.paper.gallery import write_gallery
+    from neuralcollapse.paper.gallery import drawn_before, write_gallery
 
+    for name, group in planned_for([name for name in drawn_before(output) if name not in planned]).items():
+        planned[name] = [as_trained(run) for run in group]
     # A second look: the runs are further than when they were planned.
     planned = {name: [dataclasses.replace(run) for run in group] for name, group in planned.items()}
     judged = write_gallery(output, choices.scale, planned, static=choices.static)

@@ -14,7 +14,7 @@ import numpy as np
 from neuralcollapse.figures.curves import Columns
 from neuralcollapse.figures.simplex import Frame, chosen_classes, frame_of
 from neuralcollapse.geometry.measures import HEADLINE
-from neuralcollapse.measurement.run_folder import CONFIG, METRICS, read_metrics
+from neuralcollapse.measurement.run_folder import CONFIG, METRICS, read_config, read_metrics
 from neuralcollapse.measurement.snapshots import read_snapshot, snapshots
 
 _MOST_FRAMES = 60
@@ -101,26 +101,6 @@ def read_histories(
     if not found:
         raise FileNotFoundError(f"none of the {len(folders)} folders holds a run that can be drawn; {skipped[0]}")
     return _named_apart(found), skipped
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """The plain values of config.yaml; none where there is no such file.
-
-    Raises:
-        ValueError: if it is not a YAML mapping.
-    """
-    import yaml
-
-    path = folder / CONFIG
-    if not path.is_file():
-        return {}
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not a valid configuration: {error}") from error
-    if not isinstance(values, Mapping):
-        raise ValueError(f"{path} is not a valid configuration: it holds no names with values")
-    return {str(name): value for name, value in values.items()}
 
 
 def _epoch_first(names: Mapping[str, str]) -> list[str]:

@@ -6,7 +6,7 @@ Imports nothing heavy, so that the command line can show its help at once.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
@@ -223,6 +223,11 @@ class TrainConfig:
         import yaml
 
         files.write_text(path, yaml.safe_dump(self.to_dict(), sort_keys=False))
+
+
+def made_by_train(values: Mapping[str, Any]) -> bool:
+    """Whether ``neuralcollapse train`` wrote this config.yaml, and not a callback or a tracker in another loop."""
+    return {"dataset", "model", "optimizer", "seed", "epochs"} <= values.keys()
 
 
 def _from_fields(*, config: Annotated[TrainConfig, Parameter(name="*")] = TrainConfig()) -> TrainConfig:
