@@ -149,8 +149,8 @@ def title_and_text(path: Path) -> tuple[str, str]:
 def gallery_index() -> str:
     """One card per script."""
     lines = ["# Gallery", "", "Every figure below was drawn by the script beside it while this site was built.", ""]
-    lines += ["If you run a script yourself, its figure opens in your browser. Without a browser, replace the last line of"]
-    lines += ['the script, `figure.show()`, by `figure.write_html("figure.html")`.', ""]
+    lines += ["If you run a script yourself, its figure opens in your browser. Without a browser, replace its last"]
+    lines += ['line, `figure.show()`, by `figure.write_html("figure.html")`.', ""]
     for path in SCRIPTS:
         title, text = title_and_text(path)
         first = re.split(r"(?<=\.)\s", text, maxsplit=1)[0].replace("\n", " ")
