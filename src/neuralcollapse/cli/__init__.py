@@ -48,6 +48,7 @@ def _run(words: list[str]) -> int:
 
     from neuralcollapse.cli.app import build_app, chosen, joined
     from neuralcollapse.cli.errors import failure, one_sentence
+    from neuralcollapse.cli.options import without_empty_folders
 
     app = build_app()
     try:
@@ -59,7 +60,8 @@ def _run(words: list[str]) -> int:
         app.help_print(words)
         return _fail("error: give a command", 2)
     try:
-        function(*bound.args, **bound.kwargs)
+        with without_empty_folders():
+            function(*bound.args, **bound.kwargs)
     except KeyboardInterrupt:
         return _fail("stopped" + (f". {row.if_stopped}" if row and row.if_stopped else ""), 130)
     except BrokenPipeError:

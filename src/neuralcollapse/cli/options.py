@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from neuralcollapse.files import write_text
+from neuralcollapse.files import absent_folders, remove_empty, write_text
 from neuralcollapse.valid_json import dumps
 
 Number = TypeVar("Number", int, float)
+
+_made: list[Path] = []
+"""Folders that the running command had :func:`writable` make, the innermost first."""
+
+
+@contextlib.contextmanager
+def without_empty_folders() -> Iterator[None]:
+    """Around a command: what it made for its results and left empty, because it failed, is removed again."""
+    _made.clear()
+    try:
+        yield
+    finally:
+        remove_empty(_made)
 
 
 def words(text: str) -> list[str]:
@@ -53,6 +68,7 @@ def writable(path: str | Path | None, option: str, *, folder: bool = False) -> P
             raise NotADirectoryError("it is a file, give a folder")
         if place.is_file() and not folder:
             place.open("ab").close()
+        _made[:0] = absent_folders(parent)
         parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=parent).close()
     except OSError as error:
