@@ -112,7 +112,7 @@ def test_too_few_images(tmp_path: Path, per_class: int, classes: tuple[str, ...]
 
 
 def test_a_mistyped_data_root_is_not_made(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"there is no folder .*typo: correct --data-root"):
+    with pytest.raises(FileNotFoundError, match=r"there is no folder .*typo: correct data_root"):
         load_images("mnist", tmp_path / "typo")
     assert not list(tmp_path.iterdir())
 
