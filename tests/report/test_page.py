@@ -239,11 +239,23 @@ def test_a_stray_folder_is_named_and_left_out(run: Path, tmp_path: Path) -> None
     shutil.copytree(run, damaged)
     (damaged / "snapshots" / "epoch-0003.safetensors").write_bytes(b"?")
     with pytest.warns(RunSkipped) as caught:
-        page = write_report([stray, run, damaged], tmp_path / "page.html")
+        page = write_report([stray, run, damaged, tmp_path / "absent"], tmp_path / "page.html")
     said = [str(warning.message) for warning in caught]
-    assert said[0].startswith(f"left out {stray}: no metrics.csv")
+    assert said[0] == f"left out {stray}, {tmp_path / 'absent'}: no metrics.csv there, so no run folder"
     assert "epoch-0003.safetensors is damaged" in said[1]
+    assert len(said) == 2
     assert f"left out {stray}" in page.read_text()
+
+
+def test_the_page_itself_is_left_out_without_a_word(run: Path, tmp_path: Path) -> None:
+    """``report runs/*`` a second time; warnings are errors here."""
+    other = shutil.copytree(run, tmp_path / "other")
+    page = write_report([run, other], tmp_path / "comparison.html")
+    written = page.read_text()
+    assert write_report([run, other, page], page).read_text() == written
+    page.write_text("<title>mine</title>")
+    with pytest.warns(RunSkipped, match=f"left out {page}: no metrics.csv there"):
+        write_report([run, other, page], tmp_path / "second.html")
 
 
 def test_what_cannot_be_drawn_is_named(run: Path, tmp_path: Path) -> None:
