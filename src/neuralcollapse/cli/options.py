@@ -13,6 +13,11 @@ from neuralcollapse.valid_json import dumps
 
 Number = TypeVar("Number", int, float)
 
+
+class UsageError(ValueError):
+    """A word of the command line cannot be read, or one is left out: exit code 2, as where the parser says so."""
+
+
 _made: list[Path] = []
 """Folders that the running command had :func:`writable` make, the innermost first."""
 
@@ -36,14 +41,15 @@ def numbers(text: str, option: str, example: str, kind: type[Number]) -> list[Nu
     """The numbers of an option that takes several, between commas.
 
     Raises:
-        ValueError: if one is not a number of this kind, or there is none.
+        UsageError: if one is not a number of this kind, or there is none.
     """
+    wanted = "whole numbers" if kind is int else "numbers"
     try:
         found = [kind(word) for word in words(text)]
     except ValueError as error:
-        raise ValueError(f"{option} {text}: give {example}") from error
+        raise UsageError(f"{option} {text}: give {wanted} such as {example}") from error
     if not found:
-        raise ValueError(f"{option} is missing: give {example}")
+        raise UsageError(f"{option} is required: give {wanted} such as {example}")
     return found
 
 

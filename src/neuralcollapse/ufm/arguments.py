@@ -79,8 +79,8 @@ def as_point(point: Any, name: str = "point") -> Point:
     """The point, if it is one."""
     if not isinstance(point, Point):
         raise TypeError(
-            f"{name} is a {type(point).__name__}: pass Point(W, H, b), with W (K, d), b (K,) and H (d, N), whose columns "
-            "come class by class"
+            f"{name} is a {type(point).__name__}: pass Point(W, H, b), with W (K, d), b (K,) and H (d, N), whose "
+            "columns come class by class"
         )
     return point
 
