@@ -164,3 +164,13 @@ def test_words_of_the_library_become_options(message: str, typed: str) -> None:
     from neuralcollapse.cli.errors import as_typed
 
     assert as_typed(message, build_app()["train"]) == typed
+
+
+def test_an_error_that_nobody_expected_keeps_its_notes() -> None:
+    from neuralcollapse.cli.app import build_app
+    from neuralcollapse.cli.errors import failure
+
+    error = RuntimeError("shapes cannot be multiplied")
+    error.add_note("while measuring batch 3 (Tensor (8, 4))")
+    said = failure(error, build_app())
+    assert said.startswith("RuntimeError: shapes cannot be multiplied, while measuring batch 3 (Tensor (8, 4)) (NEURAL")

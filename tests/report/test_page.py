@@ -16,7 +16,7 @@ from neuralcollapse.figures.simplex import points_of
 from neuralcollapse.report import RunSkipped, write_report
 from neuralcollapse.report.dynamics import write_dynamics
 from neuralcollapse.report.geometry import MAPS
-from neuralcollapse.report.headline import headline
+from neuralcollapse.report.headline import headline, lead
 from neuralcollapse.report.history import History, read_history
 from neuralcollapse.report.page import write_page
 from neuralcollapse.report.seeds import by_experiment
@@ -223,6 +223,14 @@ def test_test_data_has_its_own_column(tmp_path: Path) -> None:
 def test_the_page_says_whether_the_network_collapsed(ends: tuple[float, ...], sentence: str, tmp_path: Path) -> None:
     columns = {"epoch": [0.0, 1.0]} | {f"nc{number}": [3.0, end] for number, end in enumerate(ends, 1)}
     assert sentence in write_page([History("run", columns)], tmp_path / "r.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("nc1", "text"),
+    [(0.02, "have almost merged into one point"), (0.099, "lie close together"), (0.5, "drawn together")],
+)
+def test_merged_is_said_of_classes_that_look_like_points(nc1: float, text: str) -> None:
+    assert text in lead(History("run", {"epoch": [0.0, 1.0], "nc1": [3.0, nc1]}))[0]
 
 
 def test_a_plain_folder_with_nothing_but_metrics(browser: Any, tmp_path: Path) -> None:

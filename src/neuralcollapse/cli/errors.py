@@ -108,7 +108,8 @@ def failure(error: Exception, command: App) -> str:
     expected = isinstance(error, ValueError | TypeError | OSError | ImportError | ArithmeticError)
     if expected or type(error).__name__ == "MisconfigurationException":  # Lightning's word for a wrong option
         return as_typed(str(error), command)
-    return f"{type(error).__name__}: {error} (NEURALCOLLAPSE_DEBUG=1 shows where)"
+    notes = "".join(f", {note}" for note in getattr(error, "__notes__", ()))
+    return f"{type(error).__name__}: {error}{notes} (NEURALCOLLAPSE_DEBUG=1 shows where)"
 
 
 def as_typed(message: str, command: App) -> str:
