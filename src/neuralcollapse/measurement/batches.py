@@ -48,7 +48,7 @@ def split_batch(batch: Any, model: nn.Module | None = None, task: Task = "classi
             raise ValueError(f"the batch holds {name} and nothing else: it has no inputs")
         return inputs, fields[name]
     if not isinstance(batch, tuple | list):
-        way = "two tensors X and Y are passed as [(X, Y)]; " if hasattr(batch, "shape") else ""
+        way = "pass two tensors X and Y as [(X, Y)], or " if hasattr(batch, "shape") else ""
         raise ValueError(
             f"the loader gave a {type(batch).__name__}: expected (inputs, labels) pairs or mappings with labels; "
             f"{way}{ADVICE}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from filelock import FileLock
 from torch import Tensor
 
 from neuralcollapse.extras import missing
+from neuralcollapse.files import remove_empty
 from neuralcollapse.names import LAYOUT, check_dataset
 from neuralcollapse.train.image_folder import image_files, read_image, rgb, split_rows
 
@@ -115,9 +115,8 @@ def _downloaded(kind: Any, root: str | Path, train: bool) -> Any:
             return kind(root, train=train, download=True)
     finally:
         lock.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            for folder in (Path(root) / kind.__name__ / "raw", Path(root) / kind.__name__, *([Path(root)] * made)):
-                folder.rmdir()  # what a failed download leaves empty
+        own = Path(root) / kind.__name__
+        remove_empty([own / "raw", own, *([Path(root)] * made)])  # what a failed download leaves
 
 
 def _imagefolder(path: str) -> Iterator[RawSplit]:
