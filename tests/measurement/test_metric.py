@@ -145,6 +145,9 @@ def test_the_classifier_is_read_when_computing_and_stays_the_models_own() -> Non
         head.weight.copy_(CASE.weight)
         head.bias.copy_(CASE.bias)
     close(metric.compute(), oracle(CASE.features, CASE.labels, CASE.weight, CASE.bias))
+    unbound = NeuralCollapse(3, 5)
+    unbound.update(CASE.features, CASE.labels)
+    close(unbound.compute(head), {name: float(value) for name, value in metric.compute().items()})
     assert not list(metric.parameters())
     assert not metric.state_dict()
     bare = NeuralCollapse(3, 5, classifier=nn.Linear(5, 3, bias=False))
@@ -159,9 +162,17 @@ def test_bad_input() -> None:
         NeuralCollapse(3, 5, classifier=CASE.weight.T)
     with pytest.raises(TypeError, match="classifier=ReLU is no linear layer"):
         NeuralCollapse(3, 5, classifier=nn.ReLU())
+    with pytest.raises(
+        TypeError, match=r"classifier='head' is a str: pass the layer itself, such as model\.fc, or its"
+    ):
+        NeuralCollapse(3, 5, classifier="head")
     with pytest.raises(ValueError, match="num_classes=1"):
         NeuralCollapse(1, 5)
     metric = NeuralCollapse(4, 5)
+    with pytest.warns(UserWarning, match="before"), pytest.raises(ValueError, match=r"call update\(\) with some first"):
+        metric.compute()
+    with pytest.raises(ValueError, match=r"shape \(6, 4\): expected \(B, 5\); these may be logits"):
+        metric.update(torch.ones(6, 4), torch.arange(6) % 4)
     metric.update(CASE.features, CASE.labels)
     with pytest.raises(ValueError, match="1 of 4 classes have no samples: 3"):
         metric.compute()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from neuralcollapse.cli.options import writable, write_json
+from neuralcollapse.train.config import PATH
 
 if TYPE_CHECKING:
     from neuralcollapse.train.optimality import Optimality
@@ -15,9 +16,9 @@ def certify(
     run: Path,
     /,
     *,
-    data_root: str | None = None,
+    data_root: Annotated[str | None, PATH] = None,
     class_means: bool = False,
-    json: str | None = None,
+    json: Path | None = None,
 ) -> None:
     """Judge a trained network as a point of the unconstrained feature model: how near is it to a proven optimum?
 
@@ -25,6 +26,10 @@ def certify(
     command prints the network's value in the model, a lower bound that no network can beat, and its norms and Gram
     matrices beside those of the optimum. For a run without a checkpoint the class means of its last snapshot stand for
     the features.
+
+    It prints the decays first: λW of the classifier, λH of a feature, here times the n samples of a class, and λb of
+    the bias. A network has no decay on its features: what was fitted to its norms in place of that is said beside them.
+    In the column of the optimum, a gap or a distance is 0.
 
     For example:
       neuralcollapse certify runs/digits-mlp-sgd-seed0

@@ -17,6 +17,7 @@ from neuralcollapse.geometry.angles import angles_between
 from neuralcollapse.geometry.collapse import measure_features
 from neuralcollapse.geometry.metrics import CollapseMetrics
 from neuralcollapse.geometry.tables import text_table
+from neuralcollapse.geometry.ways_out import to_matrix
 
 
 @dataclass(frozen=True)
@@ -203,7 +204,8 @@ def _tag_wise(groups: LabelSetMeans) -> tuple[dict[int, float], dict[int, float]
 def _check(features: Tensor, labels: Tensor) -> Shaped[Tensor, "N K"]:
     """Labels as booleans on the features' device, or what is wrong."""
     if features.ndim != 2 or not features.numel():
-        raise ValueError(f"features have shape {tuple(features.shape)}: expected (N, d), both at least 1")
+        way = to_matrix(features)
+        raise ValueError(f"features have shape {tuple(features.shape)}: expected (N, d), both at least 1{way}")
     if labels.ndim != 2 or len(labels) != len(features):
         raise ValueError(f"labels have shape {tuple(labels.shape)}: expected ({len(features)}, K), zeros and ones")
     if not bool(features.isfinite().all()):

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from neuralcollapse.geometry.statistics import ClassStatistics
+from neuralcollapse.geometry.ways_out import to_matrix
 
 
 class NECO:
@@ -32,6 +33,7 @@ class NECO:
 
     Raises:
         ValueError: if the statistics keep traces only, or the dimension is not between 1 and d.
+        TypeError: if the statistics are none, such as a report that has them.
 
     >>> statistics = ClassStatistics(2, 3)
     >>> statistics.update(torch.tensor([[1.0, 0, 0], [-1.0, 0, 0]]), torch.tensor([0, 1]))
@@ -40,6 +42,7 @@ class NECO:
     """
 
     def __init__(self, statistics: ClassStatistics, dimension: int | None = None, *, standardize: bool = False) -> None:
+        _check_statistics(statistics)
         chosen = dimension if dimension is not None else min(statistics.num_classes - 1, statistics.feature_dim)
         if not 1 <= chosen <= statistics.feature_dim:
             raise ValueError(f"dimension={chosen} must be between 1 and the feature dimension {statistics.feature_dim}")
@@ -101,6 +104,7 @@ class NCI:
         *,
         alpha: float = 0.0,
     ) -> None:
+        _check_statistics(statistics)
         expected = (statistics.num_classes, statistics.feature_dim)
         if tuple(weight.shape) != expected:
             raise ValueError(f"weight has shape {tuple(weight.shape)}: expected {expected}")
@@ -137,8 +141,16 @@ class NCI:
         return (along + self.alpha * exact.abs().sum(1)).to(features.dtype)
 
 
+def _check_statistics(statistics: ClassStatistics) -> None:
+    if not isinstance(statistics, ClassStatistics):
+        way = "its .statistics" if hasattr(statistics, "statistics") else "ClassStatistics of the training features"
+        raise TypeError(f"statistics is a {type(statistics).__name__}: pass {way}")
+
+
 def _check_shapes(features: Tensor, logits: Tensor | None, feature_dim: int) -> None:
     if features.ndim != 2 or features.shape[1] != feature_dim:
-        raise ValueError(f"features have shape {tuple(features.shape)}: they must be B x {feature_dim}")
+        raise ValueError(
+            f"features have shape {tuple(features.shape)}: expected (B, {feature_dim}){to_matrix(features)}"
+        )
     if logits is not None and (logits.ndim != 2 or len(logits) != len(features)):
-        raise ValueError(f"logits have shape {tuple(logits.shape)}: they must be {len(features)} x K")
+        raise ValueError(f"logits have shape {tuple(logits.shape)}: expected ({len(features)}, K)")

@@ -13,7 +13,7 @@ from neuralcollapse.geometry.inputs import check_batch
 from neuralcollapse.measurement.agreement import Agreement
 from neuralcollapse.measurement.attack import Attack, attackable, loss_gradient
 from neuralcollapse.measurement.axes import FeatureAxes, has_sequences_first
-from neuralcollapse.measurement.batches import arguments, names_of, split_batch, takes_model
+from neuralcollapse.measurement.batches import arguments, names_of, note_on, split_batch, takes_model
 from neuralcollapse.measurement.blocks import Blocks
 from neuralcollapse.measurement.heads import Head, find_head
 from neuralcollapse.measurement.labels import as_labels
@@ -27,6 +27,7 @@ from neuralcollapse.measurement.progress import tracked
 from neuralcollapse.measurement.ranks import Ranks, is_sharded
 from neuralcollapse.measurement.transfer import converted, copied, moved
 from neuralcollapse.measurement.weights import affine
+from neuralcollapse.nn.surgery import not_a_module
 
 
 class Capture:
@@ -44,10 +45,7 @@ class Capture:
 
     def __init__(self, model: nn.Module, loader: Iterable[Any], options: Options, ranks: Ranks) -> None:
         if not isinstance(model, nn.Module):
-            raise TypeError(
-                f"model is a {type(model).__name__}, not a torch.nn.Module: pass the module, and forward=, a function "
-                "of (model, inputs), where it is called in a way of its own"
-            )
+            raise not_a_module(model)
         for name, function in (("forward", options.forward), ("batch", options.batch)):
             if function is not None and not callable(function):
                 raise TypeError(f"{name}={function!r} is a {type(function).__name__}: expected a function")
@@ -135,7 +133,7 @@ class Capture:
             try:
                 captured = self._run(batch, axes)
             except Exception as error:
-                error.add_note(f"while measuring batch {number}")
+                error.add_note(note_on(error, number, batch))
                 raise
             axes = None
             if counts and len(captured.labels):

@@ -53,7 +53,7 @@ def write_report(
         WriteError: if the page cannot be written.
 
     Warns:
-        RunSkipped: for each folder among several that was left out, and why.
+        RunSkipped: for the folders among several that were left out, and why: once for each reason.
     """
     folders = [folders] if isinstance(folders, str | Path) else list(folders)
     if not folders:

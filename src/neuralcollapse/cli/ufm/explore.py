@@ -36,7 +36,7 @@ def explore(
     json: Path | None = None,
     picture: Path | None = None,
 ) -> None:
-    """Find the local minima where the landscape is not benign: fewer dimensions than d = K - 1.
+    """Find local minima that are not global (d < K - 1).
 
     Each minimum is refined until its gradient is zero up to rounding, and proved strict by the eigenvalues of its
     Hessian. Prints the values, how many starts ended in each minimum, and an interval that contains the global value.
