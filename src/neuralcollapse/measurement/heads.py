@@ -82,7 +82,9 @@ class Head:
         """A forward hook."""
         if self.idle:
             return
-        given = inputs[0] if inputs else keywords.get(_first_argument(module), next(iter(keywords.values()), None))
+        given = (
+            inputs[0] if inputs else keywords.get(_first_argument(module) or "", next(iter(keywords.values()), None))
+        )
         if self._seen is not None:
             raise ValueError(
                 f"classifier {self.name!r} runs more than once per batch, so its features are ambiguous: pass "
@@ -179,11 +181,13 @@ class Head:
             places = 0 if pooling == "first" else last_kept(batch.kept)
             index = torch.arange(len(rows), device=rows.device)
             return rows[index, places], scores[index, places]
-        if is_pointwise(self.module) and not any(close(scores.amax(1), other) for other in returned):
-            for change in (torch.nn.Identity(), torch.relu):  # SqueezeNet has a ReLU between convolution and mean
-                logits = mean_over_positions(change(scores))
-                if any(decided_otherwise(other, logits.argmax(1)) == 0 for other in returned):
-                    return mean_over_positions(rows), logits
+        if is_pointwise(self.module):
+            features, logits, rectified = (mean_over_positions(part) for part in (rows, scores, scores.relu()))
+            for other in returned:
+                if close(rectified, other):  # SqueezeNet has a ReLU between convolution and mean
+                    return features, other
+                if not close(scores.amax(1), other) and decided_otherwise(other, logits.argmax(1)) == 0:
+                    return features, logits
         raise ValueError(
             f"the input of classifier {self.name!r} has shape {shape}, and the model's logits are neither its output "
             'at one position nor the mean over them: pass pooling="first" or "last", or forward=, a function of '
