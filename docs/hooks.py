@@ -92,9 +92,9 @@ def faults_table() -> str:
 
 
 def mutants_table() -> str:
-    """Score per room, and the mutants that no test noticed."""
+    """Score per package, and the mutants that no test noticed."""
     record = _counted("mutants")
-    lines = ["| room | mutants | killed |", "| --- | --: | --: |"]
+    lines = ["| package | mutants | killed |", "| --- | --: | --: |"]
     lines += [f"| {room} | {count['mutants']} | {count['killed']} |" for room, count in record["rooms"].items()]
     total, killed = (sum(count[name] for count in record["rooms"].values()) for name in ("mutants", "killed"))
     lines += [f"| **all** | **{total}** | **{killed}** ({killed / total:.0%}) |", "", f"Seed {record['seed']}."]
@@ -149,6 +149,8 @@ def title_and_text(path: Path) -> tuple[str, str]:
 def gallery_index() -> str:
     """One card per script."""
     lines = ["# Gallery", "", "Every figure below was drawn by the script beside it while this site was built.", ""]
+    lines += ["If you run a script yourself, its figure opens in your browser. Without a browser, replace its last"]
+    lines += ['line, `figure.show()`, by `figure.write_html("figure.html")`.', ""]
     for path in SCRIPTS:
         title, text = title_and_text(path)
         first = re.split(r"(?<=\.)\s", text, maxsplit=1)[0].replace("\n", " ")

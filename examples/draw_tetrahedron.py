@@ -9,8 +9,8 @@ distance of the means from their centre, so what shrinks is the spread within th
 
 from __future__ import annotations
 
+import argparse
 import itertools
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -124,7 +124,10 @@ def draw(frames: list[tuple[np.ndarray, np.ndarray]], facts: list[tuple[int, flo
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("output", type=Path, metavar="FILE.svg", help="where the picture is written")
+    output = parser.parse_args().output
     pictures, numbers = train()
     for shown_epoch, first, second in (numbers[0], numbers[-1]):
         print(f"epoch {shown_epoch}: NC1 {first:.4f}, NC2 {second:.4f}")
-    Path(sys.argv[1]).write_text(draw(pictures, numbers), encoding="utf-8")
+    output.write_text(draw(pictures, numbers), encoding="utf-8")

@@ -43,10 +43,16 @@ def main() -> None:
     torch.manual_seed(0)
     texts, labels = docstrings()
     if options.model:
-        tokenizer = AutoTokenizer.from_pretrained(options.model)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(options.model)
+            model = AutoModelForSequenceClassification.from_pretrained(options.model, num_labels=len(PACKAGES))
+        except OSError:
+            raise SystemExit(
+                f"--model {options.model} is no folder with a model, and could not be downloaded. A model of the Hub "
+                "needs a network once. Without --model, a small BERT is trained that needs none"
+            ) from None
         encoded = tokenizer(texts, truncation=True, padding="max_length", max_length=LENGTH, return_tensors="pt")
         inputs, mask = encoded["input_ids"], encoded["attention_mask"]
-        model = AutoModelForSequenceClassification.from_pretrained(options.model, num_labels=len(PACKAGES))
     else:
         inputs, mask = frequent_words(texts, 2000)
         config = BertConfig(

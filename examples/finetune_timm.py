@@ -2,6 +2,8 @@
 
 python examples/finetune_timm.py --dataset cifar10 --pretrained
 python examples/finetune_timm.py --dataset imagefolder:PATH --model mobilenetv3_small_050 --epochs 5
+
+CIFAR-10 and timm's weights are downloaded once. The second command needs no network.
 """
 
 import argparse
@@ -33,13 +35,16 @@ def main() -> None:
     options = parser.parse_args()
 
     torch.manual_seed(0)
-    data = load_images(
-        options.dataset,
-        options.data_root,
-        samples_per_class=options.samples_per_class,
-        test_samples_per_class=options.samples_per_class,
-        image_size=options.image_size,
-    )
+    try:
+        data = load_images(
+            options.dataset,
+            options.data_root,
+            samples_per_class=options.samples_per_class,
+            test_samples_per_class=options.samples_per_class,
+            image_size=options.image_size,
+        )
+    except OSError as error:
+        raise SystemExit(f"{error}. Without a network, use images of your own: --dataset imagefolder:PATH") from None
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     mean, std = (moments[:, None, None] for moments in data.channel_moments())
 
@@ -47,7 +52,13 @@ def main() -> None:
         return [((pixels.float() / 255 - mean) / std, labels) for pixels, labels in loader]
 
     classes = len(data.classes)
-    model = timm.create_model(options.model, pretrained=options.pretrained, num_classes=classes)
+    try:
+        model = timm.create_model(options.model, pretrained=options.pretrained, num_classes=classes)
+    except OSError:
+        raise SystemExit(
+            f"the weights of {options.model} could not be downloaded: --pretrained needs a network once. "
+            "Without it, training starts from random weights"
+        ) from None
     print(parameter_savings(model))
     model = set_feature_dim(fix_classifier(model), classes).to(device)  # the conversion, before the optimizer
 

@@ -34,6 +34,7 @@ NAMES = {
     "_CircularPadNd": (padding, BASE_CLASS),
     "_buffers": (nn.Module(), "every module has it; test_preserve compares all buffers before and after"),
     "_parameters": (nn.Module(), "every module has it; test_preserve compares all parameters"),
+    "_forward_pre_hooks": (nn.Module(), "every module has it; test_metric prunes and normalises a layer"),
     "_fields": (namedtuple("Pair", "a b"), "documented by Python; asked for with hasattr"),
     "_orig_mod": (torch.compile(nn.Linear(1, 1)), "asked of an OptimizedModule alone; test_heads compiles one"),
     "_ops": (torch, "the documented torch.ops has no class of operators; test_layers exports a model"),

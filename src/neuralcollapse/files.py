@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 
@@ -81,6 +81,18 @@ def make_folder(path: str | Path) -> Path:
     with explained(Path(path), "could not make the folder"):
         Path(path).mkdir(parents=True, exist_ok=True)
     return Path(path)
+
+
+def absent_folders(path: str | Path) -> list[Path]:
+    """The folders that :func:`make_folder` would have to make, the innermost first."""
+    return [folder for folder in (Path(path), *Path(path).parents) if not folder.exists()]
+
+
+def remove_empty(folders: Iterable[Path]) -> None:
+    """Remove those of these folders that are there and empty, in this order."""
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 def append_line(path: str | Path, line: str) -> None:

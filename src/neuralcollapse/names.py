@@ -11,6 +11,13 @@ from pathlib import Path
 from neuralcollapse.extras import missing
 
 DATASETS = ("digits", "mnist", "fashion-mnist", "cifar10", "cifar100", "imagefolder:PATH", "hf:ID_OR_PATH")
+LAYOUT = {
+    "mnist": "MNIST/raw",
+    "fashion-mnist": "FashionMNIST/raw",
+    "cifar10": "cifar-10-batches-py",
+    "cifar100": "cifar-100-python",
+}
+"""Where torchvision keeps a data set, below the folder of its data sets."""
 BACKBONES = ("mlp", "convnet", "resnet18", "resnet50")
 
 

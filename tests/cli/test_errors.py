@@ -30,10 +30,16 @@ USAGE = [
     ("train --epochs", "--epochs needs a value"),
     ("train digits", "unexpected word 'digits'"),
     ("train --epochs 3 --epochs 4", "--epochs is given twice"),
-    ("savings", "MODEL is missing"),
-    ("report", "RUNS is missing"),
-    ("reproduce", "FIGURES is missing"),
-    ("ufm certify", "POINT is missing"),
+    ("savings", "MODEL is required: torchvision's name (resnet50), mlp, "),
+    ("report", "RUNS is required: run folders, made by neuralcollapse train, "),
+    ("reproduce", "FIGURES is required: what to repeat: figure3, "),
+    ("ufm certify", "POINT is required: file of the point, "),
+    ("ufm thresholds", "--counts is required: the number of samples of each class, such as 500,50,5"),
+    ("ufm target --lambda-w 0.1", "--counts is required: the number of samples of each class, such as 500,50,5"),
+    ("ufm target --counts a,b", "--counts a,b: give whole numbers such as 500,50,5"),
+    ("ufm solve --samples-per-class many", "--samples-per-class many: give whole numbers such as 5, or 9,1,4,2"),
+    ("measure", "give one of --run, --features and --model: nothing says what to measure"),
+    ("measure --model mlp", "--model needs --data"),
     ("train --config absent.yaml", "--config absent.yaml: there is no such file"),
 ]
 
@@ -50,13 +56,13 @@ FAILURES = [
     ("train --batch-size 0", "--batch-size=0 must be at least 1"),
     ("train --lr -1", "--learning-rate=-1.0 must be positive and finite"),
     ("train --lr nan", "--learning-rate=nan must be positive and finite"),
-    ("train --weight_decay inf", "--weight-decay=inf must not be negative, and finite"),
+    ("train --weight_decay inf", "--weight-decay=inf must be finite and at least 0"),
+    ("train --weight-decay=-1", "--weight-decay=-1.0 must be finite and at least 0"),
+    ("train --samples-per-class 0", "--samples-per-class=0 must be at least 1"),
     ("train --stem small", "--stem='small' is for model resnet18 or resnet50, not mlp"),
     ("train --optimizer lbfgs --devices 2", "--optimizer='lbfgs' runs on --devices=1, --nodes=1"),
     ("train --seed -1", "--seed=-1 must lie in"),
-    ("measure", "give one of --run, --features and --model, not none"),
     ("measure --run r --model mlp", "give one of --run, --features and --model, not run and model"),
-    ("measure --model mlp", "--model needs --data"),
     ("measure --model mlp --data mnits", "unknown dataset 'mnits': did you mean mnist?"),
     ("measure --model mpl --data digits", "unknown model 'mpl': did you mean mlp?"),
     ("measure --model absent.py:make --data digits", "no file absent.py"),
@@ -69,7 +75,6 @@ FAILURES = [
     ("savings nowhere.py:make", "no file nowhere.py"),
     ("reproduce figur3", "figure 'figur3' is unknown: choose figure3, "),
     ("reproduce figure3 --mnist hff:x", "unknown dataset 'hff:x': did you mean hf"),
-    ("ufm solve --samples-per-class many", "--samples-per-class many: give 5, or 9,1,4,2"),
     ("ufm solve --lambda-w 0", "--lambda-w=0.0 must be positive"),
     ("ufm solve --num-classes 1", "--num-classes=1 must be at least 2"),
     ("ufm solve --method magic", "--method='magic' is unknown"),
@@ -81,7 +86,7 @@ LATE = [
     ("train --accelerator abacus", "abacus"),
     ("train --lr 1e30", "the training diverged in epoch 1: its loss is nan. Lower the learn"),
     ("measure --run absent", "no configuration at absent/config.yaml"),
-    ("measure --features absent.npz", "no file of tensors at absent.npz"),
+    ("measure --features absent.npz", "--features absent.npz: there is no such file"),
     ("measure --model mlp --data digits --checkpoint x.pt", "no checkpoint at x.pt"),
     ("savings resnet18 --classes 10 --feature-dim 5", "--feature-dim=5 cannot hold"),
     ("ufm landscape --saddle 9+9", "--saddle 9+9: choose one of 4, 3+1"),
@@ -159,3 +164,13 @@ def test_words_of_the_library_become_options(message: str, typed: str) -> None:
     from neuralcollapse.cli.errors import as_typed
 
     assert as_typed(message, build_app()["train"]) == typed
+
+
+def test_an_error_that_nobody_expected_keeps_its_notes() -> None:
+    from neuralcollapse.cli.app import build_app
+    from neuralcollapse.cli.errors import failure
+
+    error = RuntimeError("shapes cannot be multiplied")
+    error.add_note("while measuring batch 3 (Tensor (8, 4))")
+    said = failure(error, build_app())
+    assert said.startswith("RuntimeError: shapes cannot be multiplied, while measuring batch 3 (Tensor (8, 4)) (NEURAL")

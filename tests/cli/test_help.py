@@ -61,6 +61,30 @@ def test_every_option_has_a_sentence(name: str) -> None:
         assert not re.match(r"(Of|As) ", sentence), (argument.name, sentence)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_path_is_called_one(call, name: str) -> None:
+    said = re.sub(r"\s+", " ", call(*name.split(), "--help").out)
+    assert not re.search(r"--[\w-]+ TEXT (Folder|File|Run folder|Weights|Write)", said)
+
+
+def test_help_says_what_is_allowed(call) -> None:
+    said = re.sub(r"\s+", " ", call("train", "--help").out)
+    assert "longer than training. [a whole number, all or auto; default: auto]" in said
+    assert "[one or more of tensorboard, wandb]" in said
+    assert "[one of sgd, adam, lbfgs; default: sgd]" in said
+    assert "--data TEXT Data set to measure on: digits, mnist, " in re.sub(r"\s+", " ", call("measure", "--help").out)
+    for name in ("target", "thresholds"):
+        said = call("ufm", name, "--help").out
+        assert said.startswith(f"Usage: neuralcollapse ufm {name} --counts N,N,N [OPTIONS]")
+        assert re.search(r"--counts N,N,N .*\s+\[required\]", said)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_opposites_are_explained_where_there_are_some(call, name: str) -> None:
+    explained = "Each flag --x has an opposite" in call(*name.split(), "--help").out
+    assert explained == (name in ("train", "measure", "certify", "savings", "reproduce", "completion"))
+
+
 def test_version(call) -> None:
     from neuralcollapse import __version__
 

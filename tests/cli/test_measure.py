@@ -90,8 +90,8 @@ def test_a_users_model_sees_images_as_it_was_trained(call, tmp_path: Path) -> No
             assert found[mean][name] == pytest.approx(getattr(expected, name), rel=1e-4)
     assert found["0"]["cdnv"] != pytest.approx(found["0.5,0.25,0.125"]["cdnv"], rel=1e-2)
     for wrong, message in [
-        (["--mean", "0.5"], "--std is missing"),
-        (["--mean", "0.5,x", "--std", "1"], "--mean 0.5,x: give 0.5, or"),
+        (["--mean", "0.5"], "--std is required: give numbers such as 0.5, or"),
+        (["--mean", "0.5,x", "--std", "1"], "--mean 0.5,x: give numbers such as 0.5, or"),
         (["--mean", "0.5,0.5", "--std", "1"], "mean has 2 values for 3 channels"),
         (["--mean", "0.5", "--std", "0"], "std=0.0 must be positive"),
     ]:

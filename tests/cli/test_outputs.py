@@ -40,6 +40,24 @@ def test_a_folder_is_no_file(call, tmp_path: Path) -> None:
     assert "--output file cannot be written: it is a file, give a folder" in said
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "train --dataset imagefolder:absent",
+        "train --dataset imagefolder:absent --output runs/deep/mine",
+        "measure --features absent.npz --json deep/below/found.json",
+        "ufm landscape --lambda-w 5 --lambda-h 5 --output deep/page.html",
+    ],
+)
+def test_a_command_that_fails_leaves_no_empty_folder(call, tmp_path: Path, line: str) -> None:
+    assert call(*line.split()).code == 1
+    assert list(tmp_path.iterdir()) == []
+    for name in ("runs", "deep"):
+        (tmp_path / name).mkdir()
+    assert call(*line.split()).code == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["deep", "runs"]  # the user's own stay
+
+
 def test_json_has_no_nan(call, tmp_path: Path) -> None:
     labels = np.arange(12) % 3
     np.savez(tmp_path / "f.npz", features=np.eye(3)[labels] * 2.0, labels=labels)  # no variation within classes

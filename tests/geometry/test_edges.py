@@ -17,6 +17,8 @@ from neuralcollapse import (
     etf_distance,
     measure,
     measure_features,
+    multilabel_metrics,
+    regression_metrics,
     simplex_etf,
 )
 from neuralcollapse.geometry import ncc_mismatch
@@ -357,7 +359,7 @@ class TestRefused:
             (features.to("meta"), TypeError, "features are a tensor on the meta device"),
             (features.to(torch.float8_e4m3fn), TypeError, "features have dtype torch.float8_e4m3fn, too narrow"),
             (features.to(torch.complex64), TypeError, "features have dtype torch.complex64"),
-            (np.array([["a", "b"]] * 6), TypeError, "features are a ndarray of <U1: expected numbers"),
+            (np.array([["a", "b"]] * 6), TypeError, "features are a ndarray of strings: expected numbers"),
             ([[1.0], [1.0, 2.0]], TypeError, "features are a list that is no array of numbers"),
             (object(), TypeError, "features are a object of object: expected numbers"),
         ],
@@ -384,9 +386,18 @@ class TestRefused:
             (None, TypeError, "labels are None"),
             (torch.tensor([0, 1, 2, 0, 1, 10**12]), ValueError, "label 1000000000000 implies 1000000000001 classes"),
             (torch.tensor([0, 1, 2, 0, 1, 2**63], dtype=torch.uint64), ValueError, "label 9223372036854775808"),
-            ([0.0, 1, 2, 0, 1, 2], TypeError, "labels have dtype torch.float64: expected integers"),
+            ([0.0, 1, 2, 0, 1, 2], TypeError, "labels have dtype torch.float64: .*; pass whole numbers$"),
             (torch.tensor([0, 1, 2, 0, 1, 2]).to("meta"), TypeError, "labels are a tensor on the meta device"),
-            ("012012", TypeError, "labels are a str of"),
+            ("012012", TypeError, "labels are a str: expected numbers"),
+            (
+                list("012012"),
+                TypeError,
+                r"labels are a list of strings: turn each name into its class index, as in \[cl",
+            ),
+            (np.array(["cat"] * 6), TypeError, "labels are a ndarray of strings: turn each name into its class index"),
+            (np.array([0.0, 1, 2, 0, 1, 2]), TypeError, r"float64: expected integers.*; pass labels\.astype\(int\)"),
+            (torch.tensor([0.5, 1, 2, 0, 1, 2]), TypeError, "float32: expected integers, one class index per sample$"),
+            (torch.tensor([1, 2, 3, 1, 2, 3]), ValueError, "no samples: 0 .where labels begin with 1, subtract 1"),
         ],
     )
     def test_labels_that_are_none(self, labels: object, error: type[Exception], message: str) -> None:
@@ -433,8 +444,26 @@ class TestRefused:
 
 @pytest.mark.parametrize("shape", [(6,), (6, 3), (6, 5), (6, 4, 1)])
 def test_a_stream_takes_features_of_its_own_width_alone(shape: tuple[int, ...], unchecked_shapes: None) -> None:
-    with pytest.raises(ValueError, match=r"features have shape .*: expected \(B, 4\)"):
+    way = {3: "; these may be logits: pass the input of the last layer"}.get(shape[-1] if len(shape) == 2 else 0, "")
+    way = "; flatten each sample .*" if len(shape) > 2 else way
+    with pytest.raises(ValueError, match=rf"features have shape .*: expected \(B, 4\){way}$"):
         ClassStatistics(3, 4).update(torch.ones(shape), torch.arange(6) % 3)
+
+
+def test_features_of_images_are_refused_with_a_way_out(unchecked_shapes: None) -> None:
+    features, labels = torch.ones(6, 3, 4, 4), torch.arange(6) % 2
+    for call in (
+        lambda: measure_features(features, labels),
+        lambda: multilabel_metrics(features, torch.eye(2)[labels]),
+        lambda: regression_metrics(features, torch.randn(6, 2)),
+    ):
+        with pytest.raises(ValueError, match=r"shape \(6, 3, 4, 4\): expected \(N, d\).*; flatten each sample"):
+            call()
+
+
+def test_statistics_without_samples_ask_for_an_update() -> None:
+    with pytest.raises(ValueError, match=r"no samples were seen: call update\(\) with some first"):
+        collapse_metrics(ClassStatistics(3, 4))
 
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.complex64, torch.float32])

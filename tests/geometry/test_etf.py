@@ -71,7 +71,7 @@ def test_a_frame_beyond_memory_is_refused_with_its_size(shape: tuple[int, int], 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: simplex_etf(10, 8), "feature_dim=8 cannot hold a simplex ETF of 10 classes: it needs at least 9"),
+        (lambda: simplex_etf(10, 8), "feature_dim=8 cannot hold a simplex ETF of 10 classes: pass at least 9"),
         (lambda: simplex_etf(1, 8), "num_classes=1"),
         (lambda: simplex_etf(3, 8, rotation="haar"), "rotation='haar' is unknown"),
         (lambda: etf_distance(torch.ones(3)), "must be K x d"),

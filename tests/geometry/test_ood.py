@@ -8,7 +8,7 @@ import torch
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
-from neuralcollapse import NCI, NECO, ClassStatistics, simplex_etf
+from neuralcollapse import NCI, NECO, ClassStatistics, measure, simplex_etf
 from tests.cases import CASES, Case, draw
 
 
@@ -83,8 +83,16 @@ def test_bad_input_is_refused() -> None:
     traces.update(case.features, case.labels)
     with pytest.raises(ValueError, match="within='full'"):
         NECO(traces)
-    with pytest.raises(ValueError, match="B x 6"):
+    with pytest.raises(ValueError, match=r"features have shape \(1, 5\): expected \(B, 6\)"):
         NECO(statistics).score(torch.zeros(1, 5))
+    with pytest.raises(ValueError, match=r"expected \(B, 6\); flatten each sample with features.flatten\(1\)"):
+        NECO(statistics).score(torch.zeros(1, 6, 2, 2))
+    report = measure(torch.nn.Linear(6, 4), [(case.features, case.labels)])
+    for score in (NECO, lambda found: NCI(found, case.weight)):
+        with pytest.raises(TypeError, match=r"statistics is a CollapseReport: pass its \.statistics"):
+            score(report)
+        with pytest.raises(TypeError, match="statistics is a Tensor: pass ClassStatistics of the training features"):
+            score(case.features)
     with pytest.raises(ValueError, match="logits have shape"):
         NCI(statistics, case.weight).score(case.features, torch.zeros(3, 4))
     with pytest.raises(ValueError, match="weight has shape"):

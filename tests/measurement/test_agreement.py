@@ -106,3 +106,78 @@ def test_a_model_that_decides_otherwise_is_reported_with_the_number_of_samples(t
     with warnings.catch_warnings():
         warnings.simplefilter("error", CollapseWarning)
         take(model, BATCHES, classifier="head")
+
+
+# ---- samples in another order -----------------------------------------------------------------------
+
+
+class Sorted(nn.Module):
+    """Runs its samples in the order of their first number, as recurrent networks and experts do."""
+
+    def __init__(self, returned: Callable[[Tensor], object] = lambda z: z) -> None:
+        super().__init__()
+        self.inner = Ending(lambda z: z)
+        self.returned = returned
+
+    def forward(self, x: Tensor) -> object:
+        order = x[:, 0].argsort()
+        return self.returned(self.inner(x[order])[order.argsort()])
+
+
+RETURNED = {"tensor": lambda z: z, "record": lambda z: {"logits": z}, "pair": lambda z: (z.mean(), z)}
+
+
+@pytest.mark.parametrize("returned", RETURNED.values(), ids=RETURNED)
+def test_a_model_that_sorts_its_samples_is_measured_in_their_own_order(returned) -> None:
+    plain = Ending(lambda z: z)
+    expected, found = measure(plain, BATCHES), measure(Sorted(returned), BATCHES)
+    assert found.metrics.nc1 == pytest.approx(expected.metrics.nc1, rel=1e-5)
+    assert (found.accuracy, found.ncc_mismatch) == (expected.accuracy, expected.ncc_mismatch)
+    torch.testing.assert_close(extract_features(Sorted(returned), BATCHES).logits, plain(INPUTS).detach())
+
+
+def test_equal_samples_may_be_sorted_too() -> None:
+    twice = [(torch.cat([INPUTS[:9], INPUTS[:9]]), LABELS[:9].repeat(2))]
+    assert measure(Sorted(), twice).metrics.nc1 == pytest.approx(measure(Ending(lambda z: z), twice).metrics.nc1)
+
+
+# ---- models that change what they are given ----------------------------------------------------------
+
+
+class InPlace(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = Ending(lambda z: z)
+
+    def forward(self, x: Tensor) -> object:
+        return self.inner(x.sub_(0.5).div_(3))
+
+
+class OutOfPlace(InPlace):
+    def forward(self, x: Tensor) -> object:
+        return self.inner((x - 0.5) / 3)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"attack": "fgsm", "epsilon": 0.1}, {"layers": ["inner.trunk"]}], ids=["plain", "attack", "layers"]
+)
+def test_a_model_that_changes_its_inputs_in_place_leaves_the_caller_s_alone(options) -> None:
+    batches = [(x.clone(), y) for x, y in BATCHES]
+    found, again = (measure(InPlace(), batches, **options) for _ in range(2))
+    for (x, _), (original, _) in zip(batches, BATCHES, strict=True):
+        assert torch.equal(x, original)
+    expected = measure(OutOfPlace(), BATCHES, **options)
+    assert found.metrics == again.metrics == expected.metrics
+    if "attack" in options:
+        assert found.attack.metrics == expected.attack.metrics
+
+
+def test_dictionaries_and_forward_functions_get_tensors_of_their_own() -> None:
+    batches = [{"x": x.clone(), "labels": y} for x, y in BATCHES]
+    measure(
+        InPlace(),
+        batches,
+        forward=lambda model, inputs: model(inputs["x"]),
+        batch=lambda b: ({"x": b["x"]}, b["labels"]),
+    )
+    assert all(torch.equal(batch["x"], x) for batch, (x, _) in zip(batches, BATCHES, strict=True))

@@ -164,10 +164,11 @@ def test_other_batches_and_modes() -> None:
     assert single.metrics.nc1 == pytest.approx(expected["nc1"], rel=1e-3)
 
 
-def test_a_head_that_runs_on_maps() -> None:
+@pytest.mark.parametrize("between", [nn.Identity, nn.ReLU])
+def test_a_head_that_runs_on_maps(between: type[nn.Module]) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(
-        nn.Conv2d(1, 5, 3), nn.ReLU(), nn.Conv2d(5, 3, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+        nn.Conv2d(1, 5, 3), nn.ReLU(), nn.Conv2d(5, 3, 1), between(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
     )
     x = torch.randn(30, 1, 6, 6, generator=torch.Generator().manual_seed(0))
     report = measure(model, [(x, LABELS[:30])], attack="fgsm", epsilon=0.3)

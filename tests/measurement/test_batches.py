@@ -126,7 +126,11 @@ BAD = {
     "column": ([(INPUTS, LABELS[:, None])], ValueError, r"labels have shape \(60, 1\).*labels\[:, 0\]"),
     "one-hot": ([(INPUTS, nn.functional.one_hot(LABELS))], ValueError, r"shape \(60, 3\).*labels.argmax\(1\)"),
     "floats": ([(INPUTS, LABELS.float())], TypeError, "labels have dtype torch.float32"),
-    "words": ([(INPUTS, ["cat"] * 60)], TypeError, "labels are a list that holds no integers: pass batch="),
+    "words": ([(INPUTS, ["cat"] * 60)], TypeError, "labels are a list of strings: turn each name into its class index"),
+    "other things": ([(INPUTS, [{}] * 60)], TypeError, "labels are a list that holds no integers: pass batch="),
+    "negative": ([(INPUTS, LABELS - 1)], ValueError, "label -1 is out of range.*leave rows without a label out"),
+    "a tensor": ([INPUTS], ValueError, r"gave a Tensor: .*; pass two tensors X and Y as \[\(X, Y\)\], or pass batch="),
+    "two tensors": ((INPUTS, LABELS), ValueError, r"gave a Tensor: .*; pass two tensors X and Y as \[\(X, Y\)\]"),
     "none": ([(INPUTS, None)], ValueError, "labels of a batch are None"),
     "missing": ([(INPUTS,)], ValueError, "a tuple of 1: there are no labels in it; pass batch="),
     "nothing else": ([{"labels": LABELS}], ValueError, "holds labels and nothing else"),
@@ -146,6 +150,18 @@ def test_batches_that_are_refused_with_a_sentence(kind: str) -> None:
     batches, error, message = BAD[kind]
     with pytest.raises(error, match=message):
         measure(NET, batches)
+
+
+def test_an_error_of_the_model_names_the_batch() -> None:
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied") as caught:
+        measure(NET, [(INPUTS, LABELS), (LEFT, LABELS)])
+    assert caught.value.__notes__ == ["while measuring batch 1 (Tensor (60, 4), Tensor (60,))"]
+    with pytest.raises(NotImplementedError) as caught:
+        measure(nn.ModuleDict({"fc": NET[2]}), [{"x": INPUTS, "y": LABELS}])
+    assert caught.value.__notes__[0].startswith(
+        "while measuring batch 0 (Tensor (60, 8), Tensor (60,)); a model without"
+    )
+    assert "needs forward=, a function of (model, inputs)" in caught.value.__notes__[0]
 
 
 def test_a_generator_can_be_read_once() -> None:

@@ -66,6 +66,14 @@ def test_arrays_without_numbers(tmp_path: Path, descr: str) -> None:
         load_embeddings(_claiming(tmp_path / "f.npz", (1,), descr))
 
 
+def test_labels_that_are_names_are_in_a_file_that_can_be_read(tmp_path: Path) -> None:
+    np.savez(tmp_path / "f.npz", features=np.ones((2, 3)), labels=np.array(["cat", "dog"]))
+    with pytest.raises(
+        ValueError, match=r"f\.npz: labels holds strings, not numbers: turn each name into its class index"
+    ):
+        load_embeddings(tmp_path / "f.npz")
+
+
 @pytest.mark.parametrize("dtype", [">f4", "longdouble", ">i8"])
 def test_numbers_of_other_machines_and_other_contents(tmp_path: Path, dtype: str) -> None:
     features = np.arange(6).reshape(3, 2)

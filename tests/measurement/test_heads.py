@@ -10,7 +10,14 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, normalize
 from torch.nn.utils import parametrizations, prune
 
-from neuralcollapse import ETFClassifier, extract_features, find_classifier, fix_classifier, measure
+from neuralcollapse import (
+    ETFClassifier,
+    PrototypeClassifier,
+    extract_features,
+    find_classifier,
+    fix_classifier,
+    measure,
+)
 from tests.cases import oracle
 
 LABELS = torch.arange(60) % 3
@@ -344,3 +351,117 @@ def test_features_alone_of_a_model_with_a_classifier_and_of_its_trunk() -> None:
             assert found.metrics.nc1 == pytest.approx(expected, rel=1e-5)
     with pytest.raises(ValueError, match="label 1000000000000 implies"):
         measure(model[:2], [(INPUTS, LABELS * 10**12 // 2)], features_only=True)
+
+
+# ---- heads whose output is not W h + b with the weight that they hold ------------------------------
+
+
+def two_layers(head: nn.Module | None = None) -> nn.Sequential:
+    torch.manual_seed(2)
+    plain = nn.Linear(6, 3)
+    if head is not None:
+        head.load_state_dict(plain.state_dict())
+    return nn.Sequential(*trunk(), plain if head is None else head)
+
+
+def five_times(kind: str) -> nn.Sequential:
+    model = two_layers(Fivefold(6, 3) if kind == "subclass" else None)
+    head = model[-1]
+    if kind == "hook":
+        head.register_forward_hook(lambda module, inputs, output: 5 * output)
+    if kind == "patched":
+        head.forward = lambda x: 5 * linear(x, head.weight, head.bias)
+    return model
+
+
+class Fivefold(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return 5 * super().forward(x)
+
+
+@pytest.mark.parametrize("kind", ["hook", "patched", "subclass"])
+def test_the_weight_measured_is_that_which_gives_the_logits(kind: str) -> None:
+    plain = two_layers()
+    weight, bias = (5 * part.detach() for part in (plain[-1].weight, plain[-1].bias))
+    report = measure(five_times(kind), BATCHES)
+    torch.testing.assert_close(report.weight.float(), weight)
+    features = plain[:-1](INPUTS).detach()
+    expected = oracle(features, LABELS, weight, bias)
+    for name in ("nc2", "nc3", "nc4"):
+        assert getattr(report.metrics, name) == pytest.approx(expected[name], rel=1e-4)
+    torch.testing.assert_close(extract_features(five_times(kind), BATCHES).logits, linear(features, weight, bias))
+
+
+def test_hooks_that_only_look_change_nothing_and_see_nothing_but_data() -> None:
+    model, seen = two_layers(), []
+    model[-1].register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
+    assert measure(model, BATCHES).metrics == measure(two_layers(), BATCHES).metrics
+    assert seen == [25, 35]
+
+
+def test_a_patched_head_that_is_not_affine_is_refused() -> None:
+    model = two_layers()
+    head = model[-1]
+    head.forward = lambda x: linear(normalize(x), normalize(head.weight))
+    with pytest.raises(ValueError, match="not an affine map"):
+        measure(model, BATCHES)
+
+
+def test_arguments_of_a_head_are_known_by_name() -> None:
+    class Scaled(nn.Linear):
+        def forward(self, input: Tensor, scale: Tensor | None = None) -> Tensor:
+            return super().forward(input)
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = two_layers(Scaled(6, 3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = self.inner[:-1](x)
+            return self.inner[-1](scale=torch.zeros_like(h), input=h)
+
+    assert measure(Model(), BATCHES).metrics.nc1 == pytest.approx(measure(two_layers(), BATCHES).metrics.nc1)
+
+
+class Spatial(nn.Module):
+    def __init__(self, reduce) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.trunk = nn.Conv2d(1, 4, 3)
+        self.head = nn.Conv2d(4, 3, 1)
+        self.reduce = reduce
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.reduce(self.head(self.trunk(x.view(-1, 1, 2, 4).repeat(1, 1, 3, 2)).relu()))
+
+
+REDUCED = {
+    "mean": lambda z: z.mean((2, 3)),
+    "relu": lambda z: z.relu().mean((2, 3)),
+    "softmax": lambda z: z.mean((2, 3)).softmax(1),
+}
+
+
+@pytest.mark.parametrize("reduce", REDUCED.values(), ids=REDUCED)
+def test_a_mean_after_a_pointwise_head_is_a_mean_of_features(reduce) -> None:
+    model = Spatial(reduce)
+    images = INPUTS.view(-1, 1, 2, 4).repeat(1, 1, 3, 2)
+    features = model.trunk(images).relu().mean((2, 3)).detach()
+    expected = oracle(features, LABELS, model.head.weight.detach().flatten(1), model.head.bias.detach())
+    assert measure(model, BATCHES).metrics.nc1 == pytest.approx(expected["nc1"], rel=1e-4)
+
+
+def test_a_maximum_after_a_pointwise_head_is_no_reduction_of_features() -> None:
+    with pytest.raises(ValueError, match="nor the mean over them"):
+        measure(Spatial(lambda z: z.amax((2, 3))), BATCHES)
+
+
+def test_prototypes_are_a_classifier_without_spread_at_collapse() -> None:
+    means = torch.eye(3) + 5
+    model = nn.Sequential(nn.Identity(), PrototypeClassifier(means))
+    report = measure(model, [(means[LABELS], LABELS)])
+    assert report.accuracy == 1
+    assert report.metrics.nc2 == pytest.approx(0, abs=1e-5)
+    assert report.metrics.nc3 == pytest.approx(0, abs=1e-5)
+    assert report.metrics.nc4 == pytest.approx(0, abs=1e-4)

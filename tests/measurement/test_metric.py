@@ -14,7 +14,7 @@ import torch.multiprocessing as mp
 from torch import nn
 from torchmetrics import MetricCollection
 
-from neuralcollapse import CollapseWarning, NeuralCollapse, measure_features
+from neuralcollapse import CollapseWarning, NeuralCollapse, measure, measure_features
 from tests.cases import CASES, Case, draw, oracle
 
 matplotlib.use("Agg")
@@ -145,6 +145,9 @@ def test_the_classifier_is_read_when_computing_and_stays_the_models_own() -> Non
         head.weight.copy_(CASE.weight)
         head.bias.copy_(CASE.bias)
     close(metric.compute(), oracle(CASE.features, CASE.labels, CASE.weight, CASE.bias))
+    unbound = NeuralCollapse(3, 5)
+    unbound.update(CASE.features, CASE.labels)
+    close(unbound.compute(head), {name: float(value) for name, value in metric.compute().items()})
     assert not list(metric.parameters())
     assert not metric.state_dict()
     bare = NeuralCollapse(3, 5, classifier=nn.Linear(5, 3, bias=False))
@@ -157,11 +160,19 @@ def test_the_classifier_is_read_when_computing_and_stays_the_models_own() -> Non
 def test_bad_input() -> None:
     with pytest.raises(ValueError, match=r"weight has shape \(5, 3\): expected \(3, 5\).*pass weight.T"):
         NeuralCollapse(3, 5, classifier=CASE.weight.T)
-    with pytest.raises(TypeError, match="classifier=ReLU has no weight"):
+    with pytest.raises(TypeError, match="classifier=ReLU is no linear layer"):
         NeuralCollapse(3, 5, classifier=nn.ReLU())
+    with pytest.raises(
+        TypeError, match=r"classifier='head' is a str: pass the layer itself, such as model\.fc, or its"
+    ):
+        NeuralCollapse(3, 5, classifier="head")
     with pytest.raises(ValueError, match="num_classes=1"):
         NeuralCollapse(1, 5)
     metric = NeuralCollapse(4, 5)
+    with pytest.warns(UserWarning, match="before"), pytest.raises(ValueError, match=r"call update\(\) with some first"):
+        metric.compute()
+    with pytest.raises(ValueError, match=r"shape \(6, 4\): expected \(B, 5\); these may be logits"):
+        metric.update(torch.ones(6, 4), torch.arange(6) % 4)
     metric.update(CASE.features, CASE.labels)
     with pytest.raises(ValueError, match="1 of 4 classes have no samples: 3"):
         metric.compute()
@@ -197,3 +208,30 @@ def test_two_processes_give_the_answer_of_one(tmp_path: Path) -> None:
         answer, own = torch.load(tmp_path / f"{rank}.pt")
         close(answer, oracle(CASE.features, CASE.labels, CASE.weight, CASE.bias))
         assert own == len(CASE.labels) // 2
+
+
+class Tenfold(torch.nn.Linear):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 10 * super().forward(x)
+
+
+@pytest.mark.parametrize("kind", ["scaled", "pruned", "normalised"])
+def test_the_classifier_of_a_metric_is_what_it_computes(kind: str) -> None:
+    """``measure`` asks a layer for the weight with which it answers, and so does the metric."""
+    torch.manual_seed(0)
+    features, labels = torch.randn(60, 5), torch.arange(60) % 3
+    layer = Tenfold(5, 3) if kind == "scaled" else torch.nn.Linear(5, 3)
+    if kind == "pruned":
+        torch.nn.utils.prune.l1_unstructured(layer, "weight", 0.4)
+        layer.weight_orig.data.mul_(torch.rand(3, 5) + 1)  # as an optimizer does; no forward pass since
+    if kind == "normalised":
+        torch.nn.utils.weight_norm(layer)
+        layer.weight_g.data.mul_(torch.rand(3, 1) + 1)
+    metric = NeuralCollapse(3, 5, classifier=layer)
+    metric.update(features, labels)
+    found = metric.compute()
+    report = measure(torch.nn.Sequential(torch.nn.Identity(), layer), [(features, labels)])
+    for name in ("nc2", "nc3", "nc4"):
+        assert float(found[name]) == pytest.approx(getattr(report.metrics, name), rel=1e-5)
+    asked = layer(torch.eye(5)) - layer(torch.zeros(1, 5))
+    torch.testing.assert_close(report.weight.float(), asked.T.detach(), atol=1e-5, rtol=1e-5)

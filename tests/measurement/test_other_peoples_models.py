@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -158,7 +159,10 @@ def test_arguments_of_the_wrong_kind() -> None:
         with pytest.raises(kind, match=message):
             function(model, pairs, **options)
     others: list[tuple[type[Exception], str, Callable[[], Any]]] = [
-        (TypeError, "model is a str", lambda: find_classifier("resnet")),  # type: ignore[arg-type]
+        (TypeError, "model is a str, .* load its weights first", lambda: find_classifier("resnet")),  # type: ignore[arg-type]
+        (TypeError, "model is a OrderedDict.*load_state_dict", lambda: measure(model.state_dict(), pairs)),
+        (TypeError, "model is a PosixPath.*load_state_dict", lambda: measure(Path("weights.pt"), pairs)),
+        (TypeError, "model is a function.*pass the module itself", lambda: measure(lambda x: x, pairs)),
         (TypeError, "masked array", lambda: measure_features(np.ma.masked_less(_inputs().numpy(), 0), _LABELS)),
         (ValueError, "more than any machine has", lambda: ClassStatistics(10**9, 10**9)),
         (ValueError, "meta device", lambda: ClassStatistics(3, 8).to("meta")),

@@ -14,6 +14,7 @@ from neuralcollapse import CollapseTracker, measure
 from neuralcollapse.files import WriteError
 from neuralcollapse.measurement.run_folder import read_metrics
 from neuralcollapse.measurement.snapshots import read_snapshot, snapshots
+from neuralcollapse.report.history import read_config
 
 Y = torch.arange(60) % 3
 
@@ -150,10 +151,83 @@ def test_a_folder_whose_steps_were_written_as_fractions_opens(model: nn.Module, 
     assert CollapseTracker(tmp_path).history[0]["step"] == 123
 
 
-@pytest.mark.parametrize("columns", [{"seconds": 1.0}, {"note": "text"}])
-def test_columns_that_are_none(model: nn.Module, data: list, columns: dict) -> None:
-    with pytest.raises((ValueError, TypeError)):
-        CollapseTracker().measure(model, data, **columns)
+@pytest.mark.usefixtures("unchecked_shapes")
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("seconds", 1.0, "seconds= is a column that the tracker fills itself"),
+        ("nc1", 3.0, "nc1= is a column that the tracker fills itself: choose another name, such as my_nc1"),
+        ("ncc_mismatch", 0.0, "ncc_mismatch= is a column that the tracker fills itself"),
+        ("train_accuracy", 0.5, "train_accuracy= is a column that the tracker fills itself"),
+        ("test_nc2", 0.5, "test_nc2= is a column that the tracker fills itself"),
+        ("note", "text", "note='text' must be a number, or None"),
+    ],
+)
+def test_columns_that_are_none(model: nn.Module, data: list, column: str, value: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        CollapseTracker().measure(model, data, test_loader=data, **{column: value})
+
+
+def test_columns_of_test_data_are_free_where_none_is_measured(model: nn.Module, data: list) -> None:
+    tracker = CollapseTracker()
+    tracker.measure(model, data, test_nc1=0.5, test_accuracy=0.9, accuracy=0.8)
+    assert [tracker.history[0][name] for name in ("test_nc1", "test_accuracy", "accuracy")] == [0.5, 0.9, 0.8]
+
+
+@pytest.mark.usefixtures("unchecked_shapes")
+def test_a_loss_with_its_graph_is_recorded_without_a_warning(model: nn.Module, data: list) -> None:
+    tracker = CollapseTracker()
+    tracker.measure(model, data, train_loss=cross_entropy(model(data[0][0]), data[0][1]))
+    assert isinstance(tracker.history[0]["train_loss"], float)
+
+
+DESCRIPTIONS = [
+    ({"optimzer": "sgd"}, ValueError, r"optimzer= is unknown: did you mean optimizer=\?"),
+    ({"epoch": 3}, ValueError, r"epoch= is unknown: did you mean epochs=\?"),
+    ({"weight_decay": "abc"}, TypeError, "weight_decay='abc' must be a number"),
+    ({"batch_size": True}, TypeError, "batch_size=True must be a number"),
+    ({"optimizer": 3}, TypeError, "optimizer=3 must be a string"),
+    ({"class_names": "cat"}, TypeError, "class_names='cat' must be a list of names"),
+    ({"mine": object}, TypeError, "mine=.* is no plain value: give a number or a string"),
+]
+
+
+@pytest.mark.parametrize(("config", "error", "message"), DESCRIPTIONS)
+def test_descriptions_that_are_none(config: dict, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        CollapseTracker(config=config)
+    with pytest.raises(error, match=message):
+        CollapseTracker().describe(**config)
+
+
+def test_descriptions_become_plain_values(model: nn.Module, data: list, tmp_path: Path) -> None:
+    config = {
+        "learning_rate": torch.tensor(0.5),
+        "weight_decay": np.float64(0.25),
+        "epochs": 3,
+        "epoch": 2,
+        "mine": [1],
+    }
+    CollapseTracker(tmp_path / "run", config=config).measure(model, data)
+    assert read_config(tmp_path / "run") == config | {"learning_rate": 0.5, "weight_decay": 0.25}
+
+
+def test_a_first_measurement_that_fails_leaves_no_empty_folder(model: nn.Module, data: list, tmp_path: Path) -> None:
+    tracker = CollapseTracker(tmp_path / "runs" / "mine")
+    for call in (
+        lambda: tracker.measure(model, [(data[0][0][:, :2], Y)]),
+        lambda: tracker.look(model, []),
+        lambda: tracker.measure(model, data, epoch=-1),
+    ):
+        with pytest.raises((RuntimeError, ValueError)):
+            call()
+        assert list(tmp_path.iterdir()) == []
+    tracker.measure(model, data)
+    assert len(read_metrics(tmp_path / "runs" / "mine")) == 1
+    (tmp_path / "theirs").mkdir()
+    with pytest.raises(ValueError, match="the loader is empty"):
+        CollapseTracker(tmp_path / "theirs").measure(model, [])
+    assert (tmp_path / "theirs").is_dir()
 
 
 @pytest.mark.usefixtures("unchecked_shapes")

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import re
 import shlex
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from neuralcollapse.paper.reproduce import plan
 from tests.paper.test_sweep import command
 from tests.report.pages import HOSTILE, opened
 
+ROOT = Path(__file__).parents[2]
 RUNS = dict.fromkeys(run.name for figure in FIGURES.values() for run in figure.runs(SCALES["smoke"]))
 
 
@@ -152,7 +154,7 @@ def test_list_says_once_why_times_are_unknown(tmp_path: Path) -> None:
     words = command("figure3", "--scale", "narrow", "--list", "--output", str(tmp_path / "none"))
     words += ["--mnist", f"imagefolder:{tmp_path / 'nowhere'}", "--cifar10", f"imagefolder:{tmp_path / 'nowhere'}"]
     said = subprocess.run(words, capture_output=True, text=True, check=True).stdout
-    assert said.startswith("# 10 runs, 0 finished. The others take an unknown time. Interrupt it any time")
+    assert said.startswith("# 10 runs, 0 finished. The others take an unknown time.\n")  # nothing runs: no Ctrl-C
     assert said.count("nowhere") == 1 + 10  # the reason, and each command's data
     assert said.count("epoch 0 of 200, unknown time\n") == 8
 
@@ -194,3 +196,19 @@ def test_a_run_is_drawn_wherever_its_data_came_from(tmp_path: Path, capsys: pyte
             with pytest.raises(SystemExit):
                 main(words)
             assert f"dataset was '{source}'" in capsys.readouterr().err
+
+
+@pytest.mark.exhaustive
+def test_one_figure_drawn_again_takes_no_other_from_the_gallery(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(ROOT / "results" / "reduced", tmp_path / "reduced"))
+
+    def figures(name: str) -> list[dict[str, str]]:
+        with (folder / name).open(encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+
+    before = {name: figures(name) for name in ("claims.csv", "runs.csv")}
+    assert len({row["figure"] for row in before["claims.csv"]}) > 3
+    main(["reproduce", "figure6", "--scale", "reduced", "--output", str(folder), "--draw"])
+    key = {"claims.csv": "figure", "runs.csv": "run"}  # claims may be worded anew
+    for name, rows in before.items():
+        assert sorted(row[key[name]] for row in figures(name)) == sorted(row[key[name]] for row in rows)

@@ -16,7 +16,7 @@ from neuralcollapse.figures.simplex import points_of
 from neuralcollapse.report import RunSkipped, write_report
 from neuralcollapse.report.dynamics import write_dynamics
 from neuralcollapse.report.geometry import MAPS
-from neuralcollapse.report.headline import headline
+from neuralcollapse.report.headline import headline, lead
 from neuralcollapse.report.history import History, read_history
 from neuralcollapse.report.page import write_page
 from neuralcollapse.report.seeds import by_experiment
@@ -157,13 +157,14 @@ def test_seeds_are_a_band_and_several_runs_share_a_page(browser: Any, tmp_path: 
 NUMBERS = {
     "value": 0.11, "lower_bound": 0.1, "gap": 0.01, "lambda_fitted": HOSTILE[0], "weight_measured": 3.0,
     "weight_predicted": 4.0, "features_measured": 2.0, "features_predicted": 2.0, "loss_measured": None,
-    "loss_predicted": 0.01,
+    "loss_predicted": 0.01, "features": HOSTILE[0],
 }  # fmt: skip
 
 
 def test_hostile_numbers_of_the_theory_stay_text(run: Path, tmp_path: Path) -> None:
     page = write_page([read_history(run)], tmp_path / "r.html", theory=section_of(NUMBERS)).read_text()
-    assert "can be below 0.1 in" in page
+    assert "can be below 0.1 there" in page
+    assert "Put into that model (&lt;script" in page
     assert "−25.0%" in page
     assert "Fitted to this run: &lt;script id=injected&gt;" in page
 
@@ -225,6 +226,14 @@ def test_the_page_says_whether_the_network_collapsed(ends: tuple[float, ...], se
     assert sentence in write_page([History("run", columns)], tmp_path / "r.html").read_text()
 
 
+@pytest.mark.parametrize(
+    ("nc1", "text"),
+    [(0.02, "have almost merged into one point"), (0.099, "lie close together"), (0.5, "drawn together")],
+)
+def test_merged_is_said_of_classes_that_look_like_points(nc1: float, text: str) -> None:
+    assert text in lead(History("run", {"epoch": [0.0, 1.0], "nc1": [3.0, nc1]}))[0]
+
+
 def test_a_plain_folder_with_nothing_but_metrics(browser: Any, tmp_path: Path) -> None:
     folder = make_run(tmp_path / "plain", snapshots=False)
     with opened(browser, write_report([folder], tmp_path / "plain.html")) as page:
@@ -239,11 +248,23 @@ def test_a_stray_folder_is_named_and_left_out(run: Path, tmp_path: Path) -> None
     shutil.copytree(run, damaged)
     (damaged / "snapshots" / "epoch-0003.safetensors").write_bytes(b"?")
     with pytest.warns(RunSkipped) as caught:
-        page = write_report([stray, run, damaged], tmp_path / "page.html")
+        page = write_report([stray, run, damaged, tmp_path / "absent"], tmp_path / "page.html")
     said = [str(warning.message) for warning in caught]
-    assert said[0].startswith(f"left out {stray}: no metrics.csv")
+    assert said[0] == f"left out {stray}, {tmp_path / 'absent'}: no metrics.csv there, so no run folder"
     assert "epoch-0003.safetensors is damaged" in said[1]
+    assert len(said) == 2
     assert f"left out {stray}" in page.read_text()
+
+
+def test_the_page_itself_is_left_out_without_a_word(run: Path, tmp_path: Path) -> None:
+    """``report runs/*`` a second time; warnings are errors here."""
+    other = shutil.copytree(run, tmp_path / "other")
+    page = write_report([run, other], tmp_path / "comparison.html")
+    written = page.read_text()
+    assert write_report([run, other, page], page).read_text() == written
+    page.write_text("<title>mine</title>")
+    with pytest.warns(RunSkipped, match=f"left out {page}: no metrics.csv there"):
+        write_report([run, other, page], tmp_path / "second.html")
 
 
 def test_what_cannot_be_drawn_is_named(run: Path, tmp_path: Path) -> None:
@@ -303,3 +324,11 @@ def test_figures_as_files(run: Path, tmp_path: Path, browser: Any) -> None:
         assert path.stat().st_size > 3000
     with pytest.raises(ValueError, match="choose svg or png"):
         write_figures([run], tmp_path, format="gif")
+
+
+def test_one_folder_needs_no_list(run: Path, tmp_path: Path) -> None:
+    for given in (run, str(run)):
+        page = write_report(given, tmp_path / "one.html")  # type: ignore[arg-type]
+        assert page.read_text() == write_report([run], tmp_path / "one.html").read_text()
+    with pytest.raises(ValueError, match=r"folders=\[\] names no run"):
+        write_report([], tmp_path / "none.html")

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from neuralcollapse import NeuralCollapseCallback, measure
-from neuralcollapse.report.history import read_config
+from neuralcollapse.measurement.run_folder import read_config
 
 
 class Plain(L.LightningModule):

@@ -87,13 +87,15 @@ def test_image_folders(tmp_path: Path) -> None:
         ("imagenet", ValueError, "unknown dataset 'imagenet': did you mean imagefolder"),
         ("digits:x", ValueError, "unknown dataset"),
         ("hf:", ValueError, "unknown dataset"),
-        ("mnist", FileNotFoundError, "no MNIST under .* Point --data-root"),
+        ("mnist", FileNotFoundError, r"no MNIST under \S+, and .* refused\. .* point data_root at .* MNIST/raw$"),
+        ("cifar100", FileNotFoundError, r"no CIFAR100 under .* refused\. .* folder that holds cifar-100-python$"),
         ("imagefolder:/absent", FileNotFoundError, "no folder /absent"),
-        ("hf:/absent", FileNotFoundError, "cannot load '/absent'"),
+        ("hf:/absent", FileNotFoundError, "cannot load '/absent': .* Check the name .* hf:FOLDER reads"),
     ],
 )
 def test_missing_and_unknown_data(name: str, error: type[Exception], message: str, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", ["http://127.0.0.1:9/"])
+    monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", ["http://127.0.0.1:9/", "http://127.0.0.1:9/other"])
+    monkeypatch.setattr(torchvision.datasets.CIFAR100, "url", "http://127.0.0.1:9/cifar.tar.gz")
     with pytest.raises(error, match=message):
         load_images(name, tmp_path)
 

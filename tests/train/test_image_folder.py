@@ -112,15 +112,19 @@ def test_too_few_images(tmp_path: Path, per_class: int, classes: tuple[str, ...]
 
 
 def test_a_mistyped_data_root_is_not_made(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"there is no folder .*typo: correct --data-root"):
+    with pytest.raises(FileNotFoundError, match=r"there is no folder .*typo: correct data_root"):
         load_images("mnist", tmp_path / "typo")
     assert not list(tmp_path.iterdir())
 
 
-def test_a_download_that_fails_leaves_nothing(tmp_path: Path, monkeypatch) -> None:
+@pytest.mark.parametrize("dataset", ["mnist", "cifar100"])
+def test_a_download_that_fails_leaves_nothing(tmp_path: Path, monkeypatch, dataset: str) -> None:
     import torchvision
 
     monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", ["http://127.0.0.1:9/"])
-    with pytest.raises(FileNotFoundError, match="could not be downloaded"):
-        load_images("mnist", tmp_path)
-    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(torchvision.datasets.CIFAR100, "url", "http://127.0.0.1:9/cifar.tar.gz")
+    monkeypatch.chdir(tmp_path)
+    for root in (tmp_path, Path("data")):  # the default folder is made where it is absent
+        with pytest.raises(FileNotFoundError, match="could not be downloaded"):
+            load_images(dataset, root)
+        assert not list(tmp_path.iterdir())

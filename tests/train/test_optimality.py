@@ -14,7 +14,7 @@ from neuralcollapse.cli import main
 from neuralcollapse.train import TrainConfig, load_run, train
 from neuralcollapse.train.decays import decays_of
 from neuralcollapse.train.optimality import certify_run, certify_snapshot
-from neuralcollapse.train.snapshot import Snapshot
+from neuralcollapse.train.snapshot import Snapshot, last_snapshot
 from tests.train.test_decays import best
 
 REDUCED = Path(__file__).parents[2] / "results" / "reduced"
@@ -155,3 +155,55 @@ def test_a_folder_without_a_run_is_said(tmp_path: Path) -> None:
     TrainConfig().resolved().save(tmp_path / "config.yaml")
     with pytest.raises(FileNotFoundError, match="has no snapshots"):
         certify_run(tmp_path)
+
+
+# ---- runs that a tracker or callback recorded ---------------------------------------------------------
+
+
+def recorded(folder: Path, **described: object) -> Path:
+    """A folder as a tracker in a loop of one's own leaves it."""
+    from neuralcollapse import CollapseTracker
+
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.ReLU(), torch.nn.Linear(6, 3))
+    labels = torch.arange(30) % 3
+    tracker = CollapseTracker(folder)
+    tracker.describe(**described)
+    tracker.measure(model, [(torch.randn(30, 4) + labels[:, None], labels)], epoch=1)
+    return folder
+
+
+@pytest.mark.parametrize("optimizer", ["SGD", "Adam", "sgd"])
+def test_a_tracker_s_run_is_certified_with_the_decays_it_describes(optimizer: str, tmp_path: Path) -> None:
+    folder = recorded(tmp_path / "mine", optimizer=optimizer, weight_decay=5e-3, model="my net", epochs=3)
+    last = last_snapshot(folder)
+    found = certify_run(folder)
+    assert found.features == "class means, epoch 1"
+    share = float((last.weight**2).sum() / (last.means**2).sum())
+    assert found.value == pytest.approx(objective(last, 5e-3, 5e-3 * share, 5e-3), rel=1e-9)
+    assert found.lower_bound <= found.value
+
+
+@pytest.mark.parametrize(
+    ("described", "message"),
+    [
+        ({"optimizer": "AdamW", "weight_decay": 5e-3}, "optimizer: 'AdamW'.* penalty in the loss: sgd, adam"),
+        ({"weight_decay": 5e-3}, "optimizer: None in config.yaml"),
+        ({"optimizer": "sgd"}, "config.yaml has no weight_decay"),
+    ],
+)
+def test_a_tracker_s_run_without_a_prediction_says_why(
+    described: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        certify_run(recorded(tmp_path / "mine", model="my net", **described))
+
+
+def test_a_tracker_s_run_holds_no_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = recorded(tmp_path / "mine", optimizer="SGD", weight_decay=5e-3)
+    for command in (["measure", "--run", str(folder)], ["measure", "--run", str(folder), "--layers", "all"]):
+        with pytest.raises(SystemExit):
+            main(command)
+        assert "a training loop of your own" in capsys.readouterr().err
+    main(["archive", str(folder), "--into", str(tmp_path / "kept")])
+    assert certify_run(tmp_path / "kept" / "mine").to_dict() == certify_run(folder).to_dict()

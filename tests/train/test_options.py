@@ -78,7 +78,7 @@ def test_width_and_stem(name):
     [
         ({"width": 32, "model": "convnet"}, "width=32 is for model mlp, resnet18 or resnet50, not convnet"),
         ({"stem": "small"}, "stem='small' is for model resnet18 or resnet50, not mlp"),
-        ({"feature_decay": -1.0}, r"feature_decay=-1\.0 must not be negative"),
+        ({"feature_decay": -1.0}, r"feature_decay=-1\.0 must be finite and at least 0"),
         ({"feature_dim": 0}, "feature_dim=0 must be at least 1"),
     ],
 )

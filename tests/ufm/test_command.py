@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,11 @@ def ufm(call):
 def test_solve_and_certify(ufm, tmp_path: Path) -> None:
     solved = ufm("solve", "--samples-per-class", "9,1,4,2", "--output", "p.npz")
     assert "globally optimal" in solved
+    assert re.search(r"newton, (1 iteration|\d+ iterations), .* s, the gap is within --tol=1e-08 of the value", solved)
+    assert "newton, 1 iteration, " in ufm("solve")
+    assert "reached: raise it" in (few := ufm("solve", "--method", "gradient", "--max-iterations", "2"))
+    assert "gradient, 2 iterations, " in few
+    assert "--max-iterations reached" in few
     judged = ufm("certify", "p.npz")
     value = make(4, [9, 1, 4, 2], 4, 5e-3, 1e-3, 1e-2).solve().value
     for text in (solved, judged):

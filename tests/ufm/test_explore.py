@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from neuralcollapse.cli import main
 from neuralcollapse.ufm import UFM
 from neuralcollapse.ufm.explore import catalogue, explore
 from neuralcollapse.ufm.minima import descend, judge, shape_of, symmetry_directions
@@ -94,3 +95,12 @@ def test_bad_input_is_refused() -> None:
             explore(five_in_space(), starts=starts)
     with pytest.raises(ValueError, match="free features"):
         explore(UFM(4, 3, 2, lambda_w=1e-3, lambda_h=1e-3, nonnegative=True, bias=False))
+
+
+def test_one_option_of_the_command_leaves_the_others_as_help_shows_them(capsys) -> None:
+    main(["ufm", "explore", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    for default in ("K. [default: 5]", "9,1,4,2. [default: 10]", "classifier. [default: 0.001]", "0.0001]"):
+        assert default in said
+    main(["ufm", "explore", "--lambda-w", "5e-3", "--starts", "2"])
+    assert "UFM(5, 10, 3, lambda_w=0.005, lambda_h=0.0001, lambda_b=0.01)" in capsys.readouterr().out

@@ -105,6 +105,13 @@ def test_bad_points() -> None:
     good = problem.random_point()
     with pytest.raises(ValueError, match=r"H has shape \(4, 3\): this model needs \(4, 20\)"):
         problem.certify(Point(good.W, good.H[:, :3], good.b))
+    for takes in (problem.certify, problem.objective, problem.hessian, problem.descent_direction):
+        with pytest.raises(
+            TypeError, match=r"point is a ndarray: pass Point\(W, H, b\), with W \(K, d\).*class by class"
+        ):
+            takes(good.H)
+    with pytest.raises(TypeError, match=r"start is a tuple: pass Point\(W, H, b\)"):
+        problem.solve(start=(good.W, good.H, good.b))
     with pytest.raises(ValueError, match="W has NaN or infinite entries"):
         problem.certify(Point(good.W * np.nan, good.H, good.b))
     with pytest.raises(ValueError, match="feature_dim=2 is too small for the closed form of 6 classes"):

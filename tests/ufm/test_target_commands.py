@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -17,6 +18,10 @@ def test_target(call, tmp_path: Path) -> None:
     )
     assert ended.code == 0, ended.err
     assert "classes 2, 3 merge into one point" in ended.out
+    header, *rows = [line.split() for line in ended.out.splitlines() if re.match(r" +(class|\d) ", line)]
+    assert header == ["class", "samples", "|w|", "|mean|", "nearest", "class", "cosine"]
+    assert rows[3][4] == "2"  # merged with it
+    assert float(rows[3][5]) > 0.99
     written = json.loads((tmp_path / "t.json").read_text())
     assert written["merged"] == [[2, 3]]
     expected = target_geometry([30, 30, 2, 2], 0.03, 0.03, 1e-2)
@@ -63,4 +68,5 @@ def test_errors(call) -> None:
     ):
         ended = call("ufm", *arguments)
         assert ended.code != 0, arguments
+        assert ended.out == ""
         assert message in ended.err, arguments

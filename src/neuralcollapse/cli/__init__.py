@@ -48,18 +48,20 @@ def _run(words: list[str]) -> int:
 
     from neuralcollapse.cli.app import build_app, chosen, joined
     from neuralcollapse.cli.errors import failure, one_sentence
+    from neuralcollapse.cli.options import UsageError, without_empty_folders
 
-    app = build_app()
+    app = leaf = build_app()
     try:
         leaf, row = chosen(app, words)
         function, bound, _ = app.parse_args(joined(words, leaf), exit_on_error=False, print_error=False)
     except CycloptsError as error:
-        return _fail(f"error: {one_sentence(error)}", 2)
+        return _fail(f"error: {one_sentence(error, leaf)}", 2)
     if row is None and not {"-h", "--help", "--version"} & set(words):
         app.help_print(words)
         return _fail("error: give a command", 2)
     try:
-        function(*bound.args, **bound.kwargs)
+        with without_empty_folders():
+            function(*bound.args, **bound.kwargs)
     except KeyboardInterrupt:
         return _fail("stopped" + (f". {row.if_stopped}" if row and row.if_stopped else ""), 130)
     except BrokenPipeError:
@@ -67,7 +69,7 @@ def _run(words: list[str]) -> int:
     except Exception as error:
         if os.environ.get("NEURALCOLLAPSE_DEBUG"):
             raise
-        return _fail(f"error: {failure(error, leaf)}", 1)
+        return _fail(f"error: {failure(error, leaf)}", 2 if isinstance(error, UsageError) else 1)
     return 0
 
 

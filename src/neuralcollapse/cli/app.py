@@ -27,8 +27,8 @@ For example:
 
 EXIT_CODES = """Exit codes:
   0    success
-  1    the command was understood but failed: the last line says why
-  2    the command line was not understood: the last line says why
+  1    the command failed, or refused a value or a choice of options: the last line says why
+  2    the command line cannot be read (an unknown word, x for a number, nothing where something is required)
   130  stopped by Ctrl-C
   141  the reader of a pipe closed it, as in neuralcollapse ... | head"""
 
@@ -67,7 +67,9 @@ def chosen(app: App, tokens: Sequence[str]) -> tuple[App, Command | None]:
     row = next((command for command in COMMANDS if command.name == " ".join(names)), None)
     if row is not None and leaf.default_command is not None:
         leaf.help = (inspect.getdoc(leaf.default_command) or "").partition("\nArgs:")[0]
-        leaf.help_epilogue = "Each flag --x has an opposite, --no-x."
+        flags = [argument for argument in leaf.assemble_argument_collection() if argument.hint is bool]
+        opposed = any(flag.negatives and not flag.field_info.default for flag in flags)
+        leaf.help_epilogue = "Each flag --x has an opposite, --no-x." if opposed else ""
     return leaf, row
 
 

@@ -11,7 +11,7 @@ from neuralcollapse.cli.options import writable
 
 
 def archive(runs: Annotated[list[Path], Parameter(negative=())], /, *, into: Path) -> None:
-    """Copy what a reader needs of runs: configuration, provenance, measured epochs, last snapshot: some kilobytes.
+    """Copy the small files of a run (some kilobytes): configuration, provenance, measured epochs, last snapshot.
 
     Such a folder can be committed; report, certify and reproduce --draw read it. Rows of older versions get the
     measures that can be computed from their snapshots.

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from neuralcollapse.cli.options import writable, write_json
+from neuralcollapse.train.config import PATH
 
 if TYPE_CHECKING:
     from neuralcollapse.train.optimality import Optimality
@@ -15,9 +16,9 @@ def certify(
     run: Path,
     /,
     *,
-    data_root: str | None = None,
+    data_root: Annotated[str | None, PATH] = None,
     class_means: bool = False,
-    json: str | None = None,
+    json: Path | None = None,
 ) -> None:
     """Judge a trained network as a point of the unconstrained feature model: how near is it to a proven optimum?
 
@@ -26,12 +27,17 @@ def certify(
     matrices beside those of the optimum. For a run without a checkpoint the class means of its last snapshot stand for
     the features.
 
+    It prints the decays first: λW of the classifier, λH of a feature, here times the n samples of a class, and λb of
+    the bias. A network has no decay on its features: what was fitted to its norms in place of that is said beside them.
+    In the column of the optimum, a gap or a distance is 0.
+
     For example:
       neuralcollapse certify runs/digits-mlp-sgd-seed0
       neuralcollapse certify results/reduced/mnist-resnet18-sgd --json numbers.json
 
     Args:
-        run: Run folder made by neuralcollapse train.
+        run: Run folder made by neuralcollapse train, or by a tracker or callback whose config.yaml has the optimizer
+            and weight_decay.
         data_root: Folder of torchvision's data sets, if it is not where the run found it.
         class_means: Use the class means of the last snapshot, even if there is a checkpoint.
         json: Write the numbers to this file as well.

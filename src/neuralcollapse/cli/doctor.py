@@ -12,10 +12,9 @@ from pathlib import Path
 
 from neuralcollapse import __version__
 from neuralcollapse.extras import EXTRAS
+from neuralcollapse.names import LAYOUT
 
 _CORE = ("torch", "torchvision", "lightning", "torchmetrics", "numpy", "scipy", "plotly")
-_DATA = {"mnist": "MNIST/raw", "fashion-mnist": "FashionMNIST/raw", "cifar10": "cifar-10-batches-py",
-         "cifar100": "cifar-100-python"}  # fmt: skip
 
 
 def doctor(*, data_root: Path | None = None) -> None:
@@ -81,7 +80,7 @@ def _extras() -> Iterator[tuple[str, str]]:
 
 def _data(root: Path) -> Iterator[tuple[str, str]]:
     yield "data digits", "embedded"
-    for name, folder in _DATA.items():
+    for name, folder in LAYOUT.items():
         place = root / folder
         yield (
             f"data {name}",

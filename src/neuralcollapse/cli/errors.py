@@ -30,7 +30,7 @@ def show_warning(message: Warning | str, category: type[Warning], *rest: Any, **
         print(f"neuralcollapse: warning: {message}", file=sys.stderr)
 
 
-def one_sentence(error: CycloptsError) -> str:
+def one_sentence(error: CycloptsError, command: App) -> str:
     """What the parser refuses, without its own wording of types."""
     error.verbose = False
     if isinstance(error, UnknownCommandError) and error.unused_tokens:
@@ -49,7 +49,7 @@ def one_sentence(error: CycloptsError) -> str:
     if isinstance(error, CoercionError) and error.token is not None:
         return _wrong_value(error)
     if isinstance(error, MissingArgumentError) and error.argument is not None:
-        return _missing(error)
+        return _missing(error, command)
     return " ".join(str(error).split()).rstrip(".")
 
 
@@ -88,7 +88,7 @@ def _typed(error: CycloptsError) -> str:
     return error.argument.name.lstrip("-").upper() if error.argument is not None else ""
 
 
-def _missing(error: MissingArgumentError) -> str:
+def _missing(error: MissingArgumentError, command: App) -> str:
     argument = error.argument
     assert argument is not None
     if argument.tokens:
@@ -96,7 +96,11 @@ def _missing(error: MissingArgumentError) -> str:
     if getattr(error, "keyword", None):
         return f"{error.keyword} needs a value"
     name = argument.name if argument.index is None else argument.name.lstrip("-").upper()
-    return f"{name} is missing: see --help for examples"
+    documented = command.assemble_argument_collection(parse_docstring=True)
+    field = argument.field_info.name
+    said = next((one.parameter.help for one in documented if one.field_info.name == field), "") or ""
+    said = " ".join(said.split()).rstrip(".") or "see --help for examples"
+    return f"{name} is required: {said[:1].lower()}{said[1:]}"
 
 
 def failure(error: Exception, command: App) -> str:
@@ -104,7 +108,8 @@ def failure(error: Exception, command: App) -> str:
     expected = isinstance(error, ValueError | TypeError | OSError | ImportError | ArithmeticError)
     if expected or type(error).__name__ == "MisconfigurationException":  # Lightning's word for a wrong option
         return as_typed(str(error), command)
-    return f"{type(error).__name__}: {error} (NEURALCOLLAPSE_DEBUG=1 shows where)"
+    notes = "".join(f", {note}" for note in getattr(error, "__notes__", ()))
+    return f"{type(error).__name__}: {error}{notes} (NEURALCOLLAPSE_DEBUG=1 shows where)"
 
 
 def as_typed(message: str, command: App) -> str:

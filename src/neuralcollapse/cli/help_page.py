@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import textwrap
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 from cyclopts.help.formatters import PlainFormatter
 
@@ -56,12 +57,20 @@ def _name(entry: HelpEntry) -> str:
     return f"{names} {_PLACES.get(entry.metavar, entry.metavar)}" if entry.metavar and not entry.choices else names
 
 
+def _choices(kind: Any, choices: Sequence[str]) -> str:
+    """What may be given: one of some words, several of them, or a number as well."""
+    kinds, listed = get_args(kind), ", ".join(dict.fromkeys(choices))
+    if int in kinds:
+        return f"a whole number, {' or '.join(dict.fromkeys(choices))}"
+    return f"{'one or more' if any(get_origin(part) is list for part in kinds) else 'one'} of {listed}"
+
+
 def _sentence(entry: HelpEntry) -> str:
     """What an option is; then its choices, its default and whether it must be given."""
     said = f"{getattr(entry.description, 'primary_renderable', entry.description) or ''}"
     facts = []
     if entry.choices:
-        facts.append("one of " + ", ".join(dict.fromkeys(entry.choices)))
+        facts.append(_choices(entry.type, entry.choices))
     if entry.default not in _TELLS_NOTHING:
         facts.append(f"default: {entry.default}")
     if entry.default == "True" and entry.negative_names:

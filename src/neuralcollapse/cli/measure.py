@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Group, Parameter
 
 from neuralcollapse.cli.models import check_file, file_and_function, user_model
-from neuralcollapse.cli.options import numbers, words, writable
+from neuralcollapse.cli.options import UsageError, numbers, words, writable
 from neuralcollapse.extras import missing
 from neuralcollapse.files import write_text
 from neuralcollapse.names import check_dataset, check_model
+from neuralcollapse.train.config import PATH
 from neuralcollapse.valid_json import dumps
 
 if TYPE_CHECKING:
@@ -35,18 +36,18 @@ _HOW = Parameter(group=Group("How to measure", sort_key=3))
 class Choices:
     """What to measure, and how."""
 
-    run: Annotated[str | None, _WHAT] = None
+    run: Annotated[str | None, _WHAT, PATH] = None
     """Run folder made by neuralcollapse train: its last checkpoint on its training data."""
-    features: Annotated[str | None, _WHAT] = None
+    features: Annotated[str | None, _WHAT, PATH] = None
     """File of features you have stored, .safetensors or .npz, with arrays features (N, d) and labels (N,), and
     weight (K, d) and bias (K,) if you have them."""
     model: Annotated[str | None, _WHAT] = None
     """A model, to be measured on --data: mlp, convnet, resnet18, resnet50, torchvision:NAME, timm:NAME, or
     FILE.py:FUNCTION for a function of yours that returns a torch module."""
-    checkpoint: Annotated[str | None, _MODEL] = None
+    checkpoint: Annotated[str | None, _MODEL, PATH] = None
     """Weights of --model: .ckpt, .pt or .safetensors."""
     data: Annotated[str | None, _MODEL] = None
-    """Data set, as train --dataset names it."""
+    """Data set to measure on: digits, mnist, fashion-mnist, cifar10, cifar100, imagefolder:PATH or hf:ID_OR_PATH."""
     samples_per_class: Annotated[int | None, _MODEL] = None
     """Measure on n samples of each class."""
     image_size: Annotated[int | None, _MODEL] = None
@@ -59,7 +60,7 @@ class Choices:
     split: Annotated[Literal["train", "test", "all"] | None, _HOW] = None
     """Which images to measure. By default the training images, or all images of a folder without
             train/ and test/."""
-    data_root: Annotated[str | None, _HOW] = None
+    data_root: Annotated[str | None, _HOW, PATH] = None
     """Folder of torchvision's data sets."""
     classifier: Annotated[str | None, _HOW] = None
     """Name of the classifier layer, if it is not found on its own."""
@@ -102,8 +103,10 @@ def measure(*, choices: Annotated[Choices, Parameter(name="*")] = Choices()) -> 
       neuralcollapse measure --run runs/digits-mlp-sgd-seed0 --layers all --plot depth.svg
     """
     given = [name for name in _IGNORED_BY if getattr(choices, name)]
-    if len(given) != 1:
-        raise ValueError(f"give one of --run, --features and --model, not {' and '.join(given) or 'none'}")
+    if not given:
+        raise UsageError("give one of --run, --features and --model: nothing says what to measure")
+    if len(given) > 1:
+        raise ValueError(f"give one of --run, --features and --model, not {' and '.join(given)}")
     if choices.task != "classification" and not choices.features:
         raise ValueError(
             f"--task {choices.task} is for --features: the data sets of --{given[0]} have one class per image"
@@ -163,7 +166,7 @@ def _drawn_values(found: dict[str, float | None]) -> Any:
 def _check_names(choices: Choices) -> None:
     """Before torch is loaded."""
     if not choices.data:
-        raise ValueError("--model needs --data: the data set to measure on")
+        raise UsageError("--model needs --data: the data set to measure on")
     check_dataset(choices.data)
     own = file_and_function(str(choices.model))
     if own is None:
@@ -179,6 +182,8 @@ def _measure_features(choices: Choices) -> tuple[dict[str, float | None], Any]:
     from neuralcollapse.measurement import load_embeddings
     from neuralcollapse.measurement.embeddings import measure_embeddings
 
+    if not Path(str(choices.features)).is_file():
+        raise FileNotFoundError(f"--features {choices.features}: there is no such file")
     stored = load_embeddings(str(choices.features))
     values = measure_embeddings(stored, choices.task, allow_missing=choices.allow_missing)
     table = Table("measure", "value", "at collapse", title=f"{choices.features}: {len(stored['labels']):,} samples")

@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from neuralcollapse.files import write_text
+from neuralcollapse.files import absent_folders, remove_empty, write_text
 from neuralcollapse.valid_json import dumps
 
 Number = TypeVar("Number", int, float)
+
+
+class UsageError(ValueError):
+    """A word of the command line cannot be read, or one is left out: exit code 2, as where the parser says so."""
+
+
+_made: list[Path] = []
+"""Folders that the running command had :func:`writable` make, the innermost first."""
+
+
+@contextlib.contextmanager
+def without_empty_folders() -> Iterator[None]:
+    """Around a command: what it made for its results and left empty, because it failed, is removed again."""
+    _made.clear()
+    try:
+        yield
+    finally:
+        remove_empty(_made)
 
 
 def words(text: str) -> list[str]:
@@ -21,14 +41,15 @@ def numbers(text: str, option: str, example: str, kind: type[Number]) -> list[Nu
     """The numbers of an option that takes several, between commas.
 
     Raises:
-        ValueError: if one is not a number of this kind, or there is none.
+        UsageError: if one is not a number of this kind, or there is none.
     """
+    wanted = "whole numbers" if kind is int else "numbers"
     try:
         found = [kind(word) for word in words(text)]
     except ValueError as error:
-        raise ValueError(f"{option} {text}: give {example}") from error
+        raise UsageError(f"{option} {text}: give {wanted} such as {example}") from error
     if not found:
-        raise ValueError(f"{option} is missing: give {example}")
+        raise UsageError(f"{option} is required: give {wanted} such as {example}")
     return found
 
 
@@ -53,6 +74,7 @@ def writable(path: str | Path | None, option: str, *, folder: bool = False) -> P
             raise NotADirectoryError("it is a file, give a folder")
         if place.is_file() and not folder:
             place.open("ab").close()
+        _made[:0] = absent_folders(parent)
         parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=parent).close()
     except OSError as error:

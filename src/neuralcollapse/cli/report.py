@@ -38,7 +38,7 @@ def report(
         figures: Folder for figures as well.
         format: File format of the figures.
     """
-    shown = None if classes is None else numbers(classes, "--classes", "class numbers such as 0,1,2,3", int)
+    shown = None if classes is None else numbers(classes, "--classes", "0,1,2,3", int)
     if not any((run / name).is_file() for run in runs for name in ("metrics.csv", "config.yaml")):
         raise FileNotFoundError(f"no metrics.csv in {runs[0]}: is it a run folder?")
     page = writable(output or _default_page(runs), "--output")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from cyclopts import Group, Parameter
 
 from neuralcollapse.cli.options import numbers, words, writable
 from neuralcollapse.names import check_dataset
+from neuralcollapse.train.config import PATH
 
 if TYPE_CHECKING:
     from neuralcollapse.paper.cost import Cost
@@ -36,12 +38,12 @@ class Choices:
             paper's protocol."""
     output: Annotated[Path | None, _PAGE] = None
     """Folder of runs and gallery. By default runs/paper-SCALE."""
-    data_root: Annotated[str, _DATA] = "data"
+    data_root: Annotated[str, _DATA, PATH] = "data"
     """Folder of torchvision's data sets."""
     mnist: Annotated[str, _DATA] = "mnist"
-    """Where MNIST comes from, as train --dataset names it."""
+    """Where MNIST comes from: mnist, or such as hf:FOLDER."""
     cifar10: Annotated[str, _DATA] = "cifar10"
-    """Where CIFAR-10 comes from, such as hf:FOLDER."""
+    """Where CIFAR-10 comes from: cifar10, or such as hf:FOLDER."""
     seeds: Annotated[str, _RUNS] = ""
     """Seeds of every run, such as 0,1,2. By default the scale's own."""
     precision: Annotated[Literal["32-true", "bf16-mixed", "16-mixed"] | None, _RUNS] = None
@@ -57,7 +59,7 @@ class Choices:
     retries: Annotated[int, _RUNS] = 1
     """Further attempts for a run whose process dies."""
     list: Annotated[bool, _RUNS] = False
-    """Only list the runs: how far each is, what it costs on this machine, and its command."""
+    """Only list the progress, the expected time and the command of each run."""
     draw: Annotated[bool, _RUNS] = False
     """Train nothing: judge and draw what is there."""
     static: Annotated[bool, _PAGE] = False
@@ -73,7 +75,8 @@ def reproduce(
     """Repeat the paper's figures and tables: train what is missing, judge each claim, draw a gallery.
 
     Before the runs it says how long they take on this machine, and during the runs how long is left. Interrupt it any
-    time; run the same command again to continue. Finished runs are never run again.
+    time; run the same command again to continue. Finished runs are never run again. Figures that the folder's gallery
+    shows already stay in it.
 
     For example:
       neuralcollapse reproduce all --scale smoke                # every figure in miniature: about three minutes
@@ -100,9 +103,9 @@ def reproduce(
     from neuralcollapse.paper.reproduce import plan
     from neuralcollapse.paper.sweep import check_folders
 
-    planned = plan(
-        wanted,
-        choices.scale,
+    planned_for = functools.partial(
+        plan,
+        scale=choices.scale,
         output=output,
         data_root=choices.data_root,
         seeds=numbers(choices.seeds, "--seeds", "0,1,2", int) if choices.seeds else (),
@@ -110,6 +113,7 @@ def reproduce(
         capture=choices.capture,
         sources={"mnist": choices.mnist, "cifar10": choices.cifar10},
     )
+    planned = planned_for(wanted)
     if choices.draw:
         planned = {name: [as_trained(run) for run in group] for name, group in planned.items()}
     runs = [*{run.experiment.name: run for group in planned.values() for run in group}.values()]
@@ -118,8 +122,10 @@ def reproduce(
         _list(runs, choices)
         return
     failed = [] if choices.draw else _sweep(runs, choices)
-    from neuralcollapse.paper.gallery import write_gallery
+    from neuralcollapse.paper.gallery import drawn_before, write_gallery
 
+    for name, group in planned_for([name for name in drawn_before(output) if name not in planned]).items():
+        planned[name] = [as_trained(run) for run in group]
     # A second look: the runs are further than when they were planned.
     planned = {name: [dataclasses.replace(run) for run in group] for name, group in planned.items()}
     judged = write_gallery(output, choices.scale, planned, static=choices.static)
@@ -137,7 +143,7 @@ def _list(runs: Sequence[Outcome], choices: Choices) -> None:
     from neuralcollapse.train.command import DATA
 
     costs = _estimate(runs, choices)
-    print(f"# {_say_cost(runs, costs, choices)}")
+    print(f"# {_say_cost(runs, costs, choices)}.")
     for reason, count in Counter(cost.reason for cost in costs.values() if cost.reason).items():
         print(f"# unknown for {count} run{'s' * (count > 1)}: {reason}")
     if any(DATA in run.command for run in runs):
@@ -153,7 +159,10 @@ def _sweep(runs: Sequence[Outcome], choices: Choices) -> list[Job]:
     from neuralcollapse.paper.sweep import State, sweep
 
     costs = _estimate(runs, choices)
-    print(_say_cost(runs, costs, choices), file=sys.stderr)
+    said = _say_cost(runs, costs, choices)
+    if not all(run.finished for run in runs):
+        said += ". Interrupt it any time: the same command continues"
+    print(said, file=sys.stderr)
     with watching(sys.stderr.isatty(), Forecast(runs, costs, choices.workers)) as watch:
         jobs = sweep(
             runs,
@@ -177,18 +186,18 @@ def _say_cost(runs: Sequence[Outcome], costs: Mapping[str, Cost], choices: Choic
     from neuralcollapse.paper.cost import duration, total
 
     finished = sum(run.finished for run in runs)
-    said = f"{len(runs)} runs, {finished} finished."
+    said = f"{len(runs)} runs, {finished} finished"
     if finished == len(runs):
         return said
     unknown = sum(cost.seconds is None for cost in costs.values())
     together = f" with {choices.workers} at a time" if choices.workers > 1 else ""
     together += ", without --capture" if choices.capture else ""
     if finished + unknown == len(runs):
-        said += " The others take an unknown time"
+        said += ". The others take an unknown time"
     else:
-        said += f" The others take about {duration(total(costs, choices.workers))} on this machine{together}"
+        said += f". The others take about {duration(total(costs, choices.workers))} on this machine{together}"
         said += f", and {unknown} more an unknown time" if unknown else ""
-    return said + ". Interrupt it any time: the same command continues"
+    return said
 
 
 def _print_verdicts(judged: Mapping[str, list[Judgement]]) -> None:

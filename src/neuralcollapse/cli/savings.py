@@ -32,7 +32,7 @@ def savings(
     """Show the parameters, gradients, optimizer state and memory that a model needs.
 
     Compares the model as it is, with a fixed ETF head, with d = K features, and with both. --memory also runs
-    training steps of SGD and Adam on random images and follows their memory: seconds for a resnet18, about two
+    training steps of SGD and Adam on random images and measures their memory: seconds for a resnet18, about two
     minutes for a resnet50 on two cores.
 
     For example:
@@ -47,7 +47,7 @@ def savings(
         feature_dim: Dimension of the smaller features. By default K.
         classifier: Name of the classifier layer, if it is not found on its own.
         json: Write the numbers to this file as well.
-        memory: Also run training steps and follow their memory.
+        memory: Also run training steps and measure their memory.
         image_size: Side of the images for --memory.
         batch_size: Number of images for --memory.
     """

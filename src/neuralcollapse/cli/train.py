@@ -21,10 +21,10 @@ def train(
     """Train a classifier until it collapses, measure every epoch, and draw a report.
 
     The run folder holds config.yaml, metrics.csv, checkpoints and report.html. Options that you leave out
-    follow from the data set and the optimizer: digits train for seconds, everything else as in the paper.
+    follow from the data set and the optimizer: digits train for half a minute, everything else as in the paper.
 
     For example:
-      neuralcollapse train                                              # handwritten digits: seconds
+      neuralcollapse train                                              # handwritten digits: half a minute
       neuralcollapse train --dataset mnist --model resnet18 --width 16  # downloads MNIST if it is not there
       neuralcollapse train --optimizer adam --lr 0.0005 --epochs 60     # --lr is short for --learning-rate
       neuralcollapse train --head etf --feature-dim 10                  # the head is a fixed simplex ETF

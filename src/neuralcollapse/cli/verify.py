@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Annotated
 
 from neuralcollapse.cli.options import writable, write_json
+from neuralcollapse.train.config import PATH
 
 
-def verify(run: Path, /, *, data_root: str | None = None, json: Path | None = None) -> None:
+def verify(run: Path, /, *, data_root: Annotated[str | None, PATH] = None, json: Path | None = None) -> None:
     """Check that a run's numbers still follow from its checkpoint and data.
 
     The last row is measured again from last.ckpt. The configuration, every row of metrics.csv, and the hash of the

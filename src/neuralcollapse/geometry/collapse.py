@@ -116,11 +116,13 @@ def _check_present(counts: Int[Tensor, " K"], allow_missing: bool) -> None:
     empty = (counts == 0).nonzero().flatten()
     present = (counts > 0).nonzero().flatten()
     if not len(present):
-        raise ValueError("no samples were seen: the loader or the feature file is empty")
+        raise ValueError("no samples were seen: call update() with some first")
     if len(present) < 2:
         raise ValueError(f"only class {int(present[0])} has samples: collapse needs at least 2 classes")
     if len(empty):
         message = f"{len(empty)} of {len(counts)} classes have no samples: {_named(empty)}"
+        if empty.tolist() == [0] and len(counts) > 2:
+            message += " (where labels begin with 1, subtract 1)"
         if not allow_missing:
             raise ValueError(f"{message}. Pass allow_missing=True to measure the others")
         _warn(f"{message}; only the others are measured")

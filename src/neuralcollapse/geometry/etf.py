@@ -59,7 +59,7 @@ def simplex_etf(
     if feature_dim < num_classes - 1:
         raise ValueError(
             f"feature_dim={feature_dim} cannot hold a simplex ETF of {num_classes} classes: "
-            f"it needs at least {num_classes - 1}"
+            f"pass at least {num_classes - 1}"
         )
     if rotation not in ("canonical", "random"):
         raise ValueError(f"rotation={rotation!r} is unknown: choose 'canonical' or 'random'")

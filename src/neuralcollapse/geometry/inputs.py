@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from neuralcollapse.geometry.ways_out import as_integers, not_numbers, to_matrix
+
 Rows: TypeAlias = Sequence[Any] | np.ndarray
 """Array-like input besides tensors: a NumPy array or nested lists of numbers."""
 
@@ -35,7 +37,7 @@ def as_tensor(values: Any, name: str) -> Tensor:
     if array.dtype == np.longdouble and array.dtype.itemsize > 8:
         array = array.astype(np.float64)
     if array.dtype.kind not in "fiubc":
-        raise TypeError(f"{name} {_are(name)} a {type(values).__name__} of {array.dtype}: expected numbers")
+        raise TypeError(f"{name} {_are(name)} {not_numbers(values, name)}")
     native = array.astype(array.dtype.newbyteorder("="), order="C", copy=True)
     return torch.from_numpy(native)
 
@@ -93,7 +95,10 @@ def as_labels(values: Any, name: str = "labels") -> Tensor:
     """
     tensor = as_tensor(values, name)
     if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
-        raise TypeError(f"{name} have dtype {tensor.dtype}: expected integers, one class index per sample")
+        raise TypeError(
+            f"{name} have dtype {tensor.dtype}: expected integers, one class index per "
+            f"sample{as_integers(values, tensor)}"
+        )
     return tensor
 
 
@@ -135,15 +140,18 @@ def check_batch(features: Tensor, labels: Tensor, num_classes: int, feature_dim:
         ValueError: if shapes disagree, a label is out of range, or a feature is not finite.
     """
     if features.ndim != 2 or features.shape[1] != feature_dim:
-        raise ValueError(f"features have shape {tuple(features.shape)}: expected (B, {feature_dim})")
+        logits = features.ndim == 2 and features.shape[1] == num_classes
+        way = "; these may be logits: pass the input of the last layer" if logits else to_matrix(features)
+        raise ValueError(f"features have shape {tuple(features.shape)}: expected (B, {feature_dim}){way}")
     if labels.shape != features.shape[:1]:
         raise ValueError(f"labels have shape {tuple(labels.shape)}: expected ({len(features)},), one label per feature")
     if not len(labels):
         return 0.0
     low, high = label_range(labels)
     if low < 0 or high >= num_classes:
-        wrong = low if low < 0 else high
-        raise ValueError(f"label {wrong} is out of range: labels must lie in [0, {num_classes})")
+        allowed = f"lie in [0, {num_classes})" if num_classes < 1 << 62 else "be at least 0"
+        way = "leave rows without a label out" if low < 0 else "where labels begin with 1, subtract 1"
+        raise ValueError(f"label {low if low < 0 else high} is out of range: labels must {allowed}; {way}")
     lowest, highest = (float(bound) for bound in features.aminmax())  # NaN if any entry is
     largest = max(-lowest, highest)
     if not largest < float("inf"):

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from neuralcollapse.geometry.arithmetic import float64_device, full_precision, times_power_of_two
 from neuralcollapse.geometry.inputs import Rows, as_labels, as_real, check_batch, check_sizes, label_range
+from neuralcollapse.geometry.ways_out import to_matrix
 
 _PIECE_BYTES = 1 << 20
 """Features that are widened to float64 at once: they stay in the processor's nearest cache."""
@@ -119,7 +120,8 @@ class Moments:
         """
         features, labels = as_real(features, "features"), as_labels(labels)
         if features.ndim != 2 or not features.numel():
-            raise ValueError(f"features have shape {tuple(features.shape)}: expected (N, d), both at least 1")
+            way = to_matrix(features)
+            raise ValueError(f"features have shape {tuple(features.shape)}: expected (N, d), both at least 1{way}")
         if num_classes is None:
             num_classes = inferred_classes(labels, len(features))
         num_classes, dim = check_sizes(num_classes, features.shape[1])

@@ -20,6 +20,7 @@ from neuralcollapse.geometry.collapse import measure_features
 from neuralcollapse.geometry.inputs import Rows, as_real, as_tensor
 from neuralcollapse.geometry.metrics import CollapseMetrics
 from neuralcollapse.geometry.tables import text_table
+from neuralcollapse.geometry.ways_out import to_matrix
 
 
 @dataclass(frozen=True)
@@ -230,7 +231,8 @@ def _checked(features: Any, labels: Any) -> tuple[Float[Tensor, "N d"], Shaped[T
     if labels.is_complex() or (labels.is_floating_point() and labels.element_size() == 1):
         raise TypeError(f"labels have dtype {labels.dtype}: expected zeros and ones, as booleans, integers or floats")
     if features.ndim != 2 or not features.numel():
-        raise ValueError(f"features have shape {tuple(features.shape)}: expected (N, d), both at least 1")
+        way = to_matrix(features)
+        raise ValueError(f"features have shape {tuple(features.shape)}: expected (N, d), both at least 1{way}")
     if labels.ndim != 2 or len(labels) != len(features):
         raise ValueError(f"labels have shape {tuple(labels.shape)}: expected ({len(features)}, K), zeros and ones")
     if not bool(features.isfinite().all()):

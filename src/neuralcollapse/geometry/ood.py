@@ -12,6 +12,7 @@ from torch import Tensor
 from neuralcollapse.geometry.arithmetic import in_unit, row_norms, times_power_of_two
 from neuralcollapse.geometry.inputs import Rows, as_real, check_classifier
 from neuralcollapse.geometry.statistics import ClassStatistics
+from neuralcollapse.geometry.ways_out import to_matrix
 
 
 class NECO:
@@ -36,6 +37,7 @@ class NECO:
     Raises:
         ValueError: if the statistics keep traces only, have seen no samples or features that do not vary, or the
             dimension is not between 1 and d.
+        TypeError: if the statistics are none, such as a report that has them.
 
     >>> statistics = ClassStatistics(2, 3)
     >>> statistics.update(torch.tensor([[1.0, 0, 0], [-1.0, 0, 0]]), torch.tensor([0, 1]))
@@ -44,6 +46,7 @@ class NECO:
     """
 
     def __init__(self, statistics: ClassStatistics, dimension: int | None = None, *, standardize: bool = False) -> None:
+        _check_statistics(statistics)
         chosen = dimension if dimension is not None else min(statistics.num_classes - 1, statistics.feature_dim)
         if not 1 <= chosen <= statistics.feature_dim:
             raise ValueError(f"dimension={chosen} must be between 1 and the feature dimension {statistics.feature_dim}")
@@ -117,6 +120,7 @@ class NCI:
         *,
         alpha: float = 0.0,
     ) -> None:
+        _check_statistics(statistics)
         kept = check_classifier(as_real(weight, "weight"), bias, statistics.num_classes, statistics.feature_dim)
         if not (alpha >= 0 and math.isfinite(alpha)):
             raise ValueError(f"alpha={alpha} must be zero or positive, and finite")
@@ -162,6 +166,12 @@ class NCI:
         return torch.ldexp(scaled @ weight.T, products - unit) + torch.ldexp(bias, offset - unit)
 
 
+def _check_statistics(statistics: ClassStatistics) -> None:
+    if not isinstance(statistics, ClassStatistics):
+        way = "its .statistics" if hasattr(statistics, "statistics") else "ClassStatistics of the training features"
+        raise TypeError(f"statistics is a {type(statistics).__name__}: pass {way}")
+
+
 def _covariance(statistics: ClassStatistics) -> tuple[Float[Tensor, "d d"], int]:
     """Covariance of all features seen in units of 4**e, and e: as they are held, so that no square overflows."""
     state = statistics.state(copy=False)
@@ -192,7 +202,9 @@ def _checked(features: Any, logits: Any, feature_dim: int) -> tuple[Tensor, Tens
     features = as_real(features, "features")
     logits = None if logits is None else as_real(logits, "logits")
     if features.ndim != 2 or features.shape[1] != feature_dim:
-        raise ValueError(f"features have shape {tuple(features.shape)}: they must be B x {feature_dim}")
+        raise ValueError(
+            f"features have shape {tuple(features.shape)}: expected (B, {feature_dim}){to_matrix(features)}"
+        )
     if logits is not None and (logits.ndim != 2 or len(logits) != len(features)):
-        raise ValueError(f"logits have shape {tuple(logits.shape)}: they must be {len(features)} x K")
+        raise ValueError(f"logits have shape {tuple(logits.shape)}: expected ({len(features)}, K)")
     return features, logits

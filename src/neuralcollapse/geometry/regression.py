@@ -18,6 +18,7 @@ from neuralcollapse.geometry.arithmetic import in_unit, row_norms, times_power_o
 from neuralcollapse.geometry.inputs import Rows, as_real, as_tensor
 from neuralcollapse.geometry.spectra import stable_rank_of
 from neuralcollapse.geometry.tables import text_table
+from neuralcollapse.geometry.ways_out import to_matrix
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,8 @@ def _as_targets(values: Tensor | Rows) -> Tensor:
 
 def _check(features: Tensor, targets: Tensor, weight: Tensor | None) -> None:
     if features.ndim != 2 or len(features) < 2:
-        raise ValueError(f"features have shape {tuple(features.shape)}: expected (N, d) with N at least 2")
+        way = to_matrix(features)
+        raise ValueError(f"features have shape {tuple(features.shape)}: expected (N, d) with N at least 2{way}")
     if targets.ndim != 2 or len(targets) != len(features):
         raise ValueError(
             f"targets have shape {tuple(targets.shape)}: expected ({len(features)}, n), one row per sample"

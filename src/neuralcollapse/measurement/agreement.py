@@ -6,7 +6,7 @@ import warnings
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from neuralcollapse.geometry.collapse import CollapseWarning
@@ -46,7 +46,7 @@ class Agreement:
             return
         chosen = logits.argmax(1)
         self.samples += samples
-        self.others += min(_others(other.to(logits.device), chosen) for other in found)
+        self.others += min(decided_otherwise(other.to(logits.device), chosen) for other in found)
 
     def _compare_width(self, own: int, output: Tensor | None, samples: int) -> None:
         if output is None or not output.is_floating_point() or output.ndim != 2 or len(output) != samples:
@@ -80,8 +80,34 @@ class Agreement:
             )
 
 
-def _others(output: Tensor, chosen: Tensor) -> int:
+def decided_otherwise(output: Float[Tensor, "B K"], chosen: Int[Tensor, " B"]) -> int:
     """Rows in which another entry than the chosen one is largest, by more than rounding."""
     top = output.max(1).values
     slack = 16 * torch.finfo(output.dtype).eps * output.abs().max(1).values
     return int((output.gather(1, chosen[:, None])[:, 0] < top - slack).sum())
+
+
+def reordered(output: Float[Tensor, "B K"], returned: list[Tensor]) -> Int[Tensor, " B"] | None:
+    """The order in which a model returned the rows of a layer that saw its samples in another order.
+
+    Sequences are sorted by length, tokens are routed to experts: labels then belong to what the model returned.
+    """
+    if len(output) < 2 or any(close(output, other) for other in returned):
+        return None
+    for other in returned:
+        ids = torch.unique(torch.cat([output, other.to(output)]).detach(), dim=0, return_inverse=True)[1]
+        first, second = ids[: len(output)].sort(stable=True), ids[len(output) :].sort(stable=True)
+        if torch.equal(first.values, second.values):
+            order = torch.empty_like(first.indices)
+            order[second.indices] = first.indices
+            return order
+    return None
+
+
+def close(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors are equal up to rounding."""
+    tolerance = 16 * max(torch.finfo(one.dtype).eps, torch.finfo(other.dtype).eps)
+    one, other = one.detach(), other.detach()
+    exact = one.double() if one.device.type != "mps" else one.float()
+    largest = exact.abs().nan_to_num().max() if exact.numel() else 0.0
+    return torch.allclose(exact, other.to(exact.dtype), rtol=tolerance, atol=tolerance * max(float(largest), 1e-30))

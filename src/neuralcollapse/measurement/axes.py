@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules import batchnorm, conv, padding, pooling
 from torch.utils.weak import WeakIdKeyDictionary
@@ -190,7 +189,6 @@ def _only(tensor: Tensor, width: int) -> int | None:
     return found[0] if len(found) == 1 else None
 
 
-@torch.no_grad()
 def as_rows(output: Tensor, samples_axis: int, features_axis: int) -> Tensor:
     """(samples, positions, features) of an output."""
     return output.movedim((samples_axis, features_axis), (0, -1)).flatten(1, -2)

@@ -48,9 +48,10 @@ def split_batch(batch: Any, model: nn.Module | None = None, task: Task = "classi
             raise ValueError(f"the batch holds {name} and nothing else: it has no inputs")
         return inputs, fields[name]
     if not isinstance(batch, tuple | list):
+        way = "pass two tensors X and Y as [(X, Y)], or " if hasattr(batch, "shape") else ""
         raise ValueError(
             f"the loader gave a {type(batch).__name__}: expected (inputs, labels) pairs or mappings with labels; "
-            f"{ADVICE}"
+            f"{way}{ADVICE}"
         )
     if len(batch) < 2:
         raise ValueError(
@@ -88,6 +89,16 @@ def _label_place(batch: Sequence[Any], model: nn.Module | None, task: Task) -> i
 def _described(part: Any) -> str:
     shape = getattr(part, "shape", None)
     return type(part).__name__ if shape is None else f"{type(part).__name__} {tuple(shape)}"
+
+
+def note_on(error: Exception, number: int, batch: Any) -> str:
+    """What is added to an error that comes up while a batch is measured: torch's own name no batch."""
+    fields = _fields(batch)
+    parts = list(fields.values()) if fields is not None else batch if isinstance(batch, tuple | list) else [batch]
+    said = f"while measuring batch {number} ({', '.join(_described(part) for part in parts)})"
+    if isinstance(error, NotImplementedError):
+        said += "; a model without a forward of its own needs forward=, a function of (model, inputs)"
+    return said
 
 
 def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:

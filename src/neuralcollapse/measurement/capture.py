@@ -13,7 +13,7 @@ from neuralcollapse.geometry.inputs import check_batch
 from neuralcollapse.measurement.agreement import Agreement
 from neuralcollapse.measurement.attack import Attack, attackable, loss_gradient
 from neuralcollapse.measurement.axes import FeatureAxes, has_sequences_first
-from neuralcollapse.measurement.batches import arguments, names_of, split_batch, takes_model
+from neuralcollapse.measurement.batches import arguments, names_of, note_on, split_batch, takes_model
 from neuralcollapse.measurement.blocks import Blocks
 from neuralcollapse.measurement.heads import Head, find_head
 from neuralcollapse.measurement.labels import as_labels
@@ -25,8 +25,9 @@ from neuralcollapse.measurement.pooling import Batch, kept_positions, pooling_of
 from neuralcollapse.measurement.preserve import on_device, plain_modes, resharded, same_random_numbers, untouched
 from neuralcollapse.measurement.progress import tracked
 from neuralcollapse.measurement.ranks import Ranks, is_sharded
-from neuralcollapse.measurement.transfer import converted, moved
+from neuralcollapse.measurement.transfer import converted, copied, moved
 from neuralcollapse.measurement.weights import affine
+from neuralcollapse.nn.surgery import not_a_module
 
 
 class Capture:
@@ -44,10 +45,7 @@ class Capture:
 
     def __init__(self, model: nn.Module, loader: Iterable[Any], options: Options, ranks: Ranks) -> None:
         if not isinstance(model, nn.Module):
-            raise TypeError(
-                f"model is a {type(model).__name__}, not a torch.nn.Module: pass the module, and forward=, a function "
-                "of (model, inputs), where it is called in a way of its own"
-            )
+            raise not_a_module(model)
         for name, function in (("forward", options.forward), ("batch", options.batch)):
             if function is not None and not callable(function):
                 raise TypeError(f"{name}={function!r} is a {type(function).__name__}: expected a function")
@@ -135,7 +133,7 @@ class Capture:
             try:
                 captured = self._run(batch, axes)
             except Exception as error:
-                error.add_note(f"while measuring batch {number}")
+                error.add_note(note_on(error, number, batch))
                 raise
             axes = None
             if counts and len(captured.labels):
@@ -147,7 +145,7 @@ class Capture:
         """Read the head's weight and bias, after the last batch: the forward pass may compute them."""
         self._hooks.close()
         if self.head is not None and not self._options.features_only:
-            weight, bias = affine(self.head.module)
+            weight, bias = affine(self.head.module, *(self.head.sample or ()))
             self.weight, self.bias = weight.to("cpu", copy=True), None if bias is None else bias.to("cpu", copy=True)
 
     def _run(self, batch: Any, axes: FeatureAxes | None) -> Captured:
@@ -232,6 +230,7 @@ class Capture:
 
     def _called(self, inputs: Any) -> Any:
         """The forward pass."""
+        inputs = copied(inputs)  # some models change what they are given
         forward = self._options.forward
         if forward is not None:
             return forward(self.model, inputs) if takes_model(forward) else forward(inputs)

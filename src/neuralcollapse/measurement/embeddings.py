@@ -16,10 +16,15 @@ from neuralcollapse.geometry.collapse import measure_features
 from neuralcollapse.geometry.inputs import as_tensor
 from neuralcollapse.geometry.multilabel import multilabel_metrics
 from neuralcollapse.geometry.regression import regression_metrics
+from neuralcollapse.geometry.ways_out import CLASS_INDICES
 from neuralcollapse.measurement.labels import Task, as_labels
 
 _DENSEST = 1100
 """Bytes that one byte of a deflated archive can stand for: 1032, and room for the empty array's header."""
+
+
+class _Strings(ValueError):
+    """A file that can be read holds strings where numbers belong."""
 
 
 def load_embeddings(path: str | Path) -> dict[str, Tensor]:
@@ -77,6 +82,8 @@ def load_tensors(path: str | Path, needed: Sequence[str], optional: Sequence[str
         raise ValueError(f"{path}: tensors are read from .safetensors or .npz files, not {path.suffix!r}")
     try:
         held, found = _READERS[kind](path, (*needed, *optional))
+    except _Strings as error:
+        raise ValueError(f"{path}: {error}") from None
     except Exception as error:  # a hostile file can raise anything: zlib's own errors, MemoryError, RecursionError
         raise ValueError(f"{path} is not a readable {_KINDS[kind]}: {error}") from error
     missing = [name for name in needed if name not in found]
@@ -108,6 +115,8 @@ def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str, size: i
         version = npy.read_magic(file)
         read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         shape, _, dtype = read_header(file)
+        if dtype.kind in "US":
+            raise _Strings(f"{name} holds strings, not numbers" + (f": {CLASS_INDICES}" if name == "labels" else ""))
         if dtype.kind not in "fiubc":
             raise ValueError(f"{name} holds {dtype}, not numbers")
         if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize > member.file_size:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from neuralcollapse.measurement.agreement import close, decided_otherwise, reordered
 from neuralcollapse.measurement.axes import as_rows, batch_axis
 from neuralcollapse.measurement.layers import own_name
 from neuralcollapse.measurement.options import Options
@@ -15,6 +17,9 @@ from neuralcollapse.measurement.outputs import logits_in, main_output
 from neuralcollapse.measurement.pooling import Batch, Pooling, last_kept, mean_over_positions
 from neuralcollapse.nn import find_classifier
 from neuralcollapse.nn.surgery import is_pointwise, layer_shape
+
+_SAMPLE = 64
+"""Rows of a batch by which W and b are checked."""
 
 
 def find_head(model: nn.Module, options: Options) -> Head | None:
@@ -42,6 +47,13 @@ def find_head(model: nn.Module, options: Options) -> Head | None:
     return head
 
 
+def _first_argument(module: nn.Module) -> str | None:
+    try:
+        return next(iter(inspect.signature(module.forward).parameters), None)
+    except (TypeError, ValueError):
+        return None
+
+
 class Head:
     """Watches a classifier layer through a forward pass.
 
@@ -56,6 +68,8 @@ class Head:
         self.feature_dim, self.num_classes = layer_shape(module)
         self.idle = False
         """Set where a model turns out to give features rather than the logits of this layer."""
+        self.sample: tuple[Tensor, ...] | None = None
+        """Some inputs and outputs of the last batch, by which W and b are checked."""
         self.keeps_gradient = False
         """Set where the logits are to be differentiated."""
         self._seen: tuple[Tensor, Tensor] | None = None
@@ -68,7 +82,9 @@ class Head:
         """A forward hook."""
         if self.idle:
             return
-        given = inputs[0] if inputs else next(iter(keywords.values()), None)
+        given = (
+            inputs[0] if inputs else keywords.get(_first_argument(module) or "", next(iter(keywords.values()), None))
+        )
         if self._seen is not None:
             raise ValueError(
                 f"classifier {self.name!r} runs more than once per batch, so its features are ambiguous: pass "
@@ -93,7 +109,7 @@ class Head:
             return False
         output = self._seen[1]
         found = logits_in(returned, batch.samples, self.num_classes)
-        return output.ndim > 2 or any(other.shape == output.shape and _close(output, other) for other in found)
+        return output.ndim > 2 or any(other.shape == output.shape and close(output, other) for other in found)
 
     def read(self, returned: Any, batch: Batch, pooling: Pooling | None) -> tuple[Tensor, Tensor]:
         """Features (B, d) and logits (B, K) of the batch.
@@ -117,21 +133,21 @@ class Head:
         given, output = self._seen
         shape = tuple(given.shape)
         samples_axis = self._samples_axis(given, batch)
+        found = logits_in(returned, batch.samples, self.num_classes)
         if given.ndim == 2:
-            logits = output
-            features = given
+            order = reordered(output, found)
+            features, logits = rows, scores = (given, output) if order is None else (given[order], output[order])
         else:
             channels = 1 if is_pointwise(self.module) else given.ndim - 1
             rows, scores = (as_rows(tensor, samples_axis, channels) for tensor in (given, output))
-            features, logits = self._reduced(
-                rows, scores, logits_in(returned, batch.samples, self.num_classes), batch, pooling, shape
-            )
+            features, logits = self._reduced(rows, scores, found, batch, pooling, shape)
         if features.shape[1] != self.feature_dim or logits.shape != (batch.samples, self.num_classes):
             raise ValueError(
                 f"classifier {self.name!r} gave logits of shape {tuple(logits.shape)} for features of shape {shape}, "
                 f"{batch.samples} samples and {self.num_classes} classes"
             )
         self._refuse_nan(logits, returned)
+        self.sample = tuple(part.detach().flatten(0, -2)[:_SAMPLE] for part in (rows, scores))
         return features, logits
 
     def _samples_axis(self, given: Tensor, batch: Batch) -> int:
@@ -159,15 +175,19 @@ class Head:
             return rows[:, 0], scores[:, 0]
         for choose in self._ways(rows, scores, returned, batch):
             logits = choose(scores)
-            if any(_close(logits, other) for other in returned):
+            if any(close(logits, other) for other in returned):
                 return choose(rows), logits
         if pooling in ("first", "last"):
             places = 0 if pooling == "first" else last_kept(batch.kept)
             index = torch.arange(len(rows), device=rows.device)
             return rows[index, places], scores[index, places]
-        if is_pointwise(self.module) and returned:  # SqueezeNet: a ReLU comes between the convolution and the mean
-            features = mean_over_positions(rows)
-            return features, returned[0] if len(returned) == 1 else mean_over_positions(scores)
+        if is_pointwise(self.module):
+            features, logits, rectified = (mean_over_positions(part) for part in (rows, scores, scores.relu()))
+            for other in returned:
+                if close(rectified, other):  # SqueezeNet has a ReLU between convolution and mean
+                    return features, other
+                if not close(scores.amax(1), other) and decided_otherwise(other, logits.argmax(1)) == 0:
+                    return features, logits
         raise ValueError(
             f"the input of classifier {self.name!r} has shape {shape}, and the model's logits are neither its output "
             'at one position nor the mean over them: pass pooling="first" or "last", or forward=, a function of '
@@ -195,12 +215,3 @@ class Head:
                     f"the logits hold NaN in {int(found.isnan().flatten(1).any(1).sum()) if found.ndim > 1 else 1} of "
                     f"{len(logits)} samples: there is no decision to measure"
                 )
-
-
-def _close(one: Tensor, other: Tensor) -> bool:
-    tolerance = 16 * max(torch.finfo(one.dtype).eps, torch.finfo(other.dtype).eps)
-    one, other = one.detach(), other.detach()
-    exact = one.double() if one.device.type != "mps" else one.float()
-    return torch.allclose(
-        exact, other.to(exact.dtype), rtol=tolerance, atol=tolerance * max(float(exact.abs().max()), 1e-30)
-    )

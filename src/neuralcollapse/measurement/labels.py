@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from neuralcollapse.geometry.ways_out import holds_strings, not_numbers
+
 Task = Literal["classification", "multilabel", "regression"]
 
 TASKS: tuple[Task, ...] = get_args(Task)
@@ -62,6 +64,8 @@ def as_labels(labels: Any, device: torch.device, task: Task = "classification") 
     try:
         found = labels if isinstance(labels, Tensor) else torch.as_tensor(labels, device=device)
     except (TypeError, ValueError, RuntimeError) as error:
+        if holds_strings(labels) and task == "classification":
+            raise TypeError(f"labels are {not_numbers(labels, 'labels')}") from error
         kind = "integers" if task == "classification" else "numbers"
         raise TypeError(f"labels are a {type(labels).__name__} that holds no {kind}: {ADVICE}") from error
     return _KINDS[task](found.detach(), device)

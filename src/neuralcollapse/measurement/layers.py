@@ -16,6 +16,10 @@ _WRAPPERS = ("_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped
 """Names of the one child of modules that wrap another: compiled, replicated, sharded, checkpointed."""
 
 
+_FEW = 10
+"""Layers that an error lists, all of them."""
+
+
 class Layer:
     """Watches one layer through a forward pass.
 
@@ -131,5 +135,7 @@ def _suggestion(name: str, names: Sequence[str]) -> str:
     near += [key for key in names if key not in near and key.rpartition(".")[2] == name][:3]
     if near:
         return f": did you mean {' or '.join(map(repr, near))}?"
+    if len(names) <= _FEW:
+        return f". Its layers: {', '.join(names)}"
     tops = [key for key in names if "." not in key]
     return f". Its {len(names)} layers begin with {', '.join(tops[:10])}" + (", ..." if len(tops) > 10 else "")

@@ -15,6 +15,7 @@ from neuralcollapse.geometry import ClassStatistics, collapse_metrics
 from neuralcollapse.geometry.arithmetic import float64_device
 from neuralcollapse.geometry.inputs import Rows, check_classifier
 from neuralcollapse.geometry.storage import SHAPES
+from neuralcollapse.measurement.weights import affine
 
 
 class NeuralCollapse(Metric):
@@ -83,20 +84,24 @@ class NeuralCollapse(Metric):
 
     def compute(
         self,
-        weight: Float[Tensor, "K d"] | Rows | None = None,
+        weight: nn.Module | Float[Tensor, "K d"] | Rows | None = None,
         bias: Float[Tensor, " K"] | Rows | None = None,
         *,
         allow_missing: bool | None = None,
     ) -> dict[str, Tensor]:
         """Measures by name, as scalars; those that need a classifier only where one is given, here or at construction.
 
+        Args:
+            weight: the classifier's, (K, d), or the layer itself.
+            bias: the classifier's, where ``weight`` is no layer.
+            allow_missing: as at construction, which decides where this is not given.
+
         Raises:
             ValueError: as :func:`neuralcollapse.collapse_metrics`.
         """
-        if weight is None and bias is None:
-            weight, bias = self._affine()
+        head = self._affine() if weight is None and bias is None else _affine(weight, bias)
         allowed = self.allow_missing if allow_missing is None else allow_missing
-        metrics = collapse_metrics(self._gathered(), weight, bias, allow_missing=allowed)
+        metrics = collapse_metrics(self._gathered(), *head, allow_missing=allowed)
         device = self.means.device
         return {
             name: torch.tensor(value, dtype=torch.float64, device=device)
@@ -152,13 +157,7 @@ class NeuralCollapse(Metric):
 
     def _affine(self) -> tuple[Any, Any]:
         """Weight and bias of the classifier as they are now; None where there is none."""
-        classifier, bias = self._classifier
-        if not isinstance(classifier, nn.Module):
-            return classifier, bias
-        weight = getattr(classifier, "weight", None)
-        if not isinstance(weight, Tensor):
-            raise TypeError(f"classifier={type(classifier).__name__} has no weight: pass its last linear layer")
-        return weight.flatten(1), getattr(classifier, "bias", None) if bias is None else bias
+        return _affine(*self._classifier)
 
     def _gathered(self) -> ClassStatistics:
         """Statistics around the states themselves, which are never written to; stacked ones of ranks are merged."""
@@ -188,3 +187,18 @@ class NeuralCollapse(Metric):
         """Merge another metric's states by Chan's formula: torchmetrics' ``forward`` and ``merge_state``."""
         other = ClassStatistics.from_state(incoming_state)
         self._hold(other.merge(self._gathered()))
+
+
+def _affine(classifier: Any, bias: Any) -> tuple[Any, Any]:
+    """Weight and bias of a classifier that is a layer, or a weight."""
+    if isinstance(classifier, str):
+        raise TypeError(f"classifier={classifier!r} is a str: pass the layer itself, such as model.fc, or its weight")
+    if not isinstance(classifier, nn.Module):
+        return classifier, bias
+    try:
+        weight, own = affine(classifier)
+    except AttributeError:
+        raise TypeError(
+            f"classifier={type(classifier).__name__} is no linear layer: pass the last linear layer, or its weight"
+        ) from None
+    return weight, own if bias is None else bias

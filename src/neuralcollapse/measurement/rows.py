@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import operator
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, SupportsFloat, SupportsIndex, TypeAlias
 
@@ -84,6 +84,7 @@ class Rows:
         self._written = folder if folder is not None and first_process() else None
         self._config = dict(config or {})
         self._config_is_new = config is not None
+        self._made: list[Path] = []
         if self._written is not None:
             self._open(self._written)
 
@@ -122,6 +123,7 @@ class Rows:
             WriteError: if the folder cannot be written; the rows before are then unchanged.
         """
         if self._written is not None:
+            files.make_folder(self._written)
             if self._config_is_new:
                 write_config(self._written, self._config)
                 self._config_is_new = False
@@ -129,6 +131,15 @@ class Rows:
                 write_snapshot(self._written, int(row["epoch"] or 0), snapshot_of(report))
             append_metrics(self._written, row)
         self.values.append(row)
+
+    @contextlib.contextmanager
+    def tidied(self) -> Iterator[None]:
+        """Where the block fails, a folder that was made for this run and is still empty is removed again."""
+        try:
+            yield
+        except BaseException:
+            files.remove_empty(self._made)
+            raise
 
     def check_unbegun(self) -> None:
         """Refuse a folder that holds rows of an earlier training.
@@ -158,6 +169,7 @@ class Rows:
         self.values = kept
 
     def _open(self, folder: Path) -> None:
+        self._made = files.absent_folders(folder)
         files.make_folder(folder)
         if not self._config_is_new and not self.values and (folder / CONFIG).is_file():
             raise ValueError(

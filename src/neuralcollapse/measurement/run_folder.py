@@ -23,6 +23,26 @@ CONFIG = "config.yaml"
 _COLUMN = re.compile(r"[A-Za-z_][\w .:/+%-]*", re.ASCII)
 
 
+def read_config(folder: str | Path) -> dict[str, Any]:
+    """The plain values of config.yaml; none where there is no such file.
+
+    Raises:
+        ValueError: if it is not a YAML mapping.
+    """
+    import yaml
+
+    path = Path(folder) / CONFIG
+    if not path.is_file():
+        return {}
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not a valid configuration: {error}") from error
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{path} is not a valid configuration: it holds no names with values")
+    return {str(name): value for name, value in values.items()}
+
+
 def read_metrics(folder: str | Path, columns: Sequence[str] = ("epoch", "nc1")) -> list[dict[str, str]]:
     """Rows of a run's metrics.csv, as text; no rows where there is no file yet.
 

@@ -10,16 +10,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from torch import nn
 
 from neuralcollapse.extras import missing
+from neuralcollapse.measurement.given import described, numbers
 from neuralcollapse.measurement.model import measure
 from neuralcollapse.measurement.pooling import Pooling
 from neuralcollapse.measurement.report import CollapseReport
-from neuralcollapse.measurement.rows import Rows, Whole, as_cell, columns_of
-from neuralcollapse.measurement.run_folder import check_names
+from neuralcollapse.measurement.rows import Rows, Whole, columns_of
 
 if TYPE_CHECKING:
     import pandas
-
-_RESERVED = ("epoch", "seconds")
 
 
 class CollapseTracker:
@@ -44,7 +42,8 @@ class CollapseTracker:
         report: the last :class:`neuralcollapse.CollapseReport`, None before the first.
 
     Raises:
-        ValueError: if the folder's metrics.csv is damaged.
+        ValueError: if the folder's metrics.csv is damaged, or as :meth:`describe`.
+        TypeError: as :meth:`describe`.
         WriteError: if the folder cannot be written.
 
     >>> import torch
@@ -79,7 +78,7 @@ class CollapseTracker:
         self._forward = forward
         self._batch = batch
         self._allow_missing = allow_missing
-        self._rows = Rows(self.folder, config)
+        self._rows = Rows(self.folder, None if config is None else described(config))
         self._before = self._rows.seconds
         self._start = time.monotonic()
 
@@ -105,7 +104,8 @@ class CollapseTracker:
             epoch: number of finished epochs, of any kind of integer; by default the last one plus one. 0 is the
                 untrained network.
             test_loader: test data; its measures become the columns ``test_nc1``, ``test_accuracy`` and so on.
-            **columns: further numbers of this epoch, such as ``train_loss=0.3`` or ``learning_rate=0.1``.
+            **columns: further numbers of this epoch, such as ``train_loss=0.3`` or ``learning_rate=0.1``; their names
+                must not be those of measures, which the tracker fills itself.
 
         Returns:
             The report of the training data.
@@ -114,11 +114,12 @@ class CollapseTracker:
             ValueError: if the epoch does not come after the last one, or as :func:`neuralcollapse.measure`.
             WriteError: if the folder cannot be written; the rows before are then unchanged.
         """
-        epoch = self._rows.next_epoch(epoch)
-        columns = _numbers(columns)
-        report = self.look(model, loader)
-        test = None if test_loader is None else self.look(model, test_loader, layers=False)
-        self.record(report, test=test, epoch=epoch, **columns)
+        with self._rows.tidied():
+            epoch = self._rows.next_epoch(epoch)
+            columns = numbers(columns, tested=test_loader is not None)
+            report = self.look(model, loader)
+            test = None if test_loader is None else self.look(model, test_loader, layers=False)
+            self.record(report, test=test, epoch=epoch, **columns)
         return report
 
     def look(self, model: nn.Module, loader: Iterable[Any], *, layers: bool = True) -> CollapseReport:
@@ -132,17 +133,18 @@ class CollapseTracker:
         Raises:
             ValueError: as :func:`neuralcollapse.measure`.
         """
-        return measure(
-            model,
-            loader,
-            classifier=self._classifier,
-            layers=self._layers if layers else None,
-            pooling=self._pooling,
-            forward=self._forward,
-            batch=self._batch,
-            allow_missing=self._allow_missing,
-            progress=False,
-        )
+        with self._rows.tidied():
+            return measure(
+                model,
+                loader,
+                classifier=self._classifier,
+                layers=self._layers if layers else None,
+                pooling=self._pooling,
+                forward=self._forward,
+                batch=self._batch,
+                allow_missing=self._allow_missing,
+                progress=False,
+            )
 
     def record(
         self,
@@ -165,7 +167,7 @@ class CollapseTracker:
             WriteError: if the folder cannot be written.
         """
         epoch = self._rows.next_epoch(epoch)
-        columns = _numbers(columns)
+        columns = numbers(columns, tested=test is not None)
         seconds = round(self._before + time.monotonic() - self._start, 3)
         self._rows.add({"epoch": epoch, "seconds": seconds, **columns, **columns_of(report, test)}, report)
         self.report = report
@@ -174,12 +176,16 @@ class CollapseTracker:
         """Say how the run is made: plain values for config.yaml, which the page lists.
 
         They are written with the next row. Values that were given before stay. With the ``weight_decay`` and the
-        ``optimizer`` the page also compares the run with the theory.
+        ``optimizer`` the page also compares the run with the theory. It lists names of your own as well.
 
         Args:
             **config: such as ``model="mlp"``, ``optimizer="sgd"``, ``weight_decay=5e-4``.
+
+        Raises:
+            ValueError: if a name is nearly, and not quite, that of a value which the page reads.
+            TypeError: if a value is of the wrong kind, such as a word for ``weight_decay``, or not plain.
         """
-        self._rows.describe(config)
+        self._rows.describe(described(config))
 
     def begin(self, epoch: int = 0) -> None:
         """Say from which epoch a training goes on; rows after it are forgotten.
@@ -234,14 +240,3 @@ class CollapseTracker:
     def __repr__(self) -> str:
         folder = None if self.folder is None else str(self.folder)
         return f"CollapseTracker({folder=}, rows={len(self._rows.values)})"
-
-
-def _numbers(columns: Mapping[str, float | int | None]) -> dict[str, float | int | None]:
-    """The columns as Python's own numbers, whatever holds them: NumPy's scalars, tensors of one element."""
-    check_names(columns)
-    found: dict[str, float | int | None] = {}
-    for name, value in columns.items():
-        if name in _RESERVED:
-            raise ValueError(f"{name}= is a column that the tracker fills itself: choose another name")
-        found[name] = as_cell(name, value)
-    return found

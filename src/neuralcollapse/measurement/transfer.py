@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
@@ -53,6 +54,20 @@ def converted(value: Any, dtype: torch.dtype) -> Any:
             return value
         return type(value)(*found) if hasattr(value, "_fields") else type(value)(found)
     return value
+
+
+def copied(value: Any) -> Any:
+    """A batch's inputs in tensors of their own."""
+    if isinstance(value, Tensor):
+        return value.clone()
+    if isinstance(value, Mapping):
+        return {key: copied(part) for key, part in value.items()}
+    if isinstance(value, tuple | list):
+        found = [copied(part) for part in value]
+        return type(value)(*found) if hasattr(value, "_fields") else type(value)(found)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.replace(value, **{f.name: copied(getattr(value, f.name)) for f in dataclasses.fields(value)})
+    return copy.deepcopy(value) if callable(getattr(value, "clone", None)) else value
 
 
 def _numbers(value: list[Any]) -> bool:

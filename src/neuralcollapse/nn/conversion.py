@@ -85,7 +85,7 @@ def set_feature_dim(model: Model, feature_dim: int, *, classifier: str | None = 
     width, classes = layer_shape(old)
     if feature_dim < max(1, classes - 1):
         raise ValueError(
-            f"feature_dim={feature_dim} cannot hold a simplex ETF of {classes} classes: it needs at least {classes - 1}"
+            f"feature_dim={feature_dim} cannot hold a simplex ETF of {classes} classes: pass at least {classes - 1}"
         )
     if feature_dim == width:
         return model

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
+from typing import Any
+
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
@@ -36,7 +40,7 @@ def find_classifier(model: nn.Module, name: str | None = None) -> tuple[str, nn.
     '2'
     """
     if not isinstance(model, nn.Module):
-        raise TypeError(f"model is a {type(model).__name__}, not a torch.nn.Module")
+        raise not_a_module(model)
     if name is not None and not isinstance(name, str):
         raise TypeError(f"classifier is a {type(name).__name__}: pass the layer's dotted name, such as 'fc'")
     modules = dict(model.named_modules())
@@ -64,12 +68,21 @@ def find_classifier(model: nn.Module, name: str | None = None) -> tuple[str, nn.
     candidates = _candidates(model)
     if not candidates:
         raise ValueError(
-            f"no classifier found: the model ends in no linear layer{_left_out(model)}. Name one with classifier="
+            f"no classifier found: the model ends in no linear layer{_left_out(model)}. Name one with classifier=, or "
+            "measure what the model gives with features_only=True"
         )
     if len(candidates) > 1:
         listed = ", ".join(f"{key} {layer_shape(module)[::-1]}" for key, module in candidates.items())
         raise ValueError(f"ambiguous classifier: {listed}. Choose one with classifier=NAME")
     return next(iter(candidates.items()))
+
+
+def not_a_module(model: Any) -> TypeError:
+    """The error for what is no model; for a path or the weights alone, with the way to a model."""
+    said = f"model is a {type(model).__name__}, not a torch.nn.Module"
+    if isinstance(model, str | os.PathLike | Mapping):
+        return TypeError(f"{said}: build the network and load its weights first, with model.load_state_dict(...)")
+    return TypeError(f"{said}: pass the module itself; forward= says how measure() calls it, where that is unusual")
 
 
 def _adapted_owner(modules: dict[str, nn.Module], name: str) -> str | None:

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from neuralcollapse import files
-from neuralcollapse.measurement.run_folder import CONFIG, read_metrics, write_metrics
+from neuralcollapse.measurement.run_folder import CONFIG, read_config, read_metrics, write_metrics
 from neuralcollapse.measurement.snapshots import SNAPSHOTS, snapshots
-from neuralcollapse.train.config import TrainConfig
+from neuralcollapse.train.config import TrainConfig, made_by_train
 from neuralcollapse.train.provenance import PROVENANCE, read_provenance, write_provenance
 from neuralcollapse.train.snapshot import Snapshot
 
@@ -31,7 +31,10 @@ def archive(run: str | Path, into: str | Path) -> Path:
         ValueError: if a file of it is damaged.
     """
     run, target = Path(run), Path(into) / Path(run).name
-    config = TrainConfig.load(run / CONFIG)
+    values = read_config(run)
+    if not values:
+        raise FileNotFoundError(f"no configuration at {run / CONFIG}: is its folder a run?")
+    config = TrainConfig.load(run / CONFIG) if made_by_train(values) else None
     rows = [row for row in read_metrics(run) if row["nc1"]]
     kept = list(snapshots(run))
     if not rows or not kept:
@@ -40,7 +43,10 @@ def archive(run: str | Path, into: str | Path) -> Path:
     files.make_folder(target / SNAPSHOTS)
     if target.resolve() != run.resolve():
         files.write_bytes(target / SNAPSHOTS / kept[-1][1].name, kept[-1][1].read_bytes())
-        dataclasses.replace(config, output=str(target), resume=False).save(target / CONFIG)
+        if config is None:
+            files.write_bytes(target / CONFIG, (run / CONFIG).read_bytes())
+        else:
+            dataclasses.replace(config, output=str(target), resume=False).save(target / CONFIG)
         provenance = read_provenance(run)
         if provenance is not None:
             write_provenance(target, provenance)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import csv
+import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
@@ -37,6 +39,16 @@ from neuralcollapse.train.snapshot import read_snapshots
 
 _PANEL, _FILE = 460, 1000
 """Widths of SVG figures in pixels: one panel on the page, all panels of a drawing in a file."""
+
+
+def drawn_before(output: Path) -> list[str]:
+    """The figures whose claims a folder's gallery judges already, in the paper's order."""
+    try:
+        rows = list(csv.DictReader(io.StringIO((output / "claims.csv").read_text(encoding="utf-8"))))
+    except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
+        return []
+    found = {row.get("figure") for row in rows}
+    return [name for name in FIGURES if name in found]
 
 
 def write_gallery(

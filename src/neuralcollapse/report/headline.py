@@ -13,6 +13,8 @@ _ALIKE = 1.1
 """Smaller factors between training and test data count as none."""
 _SMALL = 0.1
 """NC1 to NC3 below this count as near their ideal, zero."""
+_MERGED = 0.03
+"""NC1 below which a class looks like a point."""
 _NEAR = 0.3
 """NC2 and NC3 below this count as on the way there."""
 
@@ -60,8 +62,10 @@ def lead(history: History) -> list[str]:
     nc1, nc2, nc3 = (history.last(name) for name in ("nc1", "nc2", "nc3"))
     sentences = []
     if nc1 is not None:
-        if nc1 < _SMALL:
-            text = "The features of each class have all but merged into one point"
+        if nc1 < _MERGED:
+            text = "The features of each class have almost merged into one point"
+        elif nc1 < _SMALL:
+            text = "The features of each class lie close together, compared with the distances between classes"
         elif nc1 < 1:
             text = "The features of each class have drawn together, but still spread around their mean"
         else:

@@ -14,8 +14,9 @@ import numpy as np
 from neuralcollapse.figures.curves import Columns
 from neuralcollapse.figures.simplex import Frame, chosen_classes, frame_of
 from neuralcollapse.geometry.measures import HEADLINE
-from neuralcollapse.measurement.run_folder import CONFIG, METRICS, read_metrics
+from neuralcollapse.measurement.run_folder import CONFIG, METRICS, read_config, read_metrics
 from neuralcollapse.measurement.snapshots import read_snapshot, snapshots
+from neuralcollapse.report.template import is_page
 
 _MOST_FRAMES = 60
 
@@ -82,7 +83,9 @@ def read_history(folder: str | Path, classes: Sequence[int] | None = None) -> Hi
 def read_histories(
     folders: Sequence[str | Path], classes: Sequence[int] | None = None
 ) -> tuple[list[History], list[str]]:
-    """The runs among several folders, and a sentence about each folder that was left out.
+    """The runs among several folders, and a sentence about those that were left out, for each reason.
+
+    Pages of this package are no folders, and nobody needs to hear so: ``report runs/*`` meets the page that it wrote.
 
     Raises:
         FileNotFoundError: if none of them holds a run, or the only one does not.
@@ -90,37 +93,24 @@ def read_histories(
     """
     if len(folders) == 1:
         return [read_history(folders[0], classes)], []
-    found, skipped = [], []
+    found, no_runs, skipped = [], [], []
     for folder in folders:
+        if is_page(Path(folder)):
+            continue
         try:
             found.append(read_history(folder, classes))
-        except (FileNotFoundError, ValueError) as error:
-            if isinstance(error, ValueError) and str(error).startswith("classes="):
+        except FileNotFoundError:
+            no_runs.append(str(folder))
+        except ValueError as error:
+            if str(error).startswith("classes="):
                 raise
             skipped.append(f"left out {folder}: {error}")
+    if no_runs:
+        skipped.insert(0, f"left out {', '.join(no_runs)}: no {METRICS} there, so no run folder")
     if not found:
-        raise FileNotFoundError(f"none of the {len(folders)} folders holds a run that can be drawn; {skipped[0]}")
+        reasons = "; ".join(sentence.removeprefix("left out ") for sentence in skipped) or "they are pages"
+        raise FileNotFoundError(f"none of the {len(folders)} folders holds a run that can be drawn: {reasons}")
     return _named_apart(found), skipped
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """The plain values of config.yaml; none where there is no such file.
-
-    Raises:
-        ValueError: if it is not a YAML mapping.
-    """
-    import yaml
-
-    path = folder / CONFIG
-    if not path.is_file():
-        return {}
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not a valid configuration: {error}") from error
-    if not isinstance(values, Mapping):
-        raise ValueError(f"{path} is not a valid configuration: it holds no names with values")
-    return {str(name): value for name, value in values.items()}
 
 
 def _epoch_first(names: Mapping[str, str]) -> list[str]:

@@ -32,7 +32,7 @@ class RunSkipped(UserWarning):
 
 
 def write_report(
-    folders: Sequence[str | Path],
+    folders: str | Path | Sequence[str | Path],
     output: str | Path,
     *,
     classes: Sequence[int] | None = None,
@@ -43,7 +43,7 @@ def write_report(
     ``optimizer`` and a ``weight_decay`` above zero.
 
     Args:
-        folders: run folders; the curves of several overlay, and their geometry is shown one at a time.
+        folders: a run folder or several; the curves of several overlay, and their geometry is shown one at a time.
         output: the page.
         classes: two to four classes for the view in space; the first four by default.
 
@@ -53,8 +53,11 @@ def write_report(
         WriteError: if the page cannot be written.
 
     Warns:
-        RunSkipped: for each folder among several that was left out, and why.
+        RunSkipped: for the folders among several that were left out, and why: once for each reason.
     """
+    folders = [folders] if isinstance(folders, str | Path) else list(folders)
+    if not folders:
+        raise ValueError("folders=[] names no run: give a run folder, or a list of them")
     histories, skipped = read_histories(folders, classes)
     for sentence in skipped:
         warnings.warn(sentence, RunSkipped, stacklevel=2)

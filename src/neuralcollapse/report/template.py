@@ -14,13 +14,25 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 _FOLDER = "pages"
+_HEAD = 8192
+"""Bytes of a page that say what it is."""
 _PLOTLY_STYLE = "/* plotly adds its rules to this sheet */"
+
+
+def is_page(path: Path) -> bool:
+    """Whether a file is a page that this package wrote."""
+    if path.suffix != ".html" or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        start = file.read(_HEAD)
+    return b'<meta name="generator" content="neuralcollapse">' in start or b"<title>Neural collapse: " in start
 
 
 def render(

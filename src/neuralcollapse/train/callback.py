@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from neuralcollapse.geometry.measures import HEADLINE
 from neuralcollapse.measurement import CollapseReport, measure
 from neuralcollapse.measurement.batches import arguments
+from neuralcollapse.measurement.given import refusal
 from neuralcollapse.measurement.pooling import Pooling
 from neuralcollapse.measurement.tracker import CollapseTracker
 
@@ -88,7 +89,8 @@ class NeuralCollapseCallback(L.Callback):
         self.tracker.begin(trainer.current_epoch)
         self.tracker.describe(**_described(trainer, pl_module))
         if trainer.current_epoch == 0:
-            self.measure(trainer, pl_module, epoch=0)
+            with self.tracker._rows.tidied():
+                self.measure(trainer, pl_module, epoch=0)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Note the learning rate before the schedule steps: at the end of the epoch it is the next one's."""
@@ -186,7 +188,11 @@ def _described(trainer: L.Trainer, module: L.LightningModule) -> dict[str, Any]:
     config["batch_size"] = getattr(trainer.train_dataloader, "batch_size", None)
     config["epochs"] = trainer.max_epochs
     config["precision"] = str(trainer.precision)
-    plain = {name: value for name, value in module.hparams.items() if isinstance(value, int | float | str)}
+    plain = {
+        name: value
+        for name, value in module.hparams.items()
+        if isinstance(value, int | float | str) and refusal(name, value, module.hparams) is None
+    }
     return plain | {name: value for name, value in config.items() if value is not None}
 
 

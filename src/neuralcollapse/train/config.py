@@ -6,7 +6,7 @@ Imports nothing heavy, so that the command line can show its help at once.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
@@ -23,6 +23,8 @@ _MODEL = Parameter(group=Group("Model", sort_key=2))
 _TRAINING = Parameter(group=Group("Training", sort_key=3))
 _RUN = Parameter(group=Group("Run", sort_key=4))
 _MACHINES = Parameter(group=Group("Machines", sort_key=5))
+PATH = Parameter(metavar="PATH")
+"""Of an option that takes a path as text."""
 
 Logger = Literal["tensorboard", "wandb"]
 
@@ -98,9 +100,9 @@ class TrainConfig:
     measure_test: Annotated[bool, _RUN] = False
     """Measure the collapse of the test data too, where it is tested: the columns test_nc1, test_nc2 and so on of
     metrics.csv, and dashed curves in the report."""
-    data_root: Annotated[str, _DATA] = "data"
-    """Folder of torchvision's data sets, such as DATA_ROOT/MNIST/raw."""
-    output: Annotated[str | None, _RUN] = None
+    data_root: Annotated[str, _DATA, PATH] = "data"
+    """Folder of torchvision's data sets: it holds MNIST/raw, cifar-10-batches-py and so on."""
+    output: Annotated[str | None, _RUN, PATH] = None
     """Run folder. By default runs/DATASET-MODEL-OPTIMIZER-seedN."""
     resume: Annotated[bool, _RUN] = False
     """Continue the run in the output folder, if there is one."""
@@ -164,7 +166,7 @@ class TrainConfig:
             raise ValueError(f"learning_rate={self.learning_rate} must be positive and finite")
         for name in ("momentum", "weight_decay", "feature_decay"):
             if not 0 <= (getattr(self, name) or 0) < float("inf"):
-                raise ValueError(f"{name}={getattr(self, name)} must not be negative, and finite")
+                raise ValueError(f"{name}={getattr(self, name)} must be finite and at least 0")
         resnet = self.model in ("resnet18", "resnet50")
         if self.width is not None and not (resnet or self.model == "mlp"):
             raise ValueError(f"width={self.width} is for model mlp, resnet18 or resnet50, not {self.model}")
@@ -223,6 +225,11 @@ class TrainConfig:
         import yaml
 
         files.write_text(path, yaml.safe_dump(self.to_dict(), sort_keys=False))
+
+
+def made_by_train(values: Mapping[str, Any]) -> bool:
+    """Whether ``neuralcollapse train`` wrote this config.yaml, and not a callback or a tracker in another loop."""
+    return {"dataset", "model", "optimizer", "seed", "epochs"} <= values.keys()
 
 
 def _from_fields(*, config: Annotated[TrainConfig, Parameter(name="*")] = TrainConfig()) -> TrainConfig:

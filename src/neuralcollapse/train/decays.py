@@ -13,7 +13,9 @@ the run, and is said beside every number that rests on it:
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.optimize import brentq
@@ -22,6 +24,9 @@ from scipy.special import softmax
 from neuralcollapse.train.config import TrainConfig
 from neuralcollapse.train.snapshot import Snapshot
 from neuralcollapse.ufm import UFM
+
+_DECAY_IN_THE_LOSS = ("sgd", "adam", "lbfgs", "rmsprop", "adagrad", "adadelta")
+"""Optimizers whose weight decay is a penalty in the loss, as the model has it. AdamW's is not."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,35 @@ class Decays:
         return UFM(
             num_classes, 1, feature_dim, lambda_w=self.weight, lambda_h=self.features, lambda_b=self.bias
         )  # fmt: skip
+
+
+def choices_of(values: Mapping[str, Any]) -> TrainConfig:
+    """What the decays of a run follow from, whatever recorded it: its optimizer, decays and head.
+
+    Args:
+        values: of the run's config.yaml: that of ``neuralcollapse train``, of a callback, or of a tracker.
+
+    Raises:
+        ValueError: if the optimizer's weight decay is no penalty in the loss, or a decay is missing or no number.
+    """
+    optimizer = values.get("optimizer")
+    if optimizer is None or str(optimizer).lower() not in _DECAY_IN_THE_LOSS:
+        raise ValueError(
+            f"optimizer: {optimizer!r} in config.yaml, where the theory needs one whose weight decay is a penalty in "
+            f"the loss: {', '.join(_DECAY_IN_THE_LOSS)}"
+        )
+    decays = {}
+    for name in ("weight_decay", "feature_decay"):
+        value = values.get(name)
+        try:
+            decays[name] = value if value is None else float(value)
+        except (TypeError, ValueError):
+            raise ValueError(f"{name}: {value!r} in config.yaml is no number") from None
+    if decays["weight_decay"] is None:
+        raise ValueError(
+            "config.yaml has no weight_decay, from which the theory follows: give it to CollapseTracker.describe"
+        )
+    return TrainConfig(**decays, head="etf" if values.get("head") == "etf" else "learned")
 
 
 def decays_of(config: TrainConfig, last: Snapshot) -> Decays:

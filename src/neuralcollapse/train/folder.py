@@ -56,7 +56,7 @@ def alone_in(folder: Path) -> Iterator[None]:
         FileExistsError: if another process trains in it.
         OSError: if it cannot be made or written.
     """
-    absent = [parent for parent in (folder, *folder.parents) if not parent.exists()]
+    absent = files.absent_folders(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / _LOCK, timeout=PATIENCE)
@@ -72,9 +72,7 @@ def alone_in(folder: Path) -> Iterator[None]:
     finally:
         if [path.name for path in folder.iterdir()] == [_LOCK]:
             (folder / _LOCK).unlink(missing_ok=True)
-            with contextlib.suppress(OSError):
-                for parent in absent:
-                    parent.rmdir()
+            files.remove_empty(absent)
         lock.release()
 
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from neuralcollapse.train.config import TrainConfig
-from neuralcollapse.train.decays import Decays, decays_of
+from neuralcollapse.measurement.run_folder import read_config
+from neuralcollapse.train.config import TrainConfig, made_by_train
+from neuralcollapse.train.decays import Decays, choices_of, decays_of
 from neuralcollapse.train.snapshot import Snapshot, last_snapshot
 from neuralcollapse.ufm import UFM, Point
 
@@ -65,7 +66,8 @@ def certify_run(folder: str | Path, *, data_root: str | None = None, class_means
     Features are centred on the global mean, and the bias takes over what W makes of it, so that the logits stay.
 
     Args:
-        folder: of a run of ``neuralcollapse train``; a committed one holds only snapshots.
+        folder: of a run, which may be committed and hold only snapshots. Those of a callback or a tracker need
+            ``optimizer`` and ``weight_decay`` in their config.yaml.
         data_root: folder of torchvision's data sets, if it is no longer where the run found it.
         class_means: use the class means of the last snapshot even if there is a checkpoint.
 
@@ -74,6 +76,11 @@ def certify_run(folder: str | Path, *, data_root: str | None = None, class_means
         ValueError: if a file is damaged, or the run has no λ's (see :func:`neuralcollapse.train.decays.decays_of`).
     """
     folder = Path(folder)
+    values = read_config(folder)
+    if not made_by_train(values):
+        if not values:
+            raise FileNotFoundError(f"no configuration at {folder / 'config.yaml'}: is its folder a run?")
+        return certify_snapshot(choices_of(values), last_snapshot(folder))
     config = TrainConfig.load(folder / "config.yaml").resolved()
     if class_means or not (folder / "checkpoints" / "last.ckpt").is_file():
         return certify_snapshot(config, last_snapshot(folder))

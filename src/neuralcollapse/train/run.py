@@ -19,9 +19,9 @@ from lightning.pytorch.loggers import Logger
 
 from neuralcollapse import files
 from neuralcollapse.extras import missing
-from neuralcollapse.measurement.run_folder import CONFIG
+from neuralcollapse.measurement.run_folder import CONFIG, read_config
 from neuralcollapse.train import checkpoint as checkpoints
-from neuralcollapse.train.config import TrainConfig
+from neuralcollapse.train.config import TrainConfig, made_by_train
 from neuralcollapse.train.datasets import FEWEST_TESTED, ImageData, eval_loader, load_images, train_loader
 from neuralcollapse.train.folder import Start, alone_in, check_folder, find_start, restore_history, set_aside
 from neuralcollapse.train.module import ClassifierModule, ImageNetwork, build_network
@@ -142,6 +142,12 @@ def load_run(folder: str | Path, *, data_root: str | None = None) -> Run:
         ValueError: if its configuration or checkpoint is damaged.
     """
     folder = Path(folder)
+    values = read_config(folder)
+    if values and not made_by_train(values):
+        raise ValueError(
+            f"{folder} was recorded in a training loop of your own, not by neuralcollapse train, and holds no network: "
+            "measure yours with neuralcollapse.measure(model, loader)"
+        )
     config = TrainConfig.load(folder / "config.yaml").resolved()
     data = _load_data(dataclasses.replace(config, data_root=data_root or config.data_root))
     network = build_network(config, data)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from filelock import FileLock
 from torch import Tensor
 
 from neuralcollapse.extras import missing
-from neuralcollapse.names import check_dataset
+from neuralcollapse.files import remove_empty
+from neuralcollapse.names import LAYOUT, check_dataset
 from neuralcollapse.train.image_folder import image_files, read_image, rgb, split_rows
 
 
@@ -26,6 +28,10 @@ class RawSplit:
     """uint8 images (C, H, W) of the rows asked for; one tensor (N, C, H, W) where they share a size."""
     labels: np.ndarray
     classes: Sequence[str]
+
+
+_CLASSES = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}
+"""Torchvision's names."""
 
 
 def read_source(dataset: str, data_root: str | Path) -> tuple[RawSplit, RawSplit]:
@@ -40,10 +46,7 @@ def read_source(dataset: str, data_root: str | Path) -> tuple[RawSplit, RawSplit
     source, _, path = dataset.partition(":")
     readers: dict[str, Callable[[], Iterator[RawSplit]]] = {
         "digits": _digits,
-        "mnist": lambda: _torchvision("MNIST", data_root),
-        "fashion-mnist": lambda: _torchvision("FashionMNIST", data_root),
-        "cifar10": lambda: _torchvision("CIFAR10", data_root),
-        "cifar100": lambda: _torchvision("CIFAR100", data_root),
+        **{name: partial(_torchvision, name, data_root) for name in _CLASSES},
         "imagefolder": lambda: _imagefolder(path),
         "hf": lambda: _hugging_face(path),
     }
@@ -68,13 +71,14 @@ def _digits() -> Iterator[RawSplit]:
         yield _from_tensor(pixels[torch.from_numpy(rows)], data.target[rows], classes)
 
 
-def _torchvision(name: str, root: str | Path) -> Iterator[RawSplit]:
+def _torchvision(dataset: str, root: str | Path) -> Iterator[RawSplit]:
     import torchvision.datasets
 
+    name = _CLASSES[dataset]
     kind = getattr(torchvision.datasets, name)
     if not Path(root).is_dir() and Path(root) != Path("data"):
         raise FileNotFoundError(
-            f"there is no folder {Path(root).resolve()}: correct --data-root, or make that folder to download {name}"
+            f"there is no folder {Path(root).resolve()}: correct data_root, or make that folder to download {name}"
         )
     for train in (True, False):
         try:
@@ -83,16 +87,22 @@ def _torchvision(name: str, root: str | Path) -> Iterator[RawSplit]:
             except RuntimeError:  # torchvision's word for "not there"
                 data = _downloaded(kind, root, train)
         except (RuntimeError, OSError) as error:
-            reason = " ".join(str(error).split())
             raise FileNotFoundError(
-                f"no {name} under {Path(root).resolve()} and it could not be downloaded ({reason}). "
-                "Point --data-root at a folder in torchvision's layout"
+                f"no {name} under {Path(root).resolve()}, and it could not be downloaded: {_reason(error)}. Connect to "
+                f"a network for the first use, or point data_root at a folder that holds {LAYOUT[dataset]}"
             ) from error
         except ValueError as error:
             raise ValueError(f"the {name} files under {Path(root).resolve()} are damaged: {error}") from error
         pixels = torch.as_tensor(data.data)
         pixels = pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
         yield _from_tensor(pixels, data.targets, data.classes)
+
+
+def _reason(error: Exception) -> str:
+    """Why a download failed: what the network said, without the addresses that were tried."""
+    said = " ".join(str(error).split())
+    network = re.search(r"<urlopen error (?:\[Errno -?\d+\] )?(.+?)>", said)
+    return network[1] if network else said
 
 
 def _downloaded(kind: Any, root: str | Path, train: bool) -> Any:
@@ -105,9 +115,8 @@ def _downloaded(kind: Any, root: str | Path, train: bool) -> Any:
             return kind(root, train=train, download=True)
     finally:
         lock.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            for folder in (Path(root) / kind.__name__ / "raw", Path(root) / kind.__name__, *([Path(root)] * made)):
-                folder.rmdir()  # what a failed download leaves empty
+        own = Path(root) / kind.__name__
+        remove_empty([own / "raw", own, *([Path(root)] * made)])  # what a failed download leaves
 
 
 def _imagefolder(path: str) -> Iterator[RawSplit]:
@@ -142,7 +151,10 @@ def _hugging_face(path: str) -> Iterator[RawSplit]:
         loaded = datasets.load_dataset(path)
     except Exception as error:  # the Hub client raises dozens of kinds; all mean that there is no data
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise FileNotFoundError(f"hf: cannot load {path!r}: {first_line}") from error
+        raise FileNotFoundError(
+            f"hf: cannot load {path!r}: {first_line}. Check the name and, for the first use, the network; hf:FOLDER "
+            "reads a data set from a folder on disk"
+        ) from error
     test = next((name for name in ("test", "validation", "valid", "val") if name in loaded), None)
     if "train" not in loaded or test is None:
         raise ValueError(f"hf: {path!r} has splits {', '.join(loaded)}: expected train, and test or validation")

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Int
 
+from neuralcollapse.ufm.solution import Point
+
 if TYPE_CHECKING:
     from neuralcollapse.ufm.problem import UFM
-    from neuralcollapse.ufm.solution import Point
 
 _LEAST_TAU = 1e-300
 """Least sqrt(λW λH): gradients near a minimum are as large, and float64 loses their digits below 2e-308."""
@@ -74,8 +75,19 @@ def class_sizes(class_counts: Sequence[int] | Int[np.ndarray, " K"]) -> list[int
     return [int(count) for count in counts]
 
 
+def as_point(point: Any, name: str = "point") -> Point:
+    """The point, if it is one."""
+    if not isinstance(point, Point):
+        raise TypeError(
+            f"{name} is a {type(point).__name__}: pass Point(W, H, b), with W (K, d), b (K,) and H (d, N), whose "
+            "columns come class by class"
+        )
+    return point
+
+
 def fitting(model: UFM, point: Point) -> Point:
     """The point, if the model allows it, or what is wrong with it."""
+    as_point(point)
     k, d, m = model.num_classes, model.feature_dim, len(model.labels)
     for name, shape in (("W", (k, d)), ("H", (d, m)), ("b", (k,))):
         array = getattr(point, name)

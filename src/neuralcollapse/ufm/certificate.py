@@ -97,13 +97,14 @@ def certify(problem: UFM, point: Point, *, tol: float = TOLERANCE, known_bound: 
 
     Args:
         problem: the model.
-        point: any point of it.
+        point: any point of it, with the columns of H class by class, as ``problem.labels`` has them.
         tol: gap, as a share of the value, up to which the point is called globally optimal.
         known_bound: a lower bound of f known from elsewhere; the better of the two counts.
 
     Raises:
         ValueError: if the point does not fit the model, is not finite or so large that f overflows, or ``tol`` is not
             a positive number below 1.
+        TypeError: if the point is no :class:`Point`.
     """
     check_tolerance(tol)
     problem.check(point)

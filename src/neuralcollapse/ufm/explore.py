@@ -41,9 +41,10 @@ class Exploration:
         return min((found.value for found in self.minima), default=math.inf)
 
     def __str__(self) -> str:
+        found = f"{len(self.minima)} local minim{'um' if len(self.minima) == 1 else 'a'}"
         lines = [
             f"{self.problem}",
-            f"{self.starts} starts: {len(self.minima)} local minima, {self.unsettled} starts unsettled. "
+            f"{self.starts} starts: {found}, {self.unsettled} starts unsettled. "
             f"The global minimum lies in [{self.lower_bound:.9g}, {self.best:.9g}]",
         ]
         lines += [

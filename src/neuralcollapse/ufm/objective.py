@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
+from neuralcollapse.ufm.arguments import as_point
+
 if TYPE_CHECKING:
     from neuralcollapse.ufm.problem import UFM
     from neuralcollapse.ufm.solution import Point
@@ -31,7 +33,7 @@ def blocks(model: UFM, point: Point) -> Iterator[tuple[slice, np.ndarray, np.nda
 def value_and_gradient(model: UFM, point: Point, *, gradient: bool = True) -> tuple[float, Point]:
     """Value and gradient in one pass; without the loss's part of the gradient where it is not asked for."""
     loss = 0.0
-    slope = _decays(model, point)
+    slope = _decays(model, as_point(point))
     for part, logits, targets in blocks(model, point):
         values, residual = model.loss.value_and_gradient(logits, targets)
         loss += float(model.weights[part] @ values)

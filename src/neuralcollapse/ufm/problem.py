@@ -20,7 +20,7 @@ from jaxtyping import Float, Int
 from scipy.sparse.linalg import LinearOperator
 
 from neuralcollapse.ufm import objective
-from neuralcollapse.ufm.arguments import counts, decays, fitting, whole
+from neuralcollapse.ufm.arguments import as_point, counts, decays, fitting, whole
 from neuralcollapse.ufm.losses import Loss, resolve_loss
 
 if TYPE_CHECKING:
@@ -163,6 +163,7 @@ class UFM:
 
         Raises:
             ValueError: if shapes disagree, an entry is not finite, or the model does not allow it.
+            TypeError: if it is no :class:`Point`.
         """
         return fitting(self, point)
 
@@ -195,7 +196,7 @@ class UFM:
 
     def hessian(self, point: Point) -> LinearOperator:
         """The Hessian at a point as a SciPy operator on :meth:`Point.to_vector`; work and memory linear in N."""
-        size = len(point.to_vector())
+        size = len(as_point(point).to_vector())
 
         def product(vector: np.ndarray) -> np.ndarray:
             return self.hessian_product(point, self.point(np.ravel(vector))).to_vector()
@@ -215,7 +216,7 @@ class UFM:
         return global_optimum(self)
 
     def certify(self, point: Point, **options: Any) -> Certificate:
-        """How far from optimal, proved; see :func:`neuralcollapse.ufm.certificate.certify`."""
+        """How far from optimal, proved; H's columns come class by class. See :mod:`neuralcollapse.ufm.certificate`."""
         from neuralcollapse.ufm.certificate import certify
 
         return certify(self, point, **options)

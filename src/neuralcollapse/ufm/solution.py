@@ -75,7 +75,7 @@ class Stop(enum.Enum):
     """Why a solver stopped."""
 
     CLOSED_FORM = "closed form"
-    CERTIFIED = "the gap is within tol"
+    CERTIFIED = "the gap is within tol of the value"
     CRITICAL = "the gradient is zero within tol; no certificate exists for this loss, which is not convex"
     ITERATIONS = "max_iterations reached: raise it, or start from this solution"
     STALLED = "no further decrease in float64, and the gap is not within tol"
@@ -128,5 +128,7 @@ class Solution:
         return self.problem.by_class if held_by_class else self.problem
 
     def __str__(self) -> str:
-        iterations = f", {self.history[-1].iteration} iterations" if self.history else ""
-        return f"{self.method}{iterations}, {self.seconds:.3g} s, {self.stop.value}\n{self.certificate}"
+        number = self.history[-1].iteration if self.history else 0
+        iterations = f", {number} iteration{'s' * (number != 1)}" if self.history else ""
+        why = self.stop.value.replace("tol", f"tol={self.tol:g}")
+        return f"{self.method}{iterations}, {self.seconds:.3g} s, {why}\n{self.certificate}"

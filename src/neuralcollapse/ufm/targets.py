@@ -118,13 +118,14 @@ class TargetGeometry:
 
     def __str__(self) -> str:
         proved = "" if not self.gap else f", within {self.gap:.1g} of the optimum"
-        lines = [f"target geometry ({self.source}{proved}), relative to the largest:"]
-        lines.append(f"{'class':>6}{'samples':>10}{'|w_k|':>12}{'|mean|':>12}{'nearest class: cosine':>26}")
+        lines = [f"target geometry ({self.source}{proved})"]
+        lines.append("|w|, |mean|: norms of the rows of W and of the centred class means, relative to the largest")
+        lines.append(f"{'class':>6}{'samples':>10}{'|w|':>12}{'|mean|':>12}{'nearest class':>16}{'cosine':>10}")
         cosines = _cosines(self.weight)
         nearest = cosines.argmax(1)
         for k, (w, h) in enumerate(zip(_relative(self.weight_norms), _relative(self.mean_norms), strict=True)):
-            near = f"{nearest[k]}: {cosines[k, nearest[k]]:.4f}"
-            lines.append(f"{k:>6}{self.class_counts[k]:>10}{w:>12.6f}{h:>12.6f}{near:>26}")
+            near = f"{nearest[k]:>16}{cosines[k, nearest[k]]:>10.4f}"
+            lines.append(f"{k:>6}{self.class_counts[k]:>10}{w:>12.6f}{h:>12.6f}{near}")
         if not self.weight_norms.any():
             lines.append("everything collapses to the origin: the weight decay is too large for these classes")
         else:

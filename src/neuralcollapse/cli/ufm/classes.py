@@ -15,8 +15,8 @@ from neuralcollapse.cli.ufm.problem import DECAYS, PROBLEM, Decays  # noqa: F401
 class Classes(Decays):
     """Class sizes, decays and the loss."""
 
-    counts: str = ""
-    """Samples of each class: 500,50,5."""
+    counts: Annotated[str, Parameter(group=PROBLEM.group, metavar="N,N,N")]
+    """The number of samples of each class, such as 500,50,5."""
 
     def sizes(self) -> list[int]:
         """Samples of each class.

@@ -2,26 +2,41 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from neuralcollapse.cli.options import writable, write_json
-from neuralcollapse.cli.ufm.problem import Problem, ProblemOptions
+from neuralcollapse.cli.ufm.problem import DECAYS, PROBLEM, Problem
 
-FIVE_IN_SPACE = Problem(
-    num_classes=5, samples_per_class="10", feature_dim=3, lambda_w=1e-3, lambda_h=1e-4, lambda_b=1e-2
-)
-"""The smallest problem with two local minima."""
+
+@dataclass(frozen=True, kw_only=True)
+class FiveInSpace(Problem):
+    """The smallest problem with two local minima."""
+
+    num_classes: Annotated[int, PROBLEM] = 5
+    """Number of classes, K."""
+    samples_per_class: Annotated[str, PROBLEM] = "10"
+    """Samples per class, n, or one number for each class: 9,1,4,2."""
+    feature_dim: Annotated[int | None, PROBLEM] = 3
+    """Dimension of the features, d. Below K - 1 there may be several minima."""
+    lambda_w: Annotated[float, DECAYS] = 1e-3
+    """Weight decay of the classifier."""
+    lambda_h: Annotated[float, DECAYS] = 1e-4
+    """Weight decay of the features."""
 
 
 def explore(
     *,
-    choices: ProblemOptions = FIVE_IN_SPACE,
+    choices: Annotated[FiveInSpace, Parameter(name="*")] = FiveInSpace(),
     starts: int = 60,
     seed: int = 0,
     json: Path | None = None,
     picture: Path | None = None,
 ) -> None:
-    """Find the local minima where the landscape is not benign: fewer dimensions than d = K - 1.
+    """Find local minima that are not global (d < K - 1).
 
     Each minimum is refined until its gradient is zero up to rounding, and proved strict by the eigenvalues of its
     Hessian. Prints the values, how many starts ended in each minimum, and an interval that contains the global value.

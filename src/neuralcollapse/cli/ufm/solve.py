@@ -36,7 +36,7 @@ def solve(
 
     Args:
         method: The solver: gradient, sgd, adam, lbfgs or newton.
-        tol: Duality gap at which to stop, as a share of the value.
+        tol: Stop where the gap, as it is printed, is at most this share of the value.
         max_iterations: Number of iterations. By default what the method needs.
         seed: Seed of the random start.
         output: Write the point to this .npz file: W, H, b, labels.
@@ -47,7 +47,7 @@ def solve(
     problem = choices.make()
     solution = problem.solve(method=method, seed=seed, tol=tol, max_iterations=max_iterations)
     print(problem)
-    print(solution)
+    print(str(solution).replace(" tol=", " --tol=").replace("max_iterations", "--max-iterations"))
     with contextlib.suppress(ValueError):  # not every problem has one
         print(f"closed form     {problem.global_optimum().value:.9g}")
     if place is not None:

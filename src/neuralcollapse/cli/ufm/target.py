@@ -5,14 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from neuralcollapse.cli.options import writable, write_json
-from neuralcollapse.cli.ufm.classes import Classes, ClassOptions
+from neuralcollapse.cli.ufm.classes import ClassOptions
 
 
-def target(*, choices: ClassOptions = Classes(), json: Path | None = None) -> None:  # noqa: B008  (it is frozen)
+def target(*, choices: ClassOptions, json: Path | None = None) -> None:
     """Show the classifier and class means that these class sizes and decays imply.
 
-    Prints, for each class, the norm of its row of W and of its centred class mean, relative to the largest, and the
-    class that is hardest to tell from it. With both --lambda-w 0 and --lambda-h 0: the limit of no decay (SELI).
+    Prints, for each class, the norm |w| of its row of W and the norm |mean| of its class mean less the mean of all
+    classes, both relative to the largest; then the class whose row of W is nearest in direction, and the cosine between
+    the two: the hardest one to tell from it. With both --lambda-w 0 and --lambda-h 0: the limit of no decay (SELI).
 
     For example:
       neuralcollapse ufm target --counts 500,50,5

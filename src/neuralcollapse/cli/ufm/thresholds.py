@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from neuralcollapse.cli.options import writable, write_json
-from neuralcollapse.cli.ufm.classes import Classes, ClassOptions
+from neuralcollapse.cli.ufm.classes import ClassOptions
 
 
-def thresholds(*, choices: ClassOptions = Classes(), json: Path | None = None) -> None:  # noqa: B008  (it is frozen)
+def thresholds(*, choices: ClassOptions, json: Path | None = None) -> None:
     """Say whether the weight decay erases rare classes, and below how many samples.
 
     Prints the exact threshold, the classes that merge or vanish at the optimum, how many samples would keep them,

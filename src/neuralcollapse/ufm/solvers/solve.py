@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from threadpoolctl import ThreadpoolController
 
-from neuralcollapse.ufm.arguments import whole
+from neuralcollapse.ufm.arguments import as_point, whole
 from neuralcollapse.ufm.certificate import Certificate, Verdict, certify, check_tolerance
 from neuralcollapse.ufm.problem import UFM
 from neuralcollapse.ufm.solution import Point, Solution, Step, Stop
@@ -61,6 +61,7 @@ def solve(
 
     Raises:
         ValueError: if the method is unknown, a number is out of its range, or the start does not fit.
+        TypeError: if the start is no :class:`Point`.
 
     >>> unequal = UFM(3, [20, 5, 1], 3, lambda_w=1e-2, lambda_h=1e-3, lambda_b=1e-2)
     >>> unequal.solve().certificate.gap < 1e-8
@@ -141,6 +142,7 @@ def _start(problem: UFM, model: UFM, start: Point | None, seed: int) -> Point:
     """The start in the coordinates of the solver's model."""
     if start is None:
         return Balanced(model).random(seed, 1 / math.sqrt(problem.feature_dim))
+    as_point(start, "start")
     if start.H.shape[1] == problem.num_classes != problem.total:
         problem.by_class.check(start)
         return start if model is not problem else problem.expand(start)
