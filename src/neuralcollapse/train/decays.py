@@ -61,18 +61,20 @@ def choices_of(values: Mapping[str, Any]) -> TrainConfig:
             f"optimizer: {optimizer!r} in config.yaml, where the theory needs one whose weight decay is a penalty in "
             f"the loss: {', '.join(_DECAY_IN_THE_LOSS)}"
         )
-    decays = {}
-    for name in ("weight_decay", "feature_decay"):
-        value = values.get(name)
-        try:
-            decays[name] = value if value is None else float(value)
-        except (TypeError, ValueError):
-            raise ValueError(f"{name}: {value!r} in config.yaml is no number") from None
-    if decays["weight_decay"] is None:
+    decay, on_features = _number(values, "weight_decay"), _number(values, "feature_decay")
+    if decay is None:
         raise ValueError(
             "config.yaml has no weight_decay, from which the theory follows: give it to CollapseTracker.describe"
         )
-    return TrainConfig(**decays, head="etf" if values.get("head") == "etf" else "learned")
+    fixed = values.get("head") == "etf"
+    return TrainConfig(weight_decay=decay, feature_decay=on_features, head="etf" if fixed else "learned")
+
+
+def _number(values: Mapping[str, Any], name: str) -> float | None:
+    try:
+        return None if values.get(name) is None else float(values[name])
+    except (TypeError, ValueError):
+        raise ValueError(f"{name}: {values[name]!r} in config.yaml is no number") from None
 
 
 def decays_of(config: TrainConfig, last: Snapshot) -> Decays:
