@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 from torch import Tensor, nn
 from torchvision.ops import Permute
 
 from neuralcollapse import measure
-from neuralcollapse.measurement.pooling import kept_positions
 from tests.cases import oracle
 
 LABELS = torch.arange(12) % 3
@@ -218,96 +215,6 @@ def test_timm_models_with_channels_last_inside(name: str) -> None:
     model.get_submodule(layer).register_forward_hook(lambda module, given, output: kept.update(output=output))
     found = measure(model, [(maps(3, 64, 64), LABELS)], layers=[layer]).layers[layer].nc1
     assert found == pytest.approx(oracle(over_positions(kept["output"], axis), LABELS)["nc1"], rel=1e-3)
-
-
-# ---- padding ---------------------------------------------------------------------------------------
-
-LENGTHS = torch.randint(2, 9, (60,), generator=torch.Generator().manual_seed(2))
-KEPT = torch.arange(8) < LENGTHS[:, None]
-TOKENS = torch.randint(1, 30, (60, 8), generator=torch.Generator().manual_seed(3)) * KEPT
-
-
-class Text(nn.Module):
-    """Words, a layer for each of them, and a classifier of the first."""
-
-    def __init__(self, kind: str) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding(30, 6, padding_idx=0 if kind == "padding_idx" else None)
-        self.layer = nn.Linear(6, 5)
-        self.head = nn.Linear(5, 3)
-        if kind == "config":
-            self.config = type("Config", (), {"pad_token_id": 0})()
-
-    def forward(self, tokens: Tensor, attention_mask: Tensor | None = None, lengths: Tensor | None = None) -> Tensor:
-        return self.head(self.layer(self.embedding(tokens))[:, 0])
-
-
-def padded_batches(kind: str, size: int) -> list:
-    labels, batches = torch.arange(60) % 3, []
-    for rows in torch.arange(60).split(size):
-        longest = int(LENGTHS[rows].max())
-        batch = {"tokens": TOKENS[rows, :longest], "labels": labels[rows]}
-        if kind == "attention_mask":
-            batch["attention_mask"] = KEPT[rows, :longest].long()
-        if kind == "lengths":
-            batch["lengths"] = LENGTHS[rows]
-        batches.append(batch)
-    return batches
-
-
-@pytest.mark.parametrize("kind", ["attention_mask", "lengths", "padding_idx", "config"])
-def test_padding_is_left_out_whatever_the_batch_size(kind: str) -> None:
-    model = Text(kind)
-    with torch.no_grad():
-        words = model.layer(model.embedding(TOKENS))
-    means = torch.stack([word[:length].mean(0) for word, length in zip(words, LENGTHS.tolist(), strict=True)])
-    last = words[torch.arange(60), LENGTHS - 1]
-    for size in (1, 10, 60):
-        report = measure(model, padded_batches(kind, size), layers=["layer"])
-        assert report.layers["layer"].nc1 == pytest.approx(oracle(means, torch.arange(60) % 3)["nc1"], rel=1e-4)
-        report = measure(model, padded_batches(kind, size), layers=["layer"], pooling="last")
-        assert report.layers["layer"].nc1 == pytest.approx(oracle(last, torch.arange(60) % 3)["nc1"], rel=1e-4)
-
-
-def test_a_sample_of_nothing_but_padding_is_refused() -> None:
-    batch = {"tokens": TOKENS * (torch.arange(60) != 7)[:, None], "labels": torch.arange(60) % 3}
-    with pytest.raises(ValueError, match="sample 7 of a batch is nothing but padding"):
-        measure(Text("padding_idx"), [batch], layers=["layer"])
-
-
-def test_padded_bert_is_one_number_for_all_batch_sizes() -> None:
-    transformers = pytest.importorskip("transformers")
-    config = transformers.BertConfig(
-        vocab_size=30, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, num_labels=3
-    )
-    model = transformers.BertForSequenceClassification(config).eval()
-    found = []
-    for size in (1, 10, 60):
-        batches = [{"input_ids": batch.pop("tokens"), **batch} for batch in padded_batches("attention_mask", size)]
-        found.append(measure(model, batches, layers=["bert.encoder.layer.0"]).layers["bert.encoder.layer.0"].nc1)
-    assert math.isfinite(found[0])
-    assert found == pytest.approx([found[0]] * 3, rel=1e-4)
-
-
-def test_padding_tokens_are_found_whichever_axis_is_the_sample() -> None:
-    model = nn.Embedding(9, 4, padding_idx=0)
-    tokens = torch.tensor([[5, 6, 0, 0], [7, 0, 8, 0], [1, 2, 3, 4]])
-    wanted = torch.tensor([[1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1]], dtype=torch.bool)
-    assert kept_positions(model, {"x": tokens}, 3).equal(wanted)
-    assert kept_positions(model, {"x": tokens.T}, 3).equal(wanted)
-    assert kept_positions(model, {"x": tokens}, 5) is None
-
-
-@pytest.mark.parametrize("name", ["key_padding_mask", "src_key_padding_mask"])
-def test_torchs_own_mask_says_what_is_padding(name: str) -> None:
-    mask = torch.tensor([[False, False, True], [False, True, True]])
-    found = kept_positions(torch.nn.Identity(), {"x": torch.ones(2, 3, 4), name: mask}, 2)
-    assert found.tolist() == [[True, True, False], [True, False, False]]
-
-
-def test_lengths_say_what_is_padding() -> None:
-    found = kept_positions(torch.nn.Identity(), {"x": torch.ones(2, 3, 4), "lengths": torch.tensor([3, 1])}, 2)
-    assert found.tolist() == [[True, True, True], [True, False, False]]
 
 
 @pytest.mark.parametrize(("count", "more"), [(3, False), (10, False), (11, True)])

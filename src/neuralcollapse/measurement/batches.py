@@ -53,7 +53,9 @@ def split_batch(batch: Any, model: nn.Module | None = None, task: Task = "classi
         inputs = {key: value for key, value in fields.items() if key != name}
         if not inputs:
             raise ValueError(f"the batch holds {name} and nothing else: it has no inputs")
-        wanted = [argument for argument in _required_of(model)[1:] if argument in LABEL_NAMES and argument not in inputs]
+        wanted = [
+            argument for argument in _required_of(model)[1:] if argument in LABEL_NAMES and argument not in inputs
+        ]
         return inputs | dict.fromkeys(wanted, fields[name]), fields[name]
     if not isinstance(batch, tuple | list):
         raise ValueError(

@@ -21,7 +21,7 @@ from neuralcollapse.measurement.language_report import LanguageReport
 from neuralcollapse.measurement.layers import inner_model
 from neuralcollapse.measurement.preserve import on_device, plain_modes, same_random_numbers, untouched
 from neuralcollapse.measurement.progress import tracked
-from neuralcollapse.measurement.tokens import token_inputs
+from neuralcollapse.measurement.tokens import real_positions, token_inputs
 from neuralcollapse.measurement.weights import affine
 
 
@@ -175,6 +175,7 @@ class _Pass:
         named = {name: value.to(home) if isinstance(value, Tensor) else value for name, value in named.items()}
         if "use_cache" in inspect.signature(self.model.forward).parameters:
             named["use_cache"] = False
+        real = real_positions(named)
         self._seen.clear()
         self.model(**named)
         tokens = named["input_ids"]
@@ -184,7 +185,5 @@ class _Pass:
                 "at every position"
             )
         hidden, logits = self._seen.pop()
-        mask = named.get("attention_mask")
-        real = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask != 0
         counts = real[:, :-1] & real[:, 1:]
         return hidden[:, :-1][counts], logits[:, :-1][counts], tokens[:, 1:][counts].long()
