@@ -63,7 +63,7 @@ def test_a_file_of_the_user(kind: str, where: str, tmp_path: Path, monkeypatch: 
 
 def test_a_file_that_fails_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "broken_model.py").write_text("import there_is_no_such_module\n")
-    with pytest.raises(ValueError, match="broken_model.py failed when imported: ModuleNotFoundError: No module named"):
+    with pytest.raises(ValueError, match=r"broken_model\.py failed when imported: ModuleNotFoundError: No module"):
         user_model(tmp_path / "broken_model.py", "build")
     assert "broken_model" not in sys.modules
     assert str(tmp_path) not in sys.path

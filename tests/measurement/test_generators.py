@@ -169,6 +169,7 @@ def test_a_measurement_changes_no_draw(kind: str) -> None:
     for generator, state in states:
         set_state(generator, state)
     if hasattr(loader, "loaders"):
+
         class Chained:
             def __init__(self) -> None:
                 self.loaders = loader.loaders
