@@ -132,7 +132,8 @@ def added(kept: Tensor, amount: float) -> Tensor:
 MASKS = {
     "attention_mask": {
         "bool": KEPT, "int": KEPT.long(), "float": KEPT.float(),
-        "-1e9": added(KEPT, -1e9), "-inf": added(KEPT, -math.inf), "-1e4": added(KEPT, -1e4).half(), "least": added(KEPT, torch.finfo(torch.float32).min),
+        "-1e9": added(KEPT, -1e9), "-inf": added(KEPT, -math.inf), "-1e4": added(KEPT, -1e4).half(),
+        "least": added(KEPT, torch.finfo(torch.float32).min),
         "of integers": added(KEPT, -10000).long(), "4-d": added(KEPT, -1e9)[:, None, None], "3-d": KEPT[:, None],
     },
     "src_key_padding_mask": {

@@ -60,10 +60,10 @@ def as_labels(labels: Any, device: torch.device, task: Task = "classification") 
     """
     if labels is None:
         raise ValueError(f"the labels of a batch are None: {ADVICE}")
-    return _KINDS[task](_tensor(labels, task).detach(), device)
+    return _KINDS[task](_tensor(labels, device, task).detach(), device)
 
 
-def _tensor(labels: Any, task: Task) -> Tensor:
+def _tensor(labels: Any, device: torch.device, task: Task) -> Tensor:
     """Labels as a tensor, which may share the user's memory."""
     if isinstance(labels, list | tuple) and labels and all(isinstance(item, Tensor) for item in labels):
         items = [item.reshape(()) if item.numel() == 1 else item for item in labels]
@@ -75,7 +75,7 @@ def _tensor(labels: Any, task: Task) -> Tensor:
             )
         return torch.stack(items)
     try:
-        return labels if isinstance(labels, Tensor) else torch.as_tensor(_plain(labels))
+        return labels if isinstance(labels, Tensor) else torch.as_tensor(_plain(labels), device=device)
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         kind = "integers" if task == "classification" else "numbers"
         raise TypeError(f"labels are a {type(labels).__name__} that holds no {kind}: {ADVICE}") from error

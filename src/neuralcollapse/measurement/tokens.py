@@ -59,7 +59,7 @@ def _named(parts: Sequence[Any]) -> dict[str, Any]:
     masks = [part for part in alike if _marks(part)]
     if not masks:
         return {"input_ids": tokens}
-    if len(masks) > 1 or (_marks(tokens) and masks[0].dtype == tokens.dtype):
+    if len(masks) > 1 or (_is_binary(tokens) and masks[0].dtype == tokens.dtype):
         raise ValueError(
             f"the token_loader gave a tuple of {len(parts)}, in which it cannot be told which part is the attention "
             "mask: give mappings with input_ids and attention_mask"
@@ -68,5 +68,9 @@ def _named(parts: Sequence[Any]) -> dict[str, Any]:
 
 
 def _marks(part: Tensor) -> bool:
-    """Whether it holds nothing but zeros and ones, and a one in every row: no sample is nothing but padding."""
-    return not part.is_complex() and bool(((part == 0) | (part == 1)).all()) and bool((part == 1).any(1).all())
+    """Whether it could be a mask: zeros and ones, and a one in every row, as no sample is nothing but padding."""
+    return _is_binary(part) and bool((part == 1).any(1).all())
+
+
+def _is_binary(part: Tensor) -> bool:
+    return not part.is_complex() and bool(((part == 0) | (part == 1)).all())
