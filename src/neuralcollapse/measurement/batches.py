@@ -70,8 +70,8 @@ def split_batch(batch: Any, model: nn.Module | None = None, task: Task = "classi
         return batch[0], batch[1]
     place = _label_place(batch, model, task)
     required = _required_of(model)
-    inputs = batch[: len(required) if place < len(required) else place]
-    return (inputs[0] if len(inputs) == 1 else tuple(inputs)), batch[place]
+    given = batch[: len(required) if place < len(required) else place]
+    return (given[0] if len(given) == 1 else tuple(given)), batch[place]
 
 
 def _fields(batch: Any) -> Mapping[Any, Any] | None:

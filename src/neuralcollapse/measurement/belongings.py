@@ -168,7 +168,7 @@ _Held = tuple[list[tuple[str, Tensor]], list[np.ndarray], list[tuple[Any, Any]]]
 
 def _held_in(model: nn.Module) -> _Held:
     """Parameters and tensors by name, arrays, and lists and mappings with copies: in attributes and in each other."""
-    tensors = {id(parameter): (name, parameter) for name, parameter in model.named_parameters() if _ordinary(parameter)}
+    tensors: dict[int, tuple[str, Tensor]] = {id(p): (name, p) for name, p in model.named_parameters() if _ordinary(p)}
     arrays: dict[int, np.ndarray] = {}
     containers: dict[int, tuple[Any, Any]] = {}
     waiting = collections.deque(

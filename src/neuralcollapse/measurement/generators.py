@@ -93,7 +93,7 @@ def _of_class(kind: type) -> Iterator[Any]:
         if base.__module__.partition(".")[0] in ("builtins", "torch", "numpy", "collections", "abc", "typing"):
             continue
         for part in list(vars(base).values()):
-            found = part.fget if type(part) is property else part
+            found: Any = part.fget if type(part) is property else part
             found = found.__func__ if type(found) in (staticmethod, classmethod) else found
             if issubclass(type(found), (types.FunctionType, list, dict, tuple, *_GENERATORS)):
                 yield found

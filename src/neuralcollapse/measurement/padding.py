@@ -139,7 +139,7 @@ def _mask_rows(value: Tensor, samples: int) -> Tensor | None:
     """(samples, positions) of a mask that is the same for all heads and queries."""
     if value.ndim < 2 or len(value) != samples or value.numel() != samples * value.shape[-1] or value.is_complex():
         return None
-    return value.reshape(samples, -1)
+    return value.reshape(samples, value.shape[-1])
 
 
 def _is_added(mask: Tensor) -> bool:
