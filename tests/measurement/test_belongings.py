@@ -31,6 +31,16 @@ class Record:
     seen: list = field(default_factory=list)
 
 
+class Own:
+    """A class beside the model's."""
+
+    def __init__(self) -> None:
+        self.count, self.seen = 0, [torch.zeros(2)]
+
+    def __repr__(self) -> str:
+        return f"{self.count} {self.seen}"
+
+
 class Changing(nn.Module):
     """A classifier whose forward pass also does something to itself."""
 
@@ -47,7 +57,7 @@ class Changing(nn.Module):
         self.names, self.notes, self.kinds, self.queue = [1, 2], {"n": 0}, {1}, deque([1, 2], maxlen=2)
         self.nested: Any = {"a": [{"b": [1]}], "t": (np.zeros(2), [3])}
         self.ordered, self.default = OrderedDict(b=1, a=2), defaultdict(list, a=[1])
-        self.record, self.space = Record(), types.SimpleNamespace(count=0)
+        self.record, self.space, self.own = Record(), types.SimpleNamespace(count=0), Own()
         self.torch_generator = torch.Generator().manual_seed(3)
         self.numpy_generator, self.python_generator = np.random.default_rng(3), random.Random(3)
         self.generators = [np.random.default_rng(4)]
@@ -115,6 +125,7 @@ CHANGES: dict[str, Callable[[Any], object]] = {
     "default": lambda model: model.default["new"].append(1),
     "record": lambda model: (setattr(model.record, "count", 1), model.record.seen.append(1)),
     "namespace": lambda model: setattr(model.space, "count", 1),
+    "object": lambda model: (setattr(model.own, "count", 1), model.own.seen[0].add_(1), model.own.seen.append(1)),
     "torch generator": lambda model: torch.rand(1, generator=model.torch_generator),
     "NumPy generator": lambda model: model.numpy_generator.random(),
     "Python generator": lambda model: model.python_generator.random(),

@@ -171,6 +171,7 @@ def _held_in(model: nn.Module) -> _Held:
     tensors: dict[int, tuple[str, Tensor]] = {id(p): (name, p) for name, p in model.named_parameters() if _ordinary(p)}
     arrays: dict[int, np.ndarray] = {}
     containers: dict[int, tuple[Any, Any]] = {}
+    homes = {home for module in model.modules() if not (home := type(module).__module__).startswith("torch.")}
     waiting = collections.deque(
         (f"{name}.{key}" if name else key, value)
         for name, module in model.named_modules()
@@ -185,7 +186,7 @@ def _held_in(model: nn.Module) -> _Held:
         elif isinstance(value, np.ndarray):
             arrays[id(value)] = value
         elif id(value) not in containers:
-            table = _table_of(value)
+            table = _table_of(value, homes)
             if table is not None:
                 containers[id(value)] = table, _copied(table)
                 parts = table.values() if isinstance(table, dict) else table
@@ -198,13 +199,19 @@ def _ordinary(tensor: Tensor) -> bool:
     return type(tensor) in (Tensor, nn.Parameter) and tensor.layout == torch.strided and not tensor.is_meta
 
 
-def _table_of(value: Any) -> Any:
-    """What holds the parts of a container, or the fields of a record; None for anything else."""
+def _table_of(value: Any, homes: set[str]) -> Any:
+    """What holds the parts of a container, or the fields of a record; None for anything else.
+
+    Records are dataclasses, and objects whose classes stand beside those of the model's own modules.
+    """
     if isinstance(value, dict | list | set | collections.deque | tuple):
         return value
     if isinstance(value, collections.UserDict | collections.UserList):
         return value.data
-    if isinstance(value, types.SimpleNamespace) or (dataclasses.is_dataclass(value) and not isinstance(value, type)):
+    record = (
+        isinstance(value, types.SimpleNamespace) or dataclasses.is_dataclass(value) or type(value).__module__ in homes
+    )
+    if record and not isinstance(value, type | nn.Module):
         return getattr(value, "__dict__", None)
     return None
 
