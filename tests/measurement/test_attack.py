@@ -239,3 +239,38 @@ def test_means_of_other_classes_have_no_angles() -> None:
     with pytest.raises(ValueError, match="they must be of the same classes"):
         class_mean_angles(moments, Moments.from_features(INPUTS, LABELS, num_classes=4))
     assert float(class_mean_angles(moments, moments).max()) == 0
+
+
+class Checkpointed(nn.Module):
+    """Its inner layers run again when it is differentiated."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b, self.fc = nn.Linear(8, 16), nn.Linear(16, 16), nn.Linear(16, 3)
+        self.saves = True
+
+    def inner(self, x: Tensor) -> Tensor:
+        return self.b(self.a(x).relu()).relu()
+
+    def forward(self, x: Tensor) -> Tensor:
+        from torch.utils.checkpoint import checkpoint
+
+        return self.fc(checkpoint(self.inner, x, use_reentrant=False) if self.saves else self.inner(x))
+
+
+@pytest.mark.parametrize("layers", [["a"], ["a", "b"], "all"])
+@pytest.mark.parametrize("attack", ["fgsm", "pgd"])
+def test_layers_that_an_attack_runs_again_are_those_of_the_clean_inputs(layers: object, attack: str) -> None:
+    labels = torch.arange(60) % 3
+    x = torch.randn(60, 8, generator=torch.Generator().manual_seed(0)) + 2 * nn.functional.one_hot(labels, 8)
+    batches = list(zip(x.split(20), labels.split(20), strict=True))
+    model = Checkpointed()
+    options = {"layers": layers, "attack": attack, "epsilon": 0.1}
+    found = measure(model, batches, **options)
+    model.saves = False
+    expected, clean = measure(model, batches, **options), measure(model, batches, layers=layers)
+    for name, metrics in clean.layers.items():
+        assert found.layers[name].nc1 == metrics.nc1
+    assert found.layers.keys() == clean.layers.keys()
+    assert found.attack.to_dict() == pytest.approx(expected.attack.to_dict(), rel=1e-5)

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import Permute
 
-from neuralcollapse import measure
-from neuralcollapse.measurement.pooling import kept_positions
+from neuralcollapse import CollapseWarning, measure
 from tests.cases import oracle
 
 LABELS = torch.arange(12) % 3
@@ -220,96 +219,6 @@ def test_timm_models_with_channels_last_inside(name: str) -> None:
     assert found == pytest.approx(oracle(over_positions(kept["output"], axis), LABELS)["nc1"], rel=1e-3)
 
 
-# ---- padding ---------------------------------------------------------------------------------------
-
-LENGTHS = torch.randint(2, 9, (60,), generator=torch.Generator().manual_seed(2))
-KEPT = torch.arange(8) < LENGTHS[:, None]
-TOKENS = torch.randint(1, 30, (60, 8), generator=torch.Generator().manual_seed(3)) * KEPT
-
-
-class Text(nn.Module):
-    """Words, a layer for each of them, and a classifier of the first."""
-
-    def __init__(self, kind: str) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding(30, 6, padding_idx=0 if kind == "padding_idx" else None)
-        self.layer = nn.Linear(6, 5)
-        self.head = nn.Linear(5, 3)
-        if kind == "config":
-            self.config = type("Config", (), {"pad_token_id": 0})()
-
-    def forward(self, tokens: Tensor, attention_mask: Tensor | None = None, lengths: Tensor | None = None) -> Tensor:
-        return self.head(self.layer(self.embedding(tokens))[:, 0])
-
-
-def padded_batches(kind: str, size: int) -> list:
-    labels, batches = torch.arange(60) % 3, []
-    for rows in torch.arange(60).split(size):
-        longest = int(LENGTHS[rows].max())
-        batch = {"tokens": TOKENS[rows, :longest], "labels": labels[rows]}
-        if kind == "attention_mask":
-            batch["attention_mask"] = KEPT[rows, :longest].long()
-        if kind == "lengths":
-            batch["lengths"] = LENGTHS[rows]
-        batches.append(batch)
-    return batches
-
-
-@pytest.mark.parametrize("kind", ["attention_mask", "lengths", "padding_idx", "config"])
-def test_padding_is_left_out_whatever_the_batch_size(kind: str) -> None:
-    model = Text(kind)
-    with torch.no_grad():
-        words = model.layer(model.embedding(TOKENS))
-    means = torch.stack([word[:length].mean(0) for word, length in zip(words, LENGTHS.tolist(), strict=True)])
-    last = words[torch.arange(60), LENGTHS - 1]
-    for size in (1, 10, 60):
-        report = measure(model, padded_batches(kind, size), layers=["layer"])
-        assert report.layers["layer"].nc1 == pytest.approx(oracle(means, torch.arange(60) % 3)["nc1"], rel=1e-4)
-        report = measure(model, padded_batches(kind, size), layers=["layer"], pooling="last")
-        assert report.layers["layer"].nc1 == pytest.approx(oracle(last, torch.arange(60) % 3)["nc1"], rel=1e-4)
-
-
-def test_a_sample_of_nothing_but_padding_is_refused() -> None:
-    batch = {"tokens": TOKENS * (torch.arange(60) != 7)[:, None], "labels": torch.arange(60) % 3}
-    with pytest.raises(ValueError, match="sample 7 of a batch is nothing but padding"):
-        measure(Text("padding_idx"), [batch], layers=["layer"])
-
-
-def test_padded_bert_is_one_number_for_all_batch_sizes() -> None:
-    transformers = pytest.importorskip("transformers")
-    config = transformers.BertConfig(
-        vocab_size=30, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, num_labels=3
-    )
-    model = transformers.BertForSequenceClassification(config).eval()
-    found = []
-    for size in (1, 10, 60):
-        batches = [{"input_ids": batch.pop("tokens"), **batch} for batch in padded_batches("attention_mask", size)]
-        found.append(measure(model, batches, layers=["bert.encoder.layer.0"]).layers["bert.encoder.layer.0"].nc1)
-    assert math.isfinite(found[0])
-    assert found == pytest.approx([found[0]] * 3, rel=1e-4)
-
-
-def test_padding_tokens_are_found_whichever_axis_is_the_sample() -> None:
-    model = nn.Embedding(9, 4, padding_idx=0)
-    tokens = torch.tensor([[5, 6, 0, 0], [7, 0, 8, 0], [1, 2, 3, 4]])
-    wanted = torch.tensor([[1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1]], dtype=torch.bool)
-    assert kept_positions(model, {"x": tokens}, 3).equal(wanted)
-    assert kept_positions(model, {"x": tokens.T}, 3).equal(wanted)
-    assert kept_positions(model, {"x": tokens}, 5) is None
-
-
-@pytest.mark.parametrize("name", ["key_padding_mask", "src_key_padding_mask"])
-def test_torchs_own_mask_says_what_is_padding(name: str) -> None:
-    mask = torch.tensor([[False, False, True], [False, True, True]])
-    found = kept_positions(torch.nn.Identity(), {"x": torch.ones(2, 3, 4), name: mask}, 2)
-    assert found.tolist() == [[True, True, False], [True, False, False]]
-
-
-def test_lengths_say_what_is_padding() -> None:
-    found = kept_positions(torch.nn.Identity(), {"x": torch.ones(2, 3, 4), "lengths": torch.tensor([3, 1])}, 2)
-    assert found.tolist() == [[True, True, True], [True, False, False]]
-
-
 @pytest.mark.parametrize(("count", "more"), [(3, False), (10, False), (11, True)])
 def test_a_layer_that_is_not_there_is_answered_by_ten_names_at_most(count: int, more: bool) -> None:
     model = nn.Sequential(*(nn.Linear(3, 3) for _ in range(count)))
@@ -317,3 +226,184 @@ def test_a_layer_that_is_not_there_is_answered_by_ten_names_at_most(count: int, 
     with pytest.raises(ValueError, match=listed) as caught:
         measure(model, [(torch.ones(6, 3), torch.arange(6) % 3)], layers=["elsewhere"])
     assert str(caught.value).endswith(", ...") is more
+
+
+# ---- what nobody knows the axis of ------------------------------------------------------------------
+
+
+class Latents(nn.Module):
+    """Latent vectors that read a sequence (Perceiver): weights of its own, and no layers."""
+
+    def __init__(self, count: int, width: int, out: int, *, channels_first: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.queries, self.values = nn.Parameter(torch.randn(count, width)), nn.Parameter(torch.randn(width, out))
+        self.channels_first = channels_first
+
+    def forward(self, x: Tensor) -> Tensor:
+        found = torch.softmax(self.queries @ x.transpose(1, 2), -1) @ (x @ self.values)
+        return found.transpose(1, 2).contiguous() if self.channels_first else found
+
+
+class Shaped(nn.Module):
+    """Code without weights."""
+
+    def __init__(self, change) -> None:
+        super().__init__()
+        self.change = change
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.change(x)
+
+
+class Inside(nn.Module):
+    """A container whose own code comes after a layer of known axis."""
+
+    def __init__(self, layer: nn.Module, own: nn.Module) -> None:
+        super().__init__()
+        self.norm = layer
+        self.own = own.forward
+        for name, parameter in own.named_parameters():
+            self.register_parameter(name, parameter)
+        self.last = nn.Identity()  # does not run
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.own(self.norm(x))
+
+
+def merged_tokens(x: Tensor) -> Tensor:
+    return torch.cat([x[:, ::2], x[:, 1::2]], 2)
+
+
+def deep_space(x: Tensor) -> Tensor:
+    return torch.cat([x[:, :, i::2, j::2] for i in (0, 1) for j in (0, 1)], 1)
+
+
+UNKNOWN = {
+    "latents": (Latents(16, 16, 32), nn.Linear(4, 16), (12, 4)),
+    "latents, channels first": (Latents(16, 16, 32, channels_first=True), nn.Linear(4, 16), (12, 4)),
+    "as many numbers": (Latents(16, 16, 24), nn.Linear(4, 16), (24, 4)),
+    "a custom linear layer over positions": (Latents(5, 16, 16), nn.Linear(4, 16), (12, 4)),
+    "a spectrum": (Shaped(lambda x: torch.fft.rfft(x, n=30, dim=1).abs()[..., :9]), nn.Linear(4, 16), (12, 4)),
+    "merged tokens": (Shaped(merged_tokens), nn.Linear(4, 16), (32, 4)),
+    "space to depth": (Shaped(deep_space), nn.Conv2d(3, 16, 1), (3, 32, 8)),
+    "shuffled pixels": (Shaped(lambda x: nn.functional.pixel_shuffle(x, 2)), nn.Conv2d(3, 8, 1), (3, 4, 2)),
+}
+
+
+@pytest.mark.parametrize("kind", UNKNOWN)
+@pytest.mark.parametrize("place", ["a layer", "a container", "an activation after it"])
+def test_an_axis_that_nobody_knows_is_asked_for(kind: str, place: str) -> None:
+    own, before, shape = UNKNOWN[kind]
+    if place == "a container":
+        model, layer = Beside(Inside(before, own)), "layer"
+    elif place == "a layer":
+        model, layer = Beside(own, before), "layer"
+    else:
+        model, layer = Beside(nn.Sequential(own, nn.ReLU()), before), "layer.1"
+    batches = [(maps(*shape), LABELS)]
+    with pytest.raises(ValueError, match=rf"layer '{layer}' \(.*\) gives shape \(12, .*pooling=1 or pooling=-1"):
+        measure(model, batches, layers=[layer])
+    found = measure(model, batches, layers=[layer], pooling=-1).layers[layer].nc1
+    with torch.no_grad():
+        output = model.layer(batches[0][0] if place == "a container" else before(batches[0][0]))
+    assert found == pytest.approx(oracle(over_positions(output, -1), LABELS)["nc1"], rel=1e-3)
+
+
+def test_all_layers_leave_it_out_and_say_why() -> None:
+    class Perceiver(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inputs, self.latents, self.head = nn.Linear(4, 16), Latents(16, 16, 32), nn.Linear(32, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.latents(self.inputs(x)).mean(1))
+
+    with pytest.warns(CollapseWarning, match=r"leaves out 'latents': .*gives shape \(12, 16, 32\).*pooling="):
+        found = measure(Perceiver(), [(maps(12, 4), LABELS)], layers="all")
+    assert list(found.layers) == ["inputs"]
+
+
+class Scaled(nn.Module):
+    def __init__(self, *shape: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.randn(shape))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale
+
+
+KNOWN = {
+    "a scale": (Scaled(6), nn.Linear(4, 6), (9, 4), 2),
+    "a table of positions": (Scaled(1, 9, 6), nn.Linear(4, 6), (9, 4), 2),
+    "a scale of channels": (Scaled(1, 6, 1, 1), nn.Conv2d(3, 6, 1), (3, 9, 8), 1),
+    "a pool": (Shaped(lambda x: nn.functional.max_pool2d(x, 2)), nn.Conv2d(3, 6, 1), (3, 8, 10), 1),
+    "a token more": (Shaped(lambda x: torch.cat([x[:, :1], x], 1)), nn.Linear(4, 6), (9, 4), 2),
+    "rows of a map": (Shaped(lambda x: (x + 1).reshape(12, 3, 3, 6)), nn.Linear(4, 6), (9, 4), 3),
+    "tokens of a map": (Shaped(lambda x: (x + 1).flatten(2).transpose(1, 2)), nn.Conv2d(3, 6, 1), (3, 5, 7), 2),
+    "a permuted copy": (Shaped(lambda x: x.permute(0, 2, 3, 1).contiguous()), nn.Conv2d(3, 6, 1), (3, 9, 8), 3),
+    "more features": (Shaped(lambda x: torch.cat([x, x], 1)), nn.Conv2d(3, 6, 1), (3, 9, 8), 1),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KNOWN)
+def test_what_code_of_the_user_leaves_known(kind: str) -> None:
+    own, before, shape, axis = KNOWN[kind]
+    check(Beside(own, before), maps(*shape), axis)
+
+
+SHUFFLES = {
+    "PixelShuffle": (nn.PixelShuffle(2), (8, 4, 2)),
+    "PixelUnshuffle": (nn.PixelUnshuffle(2), (2, 8, 4)),
+    "ChannelShuffle": (nn.ChannelShuffle(2), (6, 6, 6)),
+    "Unfold": (nn.Unfold(2), (3, 5, 5)),
+    "Fold": (nn.Fold((5, 5), 2), (12, 16)),
+}
+
+
+@pytest.mark.parametrize("kind", SHUFFLES)
+def test_layers_that_move_numbers_between_positions_and_channels(kind: str) -> None:
+    layer, shape = SHUFFLES[kind]
+    check(Beside(layer), maps(*shape), 1)
+
+
+# ---- layers by name ----------------------------------------------------------------------------------
+
+
+class Aliased(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body, self.act, self.fc = nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3)
+        self.trunk = nn.Sequential(self.body, self.act)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.trunk(x))
+
+
+@pytest.mark.parametrize("name", ["body", "trunk.0"])
+def test_every_name_of_a_shared_layer(name: str) -> None:
+    model, x = Aliased(), maps(4)
+    found = measure(model, [(x, LABELS)], layers=[name]).layers
+    assert list(found) == [name]
+    assert found[name].nc1 == pytest.approx(oracle(model.body(x).detach(), LABELS)["nc1"], rel=1e-4)
+    both = measure(model, [(x, LABELS)], layers=["body", "trunk.0"]).layers
+    assert both["body"].nc1 == both["trunk.0"].nc1 == found[name].nc1
+
+
+@pytest.mark.parametrize("how", ["script", "trace"])
+def test_scripted_layers_are_left_out_with_a_reason(how: str) -> None:
+    torch.manual_seed(0)
+    inner = nn.Sequential(nn.Linear(6, 6), nn.ReLU())
+    scripted = torch.jit.script(inner) if how == "script" else torch.jit.trace(inner, torch.ones(2, 6))
+    model = nn.Sequential(nn.Linear(4, 6), scripted, nn.Linear(6, 5), nn.Linear(5, 3))
+    batches = [(maps(4), LABELS)]
+    with pytest.raises(ValueError, match=r"layer '1' cannot be measured: it is a .*before it is scripted, or name a"):
+        measure(model, batches, layers=["1"])
+    with pytest.warns(CollapseWarning, match="leaves out '1': it is a .*which cannot be watched"):
+        found = measure(model, batches, layers="all").layers
+    assert list(found) == ["0", "2"]
+    plain = nn.Sequential(model[0], inner, *model[2:])
+    assert found["2"].nc1 == pytest.approx(measure(plain, batches, layers=["2"]).layers["2"].nc1, rel=1e-5)
+    around = nn.Sequential(nn.Sequential(model[0], scripted), *model[2:])
+    assert math.isfinite(measure(around, batches, layers=["0"]).layers["0"].nc1)

@@ -192,3 +192,78 @@ def test_extracted_features_come_in_order() -> None:
     assert torch.equal(labels, LABELS)
     with pytest.raises(ValueError, match="the loader is empty"):
         extract_features(NET, [])
+
+
+# ---- which part of a batch the labels are ----------------------------------------------------------
+
+DOMAIN = torch.randint(3, (60,), generator=torch.Generator().manual_seed(5))
+LENGTHS = torch.randint(1, 5, (60,), generator=torch.Generator().manual_seed(6))
+
+
+def model_of(signature: str, use: str = "x", *, extra: dict | None = None) -> nn.Module:
+    """A network of an input whose forward has this signature."""
+    scope: dict = {"NET": NET, "Tensor": Tensor, **(extra or {})}
+    exec(f"def forward(self, {signature}):\n    return NET({use})", scope)
+    kind = type("Made", (nn.Module,), {"forward": scope["forward"]})
+    model = kind()
+    model.net = NET
+    return model
+
+
+LABELS_ARE_SECOND = {
+    "x, labels": "a required argument of that name",
+    "x, label": "another name",
+    "x, targets": "another name",
+    "x, y": "another name",
+    "x, labels, domain": "and one after it",
+    "x, y=None": "an optional argument of that name",
+    "x, labels=None": "another name",
+    "x, return_features=False": "a flag",
+    "x, scale=1.0": "a number",
+    "x, output_attentions: bool | None = None": "a flag by its type",
+    "x, attn_mask=None": "an argument of many numbers per sample",
+    "x, head_mask=None, labels=None": "as Hugging Face's image models have them",
+    "x, position_ids=None": "token positions",
+    "x": "no other argument",
+    "*, x": "no positional argument",
+}
+
+
+@pytest.mark.parametrize("signature", LABELS_ARE_SECOND)
+def test_labels_before_a_domain(signature: str, expected: dict) -> None:
+    batches = [(INPUTS, LABELS, DOMAIN)] if signature != "*, x" else [{"x": INPUTS, "labels": LABELS, "d": DOMAIN}]
+    assert measure(model_of(signature), batches).to_dict() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("signature", ["x, lengths", "x, domain", "x, lengths, labels=None", "x, lengths, extra=None"])
+def test_labels_after_what_a_model_requires(signature: str, expected: dict) -> None:
+    found = measure(model_of(signature), [(INPUTS, LENGTHS, LABELS)])
+    assert found.to_dict() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("signature", ["x, lengths=None", "x, lengths: Tensor = None", "x, domain=None", "x, *more"])
+@pytest.mark.parametrize("order", ["input before", "label before"])
+def test_labels_that_could_be_an_input_are_asked_for(signature: str, order: str, expected: dict) -> None:
+    parts = (INPUTS, LENGTHS, LABELS) if order == "input before" else (INPUTS, LABELS, LENGTHS)
+    name = "more" if "more" in signature else signature[3:].partition("=")[0].partition(":")[0]
+    with pytest.raises(ValueError, match=rf"its part 1.* could be the labels or the argument '\*?{name}'.*pass batch="):
+        measure(model_of(signature), [parts])
+    found = measure(model_of(signature), [parts], batch=lambda parts: (parts[0], LABELS))
+    assert found.to_dict() == pytest.approx(expected, rel=1e-5)
+    found = measure(model_of(signature), [(INPUTS, LABELS, ["file"] * 60)])  # there is one way to read it
+    assert found.to_dict() == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_mask_is_no_set_of_labels_though_it_looks_like_one() -> None:
+    sets, mask = nn.functional.one_hot(LABELS) | nn.functional.one_hot(INDEX % 7 % 3), LEFT > 0
+    model = model_of("x, attention_mask=None")
+    with pytest.raises(ValueError, match="could be the labels or the argument 'attention_mask'"):
+        measure(model, [(INPUTS, mask, sets)], task="multilabel")
+    found = measure(model_of("x, attention_mask"), [(INPUTS, mask, sets)], task="multilabel")
+    assert found.to_dict() == measure(NET, [(INPUTS, sets)], task="multilabel").to_dict()
+
+
+def test_a_model_that_requires_its_labels_gets_them(expected: dict) -> None:
+    model = model_of("x, labels", "x + 0 * labels[:, None]")
+    for batch in ((INPUTS, LABELS, DOMAIN), {"x": INPUTS, "label": LABELS}, {"x": INPUTS, "labels": LABELS}):
+        assert measure(model, [batch]).to_dict() == pytest.approx(expected, rel=1e-5)

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules import batchnorm, conv, padding, pooling
 from torch.utils.weak import WeakIdKeyDictionary
@@ -13,8 +14,12 @@ from torch.utils.weak import WeakIdKeyDictionary
 from neuralcollapse.nn import ETFClassifier, PrototypeClassifier
 from neuralcollapse.nn.etf_classifier import ETFConvolution
 
-_SECOND = (conv._ConvNd, batchnorm._NormBase, nn.GroupNorm, nn.LocalResponseNorm, ETFConvolution)
-"""Layers whose features lie on axis 1: convolutions, and norms of channels (batch, instance and group)."""
+_SECOND = (
+    conv._ConvNd, batchnorm._NormBase, nn.GroupNorm, nn.LocalResponseNorm, nn.CrossMapLRN2d, nn.PixelShuffle,
+    nn.PixelUnshuffle, nn.ChannelShuffle, nn.Fold, nn.Unfold, ETFConvolution,
+)  # fmt: skip
+"""Layers whose features lie on axis 1: convolutions, norms of channels (batch, instance and group), and what moves
+numbers between positions and channels."""
 
 _SEQUENCE = (
     nn.RNNBase, nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerDecoderLayer, nn.TransformerEncoder,
@@ -32,6 +37,9 @@ _POOLS = (
     padding._ReflectionPadNd, padding._ReplicationPadNd, padding._CircularPadNd,
 )  # fmt: skip
 """Layers that change positions alone; channels lie on axis 1, unless what they got is known to be otherwise."""
+
+_FACTORS = (2, 3, 4, 8, 9, 16)
+"""Positions that are joined into the features of one, or one taken apart into (merged patches, shuffled pixels)."""
 
 _ENTRYWISE = ("activation", "dropout", "linear")
 """Modules of torch.nn whose classes (nn.Identity among them) leave every axis where it is."""
@@ -97,19 +105,27 @@ class FeatureAxes:
     """Follows the feature axis from layer to layer through one forward pass.
 
     A layer that has no axis of its own (an activation, a permutation, a container) hands on that of the layer before:
-    by the identity of the tensor, by the strides of a view, or where just one axis is as wide as the features.
+    by the identity of the tensor, by the strides of a view, or where just one axis is as wide as the features and
+    nothing but a permutation, a choice or a mean of positions explains the shape. Code with weights of its own hands it
+    on only where it keeps the shape: nobody knows what they mix.
     """
 
     def __init__(self) -> None:
         self._known: Any = WeakIdKeyDictionary()
-        self._last: tuple[str, Tensor, int] | None = None  # the layer last seen whose axis is known
+        self._last: tuple[str, Tensor, int] | None = None  # the layer last seen, where its axis is known
+        self._mixing: set[str] = set()  # containers with weights of their own
 
     @contextlib.contextmanager
     def following(self, model: nn.Module) -> Iterator[None]:
         """Watch every layer of a model, ahead of the hooks that ask."""
         with contextlib.ExitStack() as hooks:
             for name, module in model.named_modules():
-                if name and (decides(module) or not any(True for _ in module.children())):
+                leaf = not any(True for _ in module.children())
+                if not leaf and _has_matrices(module):
+                    self._mixing.add(name)
+                if isinstance(module, torch.jit.ScriptModule):  # which takes no hooks
+                    continue
+                if name and (decides(module) or leaf):
                     hook = self._watcher(name)
                     hooks.callback(module.register_forward_hook(hook, prepend=True).remove)
             yield
@@ -120,9 +136,9 @@ class FeatureAxes:
             if not isinstance(found, Tensor) or found.ndim < 2:
                 return
             axis = self._of_layer(module, inputs[0] if inputs else None, found)
+            self._last = None if axis is None else (name, found, axis)
             if axis is not None:
                 self._known[found] = axis
-                self._last = (name, found, axis)
 
         return watch
 
@@ -133,7 +149,7 @@ class FeatureAxes:
         before = self._before(given)
         if isinstance(module, _POOLS) and output.ndim > 2:
             return 1 if before is None else before
-        return None if before is None else _carried(given, before, output, _leaves_axes(module))
+        return None if before is None else _carried(given, before, output, module)
 
     def _before(self, given: Any) -> int | None:
         """The feature axis of what a layer got."""
@@ -141,7 +157,7 @@ class FeatureAxes:
             return None
         known = self._known.get(given)
         if known is None and self._last is not None:
-            return _carried(self._last[1], self._last[2], given, False)
+            return _carried(self._last[1], self._last[2], given, mixed=bool(self._mixing))
         return known
 
     def of(self, name: str, module: nn.Module, output: Tensor) -> int | None:
@@ -150,7 +166,9 @@ class FeatureAxes:
         if axis is None:
             axis = self._known.get(output)
         if axis is None and self._last is not None and self._last[0].startswith(f"{name}." if name else ""):
-            axis = _carried(self._last[1], self._last[2], output, False)
+            parts, top = self._last[0].split("."), len(name.split(".")) if name else 0
+            between = {".".join(parts[:end]) for end in range(top, len(parts))}
+            axis = _carried(self._last[1], self._last[2], output, mixed=bool(between & self._mixing))
         return axis
 
 
@@ -159,20 +177,46 @@ def _leaves_axes(module: nn.Module) -> bool:
     return room == "torch.nn.modules" and file in _ENTRYWISE
 
 
-def _carried(before: Tensor, axis: int, after: Tensor, entrywise: bool) -> int | None:
-    """Where the feature axis of one tensor lies in another that was made from it."""
-    if after is before or (entrywise and after.shape == before.shape):
+def _has_matrices(module: nn.Module) -> bool:
+    """Whether a module has weights of its own that may mix features, beside those of its children."""
+    own = (parameter.shape for parameter in module.parameters(recurse=False))
+    return any(sum(size > 1 for size in shape) > 1 for shape in own)
+
+
+def _carried(
+    before: Tensor, axis: int, after: Tensor, module: nn.Module | None = None, *, mixed: bool = False
+) -> int | None:
+    """Where the feature axis of one tensor lies in another that was made from it.
+
+    Args:
+        before: what is known.
+        axis: its feature axis.
+        after: what was made of it.
+        module: by this layer; None for code between layers.
+        mixed: whether that code has weights of its own.
+    """
+    same = after.shape == before.shape
+    if after is before or (same and module is not None and _leaves_axes(module)):
         return axis
     width = before.shape[axis]
     if _is_view(before, after):
         stride = before.stride(axis)
         found = [i for i in range(after.ndim) if after.stride(i) == stride and after.shape[i] == width]
         return found[0] if len(found) == 1 else None
+    only = _only(after, width)
+    if same:
+        return axis if only == axis else None
+    if mixed or (module is not None and _has_matrices(module)):
+        return None
     if after.ndim == before.ndim and after.shape[axis] != width:
         others = [i for i in range(after.ndim) if i != axis]
         if all(after.shape[i] == before.shape[i] for i in others):  # features joined to others, as in a DenseNet
             return axis
-    return _only(after, width)
+    if only is None or only == axis or only - after.ndim == axis - before.ndim:  # as far from the first, or the last
+        return only
+    sizes = [after.shape[i] for i in range(1, after.ndim) if i != only]
+    joined = any(size in (width * factor, width / factor) for size in sizes for factor in _FACTORS)
+    return only if after.numel() == before.numel() and not joined else None
 
 
 def _is_view(before: Tensor, after: Tensor) -> bool:

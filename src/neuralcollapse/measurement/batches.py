@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -20,12 +21,18 @@ _INPUT_NAMES = (
 )  # fmt: skip
 """Names of the one input of a model, in mappings whose keys are not those of the model's arguments."""
 
+_OF_POSITIONS = re.compile(r"mask|embed|_ids?$|cache|past|hidden|pixel|bbox")
+"""Arguments of which each sample has many numbers, so that one class index per sample is none of them."""
+
+_FLAGS = {"bool", "int", "float", "str"}
+
 
 def split_batch(batch: Any, model: nn.Module | None = None, task: Task = "classification") -> tuple[Any, Any]:
     """Inputs and labels of a batch.
 
     A mapping or named tuple holds its labels by name. In a tuple or list the labels come after as many inputs as
-    the model requires, and what follows them (an index, a file name) is left out.
+    the model requires, or where it requires an argument of their name, and what follows them (an index, a file name)
+    is left out. A model that requires its labels gets them.
 
     Args:
         batch: what a loader gave.
@@ -46,7 +53,10 @@ def split_batch(batch: Any, model: nn.Module | None = None, task: Task = "classi
         inputs = {key: value for key, value in fields.items() if key != name}
         if not inputs:
             raise ValueError(f"the batch holds {name} and nothing else: it has no inputs")
-        return inputs, fields[name]
+        wanted = [
+            argument for argument in _required_of(model)[1:] if argument in LABEL_NAMES and argument not in inputs
+        ]
+        return inputs | dict.fromkeys(wanted, fields[name]), fields[name]
     if not isinstance(batch, tuple | list):
         way = "pass two tensors X and Y as [(X, Y)], or " if hasattr(batch, "shape") else ""
         raise ValueError(
@@ -60,7 +70,9 @@ def split_batch(batch: Any, model: nn.Module | None = None, task: Task = "classi
     if len(batch) == 2:
         return batch[0], batch[1]
     place = _label_place(batch, model, task)
-    return (batch[0] if place == 1 else tuple(batch[:place])), batch[place]
+    required = _required_of(model)
+    given = batch[: len(required) if place < len(required) else place]
+    return (given[0] if len(given) == 1 else tuple(given)), batch[place]
 
 
 def _fields(batch: Any) -> Mapping[Any, Any] | None:
@@ -76,14 +88,43 @@ def _fields(batch: Any) -> Mapping[Any, Any] | None:
 
 def _label_place(batch: Sequence[Any], model: nn.Module | None, task: Task) -> int:
     """Index of the labels among three or more parts."""
-    required = max(1, 1 if model is None else len(_required(model.forward)))
-    if required < len(batch) and looks_like_labels(batch[required], task):
-        return required
     places = [place for place in range(1, len(batch)) if looks_like_labels(batch[place], task)]
-    if len(places) != 1:
-        found = ", ".join(_described(part) for part in batch)
-        raise ValueError(f"the batch has {len(batch)} parts ({found}), and the labels could be any of them: {ADVICE}")
-    return places[0]
+    required = _required_of(model)
+    first = max(1, len(required))  # part after as many inputs as the model requires
+    named = next((place for place, name in enumerate(required) if place and name in LABEL_NAMES), None)
+    if named in places and (task == "classification" or first not in places):
+        return places[places.index(named)]
+    taker = None if model is None or named in places else _taker(model, first, task)
+    if first in places and named not in places and (taker is None or places[-1] == first):
+        return first
+    if len(places) == 1:
+        return places[0]
+    found = ", ".join(_described(part) for part in batch)
+    if taker is not None and first in places:
+        raise ValueError(
+            f"the batch has {len(batch)} parts ({found}), and its part {first}, counted from 0, could be the labels or "
+            f"the argument {taker!r} of the model: {ADVICE}"
+        )
+    raise ValueError(f"the batch has {len(batch)} parts ({found}), and the labels could be any of them: {ADVICE}")
+
+
+def _required_of(model: nn.Module | None) -> list[str]:
+    return [] if model is None else _required(model.forward)
+
+
+def _taker(model: nn.Module, place: int, task: Task) -> str | None:
+    """The optional argument that could take the part of a batch at this place; None where there is none."""
+    parameters = _parameters(model.forward)
+    places = _positional(parameters)
+    if place >= len(places):
+        several = [p.name for p in parameters if p.kind is inspect.Parameter.VAR_POSITIONAL]
+        return f"*{several[0]}" if several else None
+    argument = places[place]
+    words = set(re.findall(r"\w+", str(argument.annotation))) - {"Optional", "Union", "typing", "None", "class"}
+    is_flag = argument.default not in (None, argument.empty) or (bool(words) and words <= _FLAGS)
+    if is_flag or argument.name in LABEL_NAMES:
+        return None
+    return None if task == "classification" and _OF_POSITIONS.search(argument.name) else argument.name
 
 
 def _described(part: Any) -> str:

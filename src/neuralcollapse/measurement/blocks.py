@@ -13,10 +13,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.modules import batchnorm, dropout
 
-from neuralcollapse.measurement.layers import Layer
+from neuralcollapse.measurement.layers import Layer, unwatchable
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 _PASSED = (nn.Flatten, nn.Unflatten, nn.Identity, dropout._DropoutNd)
@@ -64,9 +65,15 @@ class Blocks:
     def __init__(self, model: nn.Module, head: nn.Module | None) -> None:
         self._order: list[Block] = []
         self._before_head: int | None = None
-        self.candidates = {name: Block(name, module, self._order) for name, module in trunk(model, head)}
+        self.candidates: dict[str, Block] = {}
         self.skipped: dict[str, str] = {}
         """Why a block was left out, by name."""
+        for name, module in trunk(model, head):
+            problem = unwatchable(module)
+            if problem is None:
+                self.candidates[name] = Block(name, module, self._order)
+            elif any(True for _ in module.parameters()):
+                self.skipped[name] = problem
 
     def watch_head(self, *_: Any) -> None:
         """A forward hook of the classifier: what runs from here on is no block."""
@@ -106,6 +113,8 @@ def trunk(model: nn.Module, head: nn.Module | None) -> Iterator[tuple[str, nn.Mo
     seen: set[nn.Module] = set()
 
     def opened(module: nn.Module) -> bool:
+        if isinstance(module, torch.jit.ScriptModule):
+            return False
         if module is model or type(module) in _CONTAINERS or any(part is head for part in module.modules()):
             return True
         own = not type(module).__module__.startswith("torch.nn.") or isinstance(module, nn.TransformerEncoder)

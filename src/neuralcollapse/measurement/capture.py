@@ -20,8 +20,9 @@ from neuralcollapse.measurement.labels import as_labels
 from neuralcollapse.measurement.layers import Layer, chosen_layers, inner_model
 from neuralcollapse.measurement.options import Captured, Options
 from neuralcollapse.measurement.outputs import as_features
+from neuralcollapse.measurement.padding import kept_positions
 from neuralcollapse.measurement.placement import checked_device, home_of, refuse_lazy
-from neuralcollapse.measurement.pooling import Batch, kept_positions, pooling_of
+from neuralcollapse.measurement.pooling import Batch, pooling_of
 from neuralcollapse.measurement.preserve import on_device, plain_modes, resharded, same_random_numbers, untouched
 from neuralcollapse.measurement.progress import tracked
 from neuralcollapse.measurement.ranks import Ranks, is_sharded

@@ -21,13 +21,15 @@ from neuralcollapse.geometry.spectra import (
     stable_rank_of,
 )
 from neuralcollapse.measurement.options import Captured, Options
-from neuralcollapse.measurement.passes import entered, taken
+from neuralcollapse.measurement.passes import entered, read_alike, taken
 from neuralcollapse.measurement.ranks import Ranks
 
 TOLERANCE = 0.01
 """Share of samples on which the nearest class centre may disagree with the network, from the effective depth on."""
 
 _RANK_TOLERANCE = 0.01
+
+_NO_DEPTH = "layers='all' leaves out the nearest class centres and the effective depth"
 
 
 @dataclass(frozen=True)
@@ -159,10 +161,11 @@ def _ranks(singular: Tensor | None) -> tuple[float | None, float | None, int | N
 
 def centre_mismatches(
     model: nn.Module, loader: Iterable[Any], options: Options, ranks: Ranks, centres: Mapping[str, Moments]
-) -> dict[str, float]:
+) -> dict[str, float] | None:
     """Share of samples, over all ranks, that each layer's nearest class centre decides unlike the network.
 
-    One more pass over the data; nothing is held. The options name the layers.
+    One more pass over the data; nothing is held. The options name the layers. None, with a warning, where the loader
+    gives other data than for the centres.
     """
     wrong, samples = dict.fromkeys(centres, 0.0), 0
 
@@ -178,4 +181,6 @@ def centre_mismatches(
         capture = entered(model, loader, options, ranks, leaving)
         records = ranks.agree(taken(capture, ranks, take), wrong=wrong, samples=samples)
     total = sum(record["samples"] for record in records)
+    if not read_alike(next(iter(centres.values())).total, total, _NO_DEPTH):
+        return None
     return {name: min(sum(record["wrong"][name] for record in records) / total, 1.0) for name in centres}

@@ -178,7 +178,7 @@ class Head:
             if any(close(logits, other) for other in returned):
                 return choose(rows), logits
         if pooling in ("first", "last"):
-            places = 0 if pooling == "first" else last_kept(batch.kept)
+            places = 0 if pooling == "first" else last_kept(batch.padding.at(self.name, rows.shape[1]))
             index = torch.arange(len(rows), device=rows.device)
             return rows[index, places], scores[index, places]
         if is_pointwise(self.module):

@@ -53,22 +53,48 @@ def _is_rectangle(part: Any) -> bool:
 def as_labels(labels: Any, device: torch.device, task: Task = "classification") -> Tensor:
     """Labels on a device: int64 (B,) of a classification, booleans (B, K), or float64 targets (B, n).
 
+    They are a copy: what the user does to the memory of the labels later, a loader that reuses it among others,
+    changes no number.
+
     Raises:
         ValueError: if they are none, or not what the task has, with the task that they look like.
         TypeError: if they are not numbers of the kind that the task has.
     """
     if labels is None:
         raise ValueError(f"the labels of a batch are None: {ADVICE}")
+    return _KINDS[task](_tensor(labels, device, task).detach(), device)
+
+
+def _tensor(labels: Any, device: torch.device, task: Task) -> Tensor:
+    """Labels as a tensor, which may share the user's memory."""
     if isinstance(labels, list | tuple) and labels and all(isinstance(item, Tensor) for item in labels):
-        labels = torch.stack([item.reshape(()) if item.numel() == 1 else item for item in labels])
+        items = [item.reshape(()) if item.numel() == 1 else item for item in labels]
+        if len({item.shape for item in items}) > 1:
+            shapes = ", ".join(str(tuple(item.shape)) for item in items[:3])
+            raise ValueError(
+                f"the labels of a batch are a {type(labels).__name__} of tensors of shapes {shapes}, which looks like "
+                f"samples that were not collated: leave out collate_fn=, or {ADVICE}"
+            )
+        return torch.stack(items)
     try:
-        found = labels if isinstance(labels, Tensor) else torch.as_tensor(labels, device=device)
-    except (TypeError, ValueError, RuntimeError) as error:
+        return labels if isinstance(labels, Tensor) else torch.as_tensor(_plain(labels), device=device)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         if holds_strings(labels) and task == "classification":
             raise TypeError(f"labels are {not_numbers(labels, 'labels')}") from error
         kind = "integers" if task == "classification" else "numbers"
         raise TypeError(f"labels are a {type(labels).__name__} that holds no {kind}: {ADVICE}") from error
-    return _KINDS[task](found.detach(), device)
+
+
+def _plain(labels: Any) -> Any:
+    """Arrays in the order of bytes and of memory that torch takes; columns of tables as arrays."""
+    if isinstance(labels, np.ma.MaskedArray) and np.ma.is_masked(labels):
+        raise ValueError("some are masked")
+    if isinstance(labels, list | tuple) or not hasattr(labels, "__array__"):
+        return labels
+    array = np.asarray(labels)
+    if array.dtype.kind == "O":
+        return array.tolist()
+    return np.array(array, dtype=array.dtype.newbyteorder("="))
 
 
 def _classes(labels: Tensor, device: torch.device) -> Tensor:
@@ -82,7 +108,7 @@ def _classes(labels: Tensor, device: torch.device) -> Tensor:
             f"labels have shape {tuple(labels.shape)}: expected (B,), one integer per sample; "
             + ways.get(labels.ndim, ADVICE)
         )
-    return labels.to(device, torch.int64)
+    return labels.to(device, torch.int64, copy=True)
 
 
 def _other_task(labels: Tensor) -> str:
@@ -111,7 +137,7 @@ def _label_sets(labels: Tensor, device: torch.device) -> Tensor:
     if not _binary(labels):
         way = 'continuous targets are measured with task="regression"' if labels.is_floating_point() else ADVICE
         raise ValueError(f"labels hold other numbers than 0 and 1, which task='multilabel' expects; {way}")
-    return labels.to(device).bool()
+    return labels.to(device, torch.bool, copy=True)
 
 
 def _targets(labels: Tensor, device: torch.device) -> Tensor:
@@ -127,7 +153,7 @@ def _targets(labels: Tensor, device: torch.device) -> Tensor:
         )
     if not bool(rows.isfinite().all()):
         raise ValueError("labels hold NaN or infinity: task='regression' expects finite targets")
-    return rows.to("cpu", torch.float64)
+    return rows.to("cpu", torch.float64, copy=True)
 
 
 def _binary(labels: Tensor) -> bool:

@@ -19,9 +19,10 @@ from neuralcollapse.geometry.many_classes import gnc3, hyperspherical_uniformity
 from neuralcollapse.geometry.ncc import ncc_mismatch
 from neuralcollapse.measurement.language_report import LanguageReport
 from neuralcollapse.measurement.layers import inner_model
+from neuralcollapse.measurement.passes import read_alike
 from neuralcollapse.measurement.preserve import on_device, plain_modes, same_random_numbers, untouched
 from neuralcollapse.measurement.progress import tracked
-from neuralcollapse.measurement.tokens import token_inputs
+from neuralcollapse.measurement.tokens import real_positions, token_inputs
 from neuralcollapse.measurement.weights import affine
 
 
@@ -55,7 +56,7 @@ def measure_language_model(
         TypeError: if the token numbers are not integers.
 
     Warns:
-        CollapseWarning: where the loader can be read only once, so that there is no second pass.
+        CollapseWarning: where the loader can be read only once, or gives other data in the second pass.
 
     Source: Wu and Papyan, "Linguistic collapse: neural collapse in (large) language models", NeurIPS 2024, Section 3.
 
@@ -126,8 +127,11 @@ def _measures(moments: Moments, weight: Float[Tensor, "K d"]) -> dict[str, float
     }
 
 
-def _agreement(source: _Pass, kept: Int[Tensor, " K"], moments: Moments) -> float:
-    """Share of positions whose nearest class centre is what the model chooses among the classes."""
+def _agreement(source: _Pass, kept: Int[Tensor, " K"], moments: Moments) -> float | None:
+    """Share of positions whose nearest class centre is what the model chooses among the classes.
+
+    None, with a warning, where a second pass gives other data than the first.
+    """
     wrong, total = 0.0, 0
     with contextlib.closing(source.positions()) as positions:
         for hidden, logits, following in positions:
@@ -138,6 +142,8 @@ def _agreement(source: _Pass, kept: Int[Tensor, " K"], moments: Moments) -> floa
                 decisions = logits[chosen][:, classes].argmax(1)
                 wrong += ncc_mismatch(hidden[chosen], decisions, moments) * count
                 total += count
+    if not read_alike(moments.total, total, "ncc_agreement is left out", "positions"):
+        return None
     return 1 - wrong / total
 
 
@@ -175,6 +181,7 @@ class _Pass:
         named = {name: value.to(home) if isinstance(value, Tensor) else value for name, value in named.items()}
         if "use_cache" in inspect.signature(self.model.forward).parameters:
             named["use_cache"] = False
+        real = real_positions(named)
         self._seen.clear()
         self.model(**named)
         tokens = named["input_ids"]
@@ -184,7 +191,5 @@ class _Pass:
                 "at every position"
             )
         hidden, logits = self._seen.pop()
-        mask = named.get("attention_mask")
-        real = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask != 0
         counts = real[:, :-1] & real[:, 1:]
         return hidden[:, :-1][counts], logits[:, :-1][counts], tokens[:, 1:][counts].long()

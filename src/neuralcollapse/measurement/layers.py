@@ -36,6 +36,8 @@ class Layer:
         self._axes: FeatureAxes | None = None
         self._batch: Batch | None = None
         self._found: Tensor | None = None
+        self._read = False  # the batch under way
+        self._again = False  # an attack runs it once more
 
     @property
     def undecided(self) -> bool:
@@ -43,11 +45,19 @@ class Layer:
         return not decides(self.module) and (self.pooling is None or self.pooling in ("first", "last"))
 
     def start(self, batch: Batch, axes: FeatureAxes | None) -> None:
-        """Expect a batch; ``axes`` follows the features through the first one."""
-        self._batch, self._axes, self._found = batch, axes, None
+        """Expect a batch; ``axes`` follows the features through the first one.
+
+        A batch that was read already is run once more by an attack, whose features of this layer nobody asks for; to
+        differentiate it, layers may run several times (activation checkpointing).
+        """
+        self._again = batch is self._batch and self._read
+        if not self._again:
+            self._batch, self._axes, self._found, self._read = batch, axes, None, False
 
     def watch(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         """A forward hook: pools at once, so that no map outlives its layer."""
+        if self._again:
+            return
         if self._found is not None:
             raise ValueError(
                 f"layer {self.name!r} runs more than once per batch: its features are ambiguous. Name a layer around "
@@ -66,6 +76,7 @@ class Layer:
         """
         if self._found is None:
             raise ValueError(f"layer {self.name!r} did not run in the forward pass: name another in layers=")
+        self._read = True
         return self._found
 
 
@@ -96,11 +107,23 @@ def own_name(model: nn.Module, name: str) -> str:
 
     A name that fits nothing is returned as it is.
     """
-    modules = dict(model.named_modules())
+    modules = _by_name(model)
     if name in modules:
         return name
     bare = {_without_wrappers(key): key for key in modules}
     return bare.get(_without_wrappers(name), name)
+
+
+def _by_name(model: nn.Module) -> dict[str, nn.Module]:
+    """Every layer under each of its names: modules that are shared have several."""
+    return dict(model.named_modules(remove_duplicate=False))
+
+
+def unwatchable(module: nn.Module) -> str | None:
+    """Why a layer takes no hooks; None where it does."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return f"it is a {type(module).__name__}, which cannot be watched: measure the model before it is scripted"
+    return None
 
 
 def _without_wrappers(name: str) -> str:
@@ -112,11 +135,11 @@ def chosen_layers(model: nn.Module, names: Sequence[str] | None) -> dict[str, La
 
     Raises:
         TypeError: if a single string is given, or a name is no string.
-        ValueError: if the model has no layer of a name; those with similar names are listed.
+        ValueError: if the model has no layer of a name, those with similar names are listed; or if it is scripted.
     """
     if isinstance(names, str):
         raise TypeError(f"layers={names!r} is a string: pass a list of names, layers=[{names!r}]")
-    modules = dict(model.named_modules())
+    modules = _by_name(model)
     found: dict[str, Layer] = {}
     for name in names or ():
         if not isinstance(name, str):
@@ -126,6 +149,9 @@ def chosen_layers(model: nn.Module, names: Sequence[str] | None) -> dict[str, La
             raise ValueError(
                 f"layers: the model has no layer {name!r}{_suggestion(name, [key for key in modules if key])}"
             )
+        problem = unwatchable(modules[own])
+        if problem is not None:
+            raise ValueError(f"layer {name!r} cannot be measured: {problem}, or name a layer around it")
         found[name] = Layer(name, modules[own])
     return found
 

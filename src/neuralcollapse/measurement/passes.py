@@ -189,3 +189,19 @@ def readable_again(loader: Iterable[Any], ranks: Ranks, lost: str) -> bool:
         )
         return False
     return True
+
+
+def read_alike(first: int, second: int, lost: str, kind: str = "samples") -> bool:
+    """Whether a second pass saw as much as the first; a warning says what is lost where it did not.
+
+    A loader may hand out the same iterator each time: it can be read once, though it is no iterator.
+    """
+    if first == second:
+        return True
+    warnings.warn(
+        f"the loader gave {first} {kind} when it was read, and {second} when it was read again: {lost}. Pass a loader "
+        "that gives the same data each time, such as a list of batches or a DataLoader",
+        CollapseWarning,
+        stacklevel=4,
+    )
+    return False

@@ -10,13 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from neuralcollapse.measurement.axes import FeatureAxes, as_rows, axis_of_class, batch_axis
+from neuralcollapse.measurement.padding import Padding, Sequences
 
 Pooling = int | str | Callable[[Any], Tensor]
 """A feature axis, the name of a rule (``first``, ``last``, ``flatten``), or a function of the layer's output."""
 
 _RULES = ("first", "last", "flatten")
-_LENGTHS = ("lengths", "length", "seq_lengths", "input_lengths", "seq_lens")
-_TRUE_IS_PADDING = ("src_key_padding_mask", "key_padding_mask")
 
 
 @dataclass(frozen=True)
@@ -24,9 +23,13 @@ class Batch:
     """What pooling has to know of the batch under way."""
 
     samples: int
-    kept: Tensor | None
-    """(samples, positions), True for what is no padding; None where nothing is padded"""
+    padding: Padding
     sequences_first: bool
+
+    @property
+    def kept(self) -> Tensor | None:
+        """(samples, positions), True for what is no padding; None where nothing is padded, or it is not known."""
+        return self.padding.kept
 
 
 def pooling_of(pooling: Pooling | Mapping[str, Pooling] | None, layer: str) -> Pooling | None:
@@ -85,8 +88,8 @@ def pooled(
     if pooling == "first":
         return rows[:, 0], axis
     if pooling == "last":
-        return rows[torch.arange(len(rows), device=rows.device), last_kept(_fitting(name, rows, batch))], axis
-    return mean_over_positions(rows, _fitting(name, rows, batch)), axis
+        return rows[torch.arange(len(rows), device=rows.device), last_kept(batch.padding.at(name, rows.shape[1]))], axis
+    return mean_over_positions(rows, batch.padding.at(name, rows.shape[1])), axis
 
 
 def _tensor_of(name: str, output: Any, batch: Batch) -> tuple[Tensor, Batch]:
@@ -99,7 +102,8 @@ def _tensor_of(name: str, output: Any, batch: Batch) -> tuple[Tensor, Batch]:
     if isinstance(found, nn.utils.rnn.PackedSequence):
         found, lengths = nn.utils.rnn.pad_packed_sequence(found, batch_first=True)
         kept = torch.arange(found.shape[1]) < lengths[:, None]
-        batch = Batch(batch.samples, kept.to(found.device), sequences_first=False)
+        packed = Sequences("its lengths", kept.to(found.device))
+        batch = Batch(batch.samples, Padding((packed,)), sequences_first=False)
         return found.to(found.dtype, copy=True), batch
     if not isinstance(found, Tensor) or found.ndim < 2 or not found.is_floating_point():
         raise ValueError(
@@ -131,21 +135,6 @@ def _feature_axis(
     return found
 
 
-def _fitting(name: str, rows: Tensor, batch: Batch) -> Tensor | None:
-    """The padding mask, where it is one of these positions."""
-    kept = batch.kept
-    if kept is None or bool(kept.all()):
-        return None
-    if kept.shape != rows.shape[:2]:
-        raise ValueError(
-            f"layer {name!r} gives {rows.shape[1]} positions for {kept.shape[1]} tokens, so padding cannot be told "
-            "apart: pass pooling=, a function of its output that gives (samples, features)"
-        )
-    if not bool(kept.any(1).all()):
-        raise ValueError(f"sample {int((~kept.any(1)).nonzero()[0])} of a batch is nothing but padding")
-    return kept
-
-
 def mean_over_positions(rows: Tensor, kept: Tensor | None = None) -> Tensor:
     """Mean over axis 1 of (samples, positions, features); half precision is summed, and returned, in float32."""
     dtype = torch.promote_types(rows.dtype, torch.float32)
@@ -161,59 +150,3 @@ def last_kept(kept: Tensor | None) -> Tensor | int:
         return -1
     places = torch.arange(kept.shape[1], device=kept.device)
     return torch.where(kept, places, -1).max(1).values
-
-
-def kept_positions(model: nn.Module, arguments: Mapping[str, Any], samples: int) -> Tensor | None:
-    """(samples, positions), True for what is no padding, from the arguments of a forward pass.
-
-    Looked for in this order: ``attention_mask``; torch's ``key_padding_mask``; lengths; token numbers that begin or end
-    with the padding token of the model's ``config`` or of its embedding.
-    """
-    flat = {name: value for name, value in _tensors(arguments) if len(value.shape) in (1, 2)}
-    mask = flat.get("attention_mask")
-    if mask is not None and mask.ndim == 2 and len(mask) == samples:
-        return mask != 0
-    for name in _TRUE_IS_PADDING:
-        if name in flat and flat[name].dtype == torch.bool and len(flat[name]) == samples:
-            return ~flat[name]
-    tokens = [value for value in flat.values() if value.ndim == 2 and not value.is_floating_point()]
-    for name in _LENGTHS:
-        if name in flat and flat[name].shape == (samples,):
-            longest = int(flat[name].max())
-            return torch.arange(longest, device=flat[name].device) < flat[name][:, None]
-    pad = _padding_token(model)
-    if pad is None:
-        return None
-    for value in tokens:
-        if len(value) == samples or value.shape[1] == samples:
-            real = (value if len(value) == samples else value.T) != pad
-            begun, ends = real.cumsum(1) > 0, real.flip(1).cumsum(1).flip(1) > 0
-            return begun & ends  # a padding token between two others is a token (GPT-2 has one for both)
-    return None
-
-
-def _tensors(arguments: Mapping[str, Any]) -> list[tuple[str, Tensor]]:
-    found: list[tuple[str, Tensor]] = []
-    for name, value in arguments.items():
-        if isinstance(value, Tensor) and value.is_nested:
-            continue  # has no shape, and no padding
-        if isinstance(value, Tensor):
-            found.append((name, value))
-        elif isinstance(value, Mapping):
-            found += _tensors(value)
-        elif isinstance(value, tuple | list):
-            found += _tensors({f"{name}.{index}": part for index, part in enumerate(value)})
-    return found
-
-
-def _padding_token(model: nn.Module) -> int | None:
-    for module in model.modules():
-        chosen = getattr(getattr(module, "config", None), "pad_token_id", None)
-        if isinstance(chosen, int):
-            return chosen
-    found = {
-        module.padding_idx
-        for module in model.modules()
-        if isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.padding_idx is not None
-    }
-    return found.pop() if len(found) == 1 else None

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-_INTERNAL = frozenset(vars(nn.Module()))
-"""Attributes of every module: its tables of parameters, buffers, children and hooks, and its training flag."""
+from neuralcollapse.measurement.belongings import Belongings
+from neuralcollapse.measurement.generators import set_state, states_in
 
 
 @contextlib.contextmanager
@@ -44,52 +44,22 @@ def resharded(model: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside; afterwards the flags, buffers and plain attributes of each module are what they were.
+    """Evaluation mode inside; afterwards the flags of each module, and all that it holds, are what they were.
 
     Flags are set one by one: a module that overrides ``train`` may merge or swap its weights there (as LoRA
-    layers do), and that would not be undone.
+    layers do), and that would not be undone. See :class:`Belongings` for what is given back.
     """
     modules = list(model.modules())
     flags = [module.training for module in modules]
-    attributes = [{name: value for name, value in vars(module).items() if name not in _INTERNAL} for module in modules]
-    buffers = [dict(module._buffers) for module in modules]
-    copies = {
-        id(buffer): (buffer, buffer.detach().clone())
-        for table in buffers
-        for buffer in table.values()
-        if buffer is not None
-    }
+    before = Belongings(model)
     try:
         for module in modules:
             module.training = False
         yield
     finally:
-        for module, training, plain, table in zip(modules, flags, attributes, buffers, strict=True):
+        for module, training in zip(modules, flags, strict=True):
             module.training = training
-            _restore(vars(module), plain)
-            if not isinstance(module, torch.jit.ScriptModule):  # whose buffers keep their names and are copied below
-                module._buffers.clear()
-                module._buffers.update(table)
-        for buffer, copy in copies.values():
-            _restore_tensor(buffer, copy)
-
-
-def _restore(found: dict[str, Any], before: dict[str, Any]) -> None:
-    for name in [name for name in found if name not in _INTERNAL and name not in before]:
-        del found[name]
-    found.update(before)
-
-
-@torch.no_grad()
-def _restore_tensor(buffer: Tensor, copy: Tensor) -> None:
-    if buffer.shape != copy.shape or buffer.dtype != copy.dtype:
-        buffer.data = copy.to(buffer.device)
-    elif not _same(buffer, copy.to(buffer.device)):
-        buffer.copy_(copy)
-
-
-def _same(one: Tensor, other: Tensor) -> bool:
-    return torch.equal(one, other) or bool(((one == other) | ((one != one) & (other != other))).all())
+        before.restore()
 
 
 @contextlib.contextmanager
@@ -127,7 +97,7 @@ def same_random_numbers(loader: Any = None) -> Iterator[None]:
     device = _started_accelerator()
     every = hasattr(device, "get_rng_state_all")
     state = None if device is None else device.get_rng_state_all() if every else device.get_rng_state()
-    held = [(generator, _state(generator)) for generator in _generators(loader, 4, set())]
+    held = states_in(loader)
     try:
         yield
     finally:
@@ -137,36 +107,7 @@ def same_random_numbers(loader: Any = None) -> Iterator[None]:
         if device is not None:
             (device.set_rng_state_all if every else device.set_rng_state)(state)
         for generator, before in held:
-            _set_state(generator, before)
-
-
-def _generators(owner: Any, depth: int, seen: set[int]) -> Iterator[Any]:
-    """Random generators in the attributes of a loader, its samplers and its data set."""
-    if id(owner) in seen:
-        return
-    seen.add(id(owner))
-    if isinstance(owner, torch.Generator | np.random.Generator | np.random.RandomState | random.Random):
-        yield owner
-    elif depth and hasattr(owner, "__dict__") and not isinstance(owner, type | nn.Module | Tensor):
-        for part in list(vars(owner).values()):
-            yield from _generators(part, depth - 1, seen)
-
-
-def _state(generator: Any) -> Any:
-    if isinstance(generator, torch.Generator):
-        return generator.get_state()
-    if isinstance(generator, np.random.Generator):
-        return generator.bit_generator.state
-    return generator.getstate() if isinstance(generator, random.Random) else generator.get_state()
-
-
-def _set_state(generator: Any, state: Any) -> None:
-    if isinstance(generator, np.random.Generator):
-        generator.bit_generator.state = state
-    elif isinstance(generator, random.Random):
-        generator.setstate(state)
-    else:
-        generator.set_state(state)
+            set_state(generator, before)
 
 
 def _started_accelerator() -> Any:

@@ -16,9 +16,11 @@ from neuralcollapse.geometry.regression import Outside, RegressionMetrics, regre
 from neuralcollapse.geometry.spectra import stable_rank_of
 from neuralcollapse.measurement.gather import Budget, Gathered
 from neuralcollapse.measurement.options import Captured, Options
-from neuralcollapse.measurement.passes import agreed_widths, entered, finished, readable_again, taken
+from neuralcollapse.measurement.passes import agreed_widths, entered, finished, read_alike, readable_again, taken
 from neuralcollapse.measurement.ranks import Ranks
 from neuralcollapse.measurement.regression_report import RegressionReport
+
+_LOST = "the features are too many to hold, so NRC1 and NRC2 are left out"
 
 
 def measure_regression(
@@ -179,8 +181,9 @@ def _streamed(
     if seen.held:
         own = {name: spreads[name].outside(part[0]) for name, part in kept.items() if part is not None}
         left = _summed(ranks.gather(own))
-    elif readable_again(loader, ranks, "its features are too many to hold, so NRC1 and NRC2 are left out"):
-        left = _second_pass(model, loader, options, ranks, spreads)
+    elif readable_again(loader, ranks, _LOST):
+        samples, sums = _second_pass(model, loader, options, ranks, spreads)
+        left = sums if read_alike(seen.samples, samples, _LOST) else None
     found = {}
     for name, spread in spreads.items():
         shares = [None, None] if left is None else [*(part.mean for part in left[name]), None]
@@ -191,20 +194,22 @@ def _streamed(
 
 def _second_pass(
     model: nn.Module, loader: Iterable[Any], options: Options, ranks: Ranks, spreads: Mapping[str, _Spread]
-) -> dict[str, list[Outside]]:
-    """What lies outside the bases, over all ranks."""
+) -> tuple[int, dict[str, list[Outside]]]:
+    """Samples, and what lies outside the bases, over all ranks."""
     sums: dict[str, list[Outside]] = {}
+    samples = 0
 
     def take(batch: Captured) -> None:
-        nonlocal sums
+        nonlocal samples, sums
+        samples += len(batch.features)
         for name, features in {"": batch.features, **batch.layers}.items():
             sums = _summed([sums, {name: spreads[name].outside(features)}])
 
     with contextlib.ExitStack() as leaving:
         capture = entered(model, loader, options, ranks, leaving)
         error = taken(capture, ranks, take)
-        records = ranks.agree(error, sums=sums)
-    return _summed([record["sums"] for record in records])
+        records = ranks.agree(error, sums=sums, samples=samples)
+    return sum(record["samples"] for record in records), _summed([record["sums"] for record in records])
 
 
 def _summed(parts: Sequence[Mapping[str, list[Outside]]]) -> dict[str, list[Outside]]:

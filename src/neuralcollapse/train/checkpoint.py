@@ -7,7 +7,6 @@ import io
 import logging
 import os
 import pickle
-from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 
 from neuralcollapse import files
 from neuralcollapse.train.module import ImageNetwork
+from neuralcollapse.train.weights import found_in, mappings_in
 
 FOLDER = "checkpoints"
 LAST = "last.ckpt"
@@ -172,51 +172,39 @@ def has_digest(path: Path) -> bool:
     return bool(_digests(path))
 
 
-_COMPILED = "_orig_mod."
-"""What torch.compile puts into names, at any place."""
-
-
-def _under_one_prefix(content: dict[str, Any], wanted: Collection[str]) -> dict[str, Any] | None:
-    """What a network wants, by its own names, where all of it lies under one prefix; None where it does not."""
-    stored = {key.replace(_COMPILED, ""): value for key, value in content.items() if isinstance(key, str)}
-    names = {key: key.replace(_COMPILED, "") for key in wanted}
-    longest = max(names.values(), key=len, default="")
-    prefixes = {key.removesuffix(longest) for key in stored if key.endswith(longest)}
-    for prefix in sorted(prefixes, key=len):
-        if prefix[-1:] in ("", ".") and all(prefix + name in stored for name in names.values()):
-            return {key: stored[prefix + name] for key, name in names.items()}
-    return None
-
-
 def load_weights(network: ImageNetwork, path: str | Path) -> None:
     """Load a run's checkpoint, or a state dictionary of the backbone alone.
 
-    Wrappers are seen through, however nested: ``state_dict``, and prefixes such as ``model.``, ``module.`` and
-    ``_orig_mod.`` of trainers, of several devices and of torch.compile.
+    Wrappers are seen through, however nested: mappings such as ``state_dict``, and prefixes such as ``model.``,
+    ``module.`` and ``_orig_mod.`` of trainers, of several devices and of torch.compile.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is damaged or belongs to another network.
+        ValueError: if it is damaged, belongs to another network, or holds the weights of more than one that fit.
     """
     content = read_checkpoint(path)
-    for key in ("state_dict", "model", "model_state_dict"):
-        if isinstance(content.get(key), dict):
-            content = content[key]
-            break
-    for owner in (network, network.backbone):
-        wanted = owner.state_dict().keys()
-        inner = _under_one_prefix(content, wanted)
-        if inner is not None:
-            break
-    else:
-        wanted = network.backbone.state_dict().keys()
-        missing = sorted(wanted - content.keys())
+    backbone = network.backbone.state_dict()
+    named = found_in(content, backbone.keys())
+    fitting = [weights for weights in named if weights.fits(backbone)]
+    others = [weights for weights in fitting[1:] if not weights.equals(fitting[0])]
+    if others:
+        places = [repr(weights.place) if weights.place else "no prefix" for weights in (fitting[0], *others)]
         raise ValueError(
-            f"{path} belongs to another network: it lacks {len(missing)} of {len(wanted)} tensors, among "
+            f"{path} holds the weights of {len(places)} networks that fit, under {', '.join(places)}: save those of "
+            "the one you mean in a file of their own, without the others"
+        )
+    if not named:
+        largest = max(mappings_in(content), key=lambda found: len(found[1].keys() & backbone.keys()))[1]
+        missing = sorted(backbone.keys() - largest.keys())
+        raise ValueError(
+            f"{path} belongs to another network: it lacks {len(missing)} of {len(backbone)} tensors, among "
             f"them {', '.join(missing[:3])}"
         )
+    chosen = (fitting or named)[0]
+    whole = [weights for weights in found_in(chosen.source, network.state_dict().keys()) if weights.holds(chosen)]
+    owner, state = (network, whole[0].state) if whole else (network.backbone, chosen.state)
     try:
-        owner.load_state_dict(inner)
+        owner.load_state_dict(state)
     except RuntimeError as error:
         mismatches = [line.strip() for line in str(error).splitlines() if "size mismatch" in line]
         raise ValueError(f"{path} belongs to another network: {mismatches[0] if mismatches else error}") from error
