@@ -86,10 +86,17 @@ def measure(
     """Measure the neural collapse of any torch classifier over a loader, in one pass without gradient.
 
     The features are the input of the classifier layer, and its output gives the logits (Zhu et al., equations (7) to
-    (10)). The model runs in evaluation mode. Afterwards, also after an error, everything is as before: the training
-    mode of each module, buffers, hooks, device and random numbers. Under torch.distributed each rank passes
-    its own share of the data. All ranks compute with the buffers of rank 0, and every rank gets the answer for all the
-    data; an error on one is raised on all.
+    (10)). The model runs in evaluation mode.
+
+    Afterwards, also after an error, everything is as before: the training mode of each module, parameters, buffers,
+    submodules, hooks, attributes, lists and mappings in them, device, gradients, and the random numbers of torch,
+    NumPy and Python, of the model and of the loader. Parameters and tensors in attributes are copied up to 64 MiB, the
+    smallest first, and embeddings with ``max_norm`` always. A larger tensor that the forward pass changes in place
+    cannot be given back; a warning names it. Sharded models, and models with weights on the meta device, keep their
+    own parameters.
+
+    Under torch.distributed each rank passes its own share of the data. All ranks compute with the buffers of rank 0,
+    and every rank gets the answer for all the data; an error on one is raised on all.
 
     Args:
         model: any torch classifier; the classifier layer is found by :func:`neuralcollapse.find_classifier`.
@@ -132,7 +139,9 @@ def measure(
         TypeError: if labels are not integers, or the model is none whose layers can be watched.
 
     Warns:
-        CollapseWarning: as :func:`neuralcollapse.collapse_metrics`, and where features were too many to hold. With
+        CollapseWarning: as :func:`neuralcollapse.collapse_metrics`, and where features were too many to hold, the layer
+            measured as the classifier decides otherwise than the model, the forward pass changes a large parameter in
+            place, or the loader gives other data when it is read again. With
             ``layers="all"`` also for blocks that are left out, as their features cannot be known, and for data that can
             be read only once.
 

@@ -12,7 +12,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from neuralcollapse.geometry import ClassStatistics, regression
-from neuralcollapse.geometry.regression import Outside, RegressionMetrics, regression_metrics
+from neuralcollapse.geometry.arithmetic import in_unit, times_power_of_two
+from neuralcollapse.geometry.regression import Outside, RegressionMetrics, centred_columns, regression_metrics
 from neuralcollapse.geometry.spectra import stable_rank_of
 from neuralcollapse.measurement.gather import Budget, Gathered
 from neuralcollapse.measurement.options import Captured, Options
@@ -33,15 +34,14 @@ def measure_regression(
         error = taken(capture, ranks, lambda batch: seen.add(batch, capture.num_classes))
         seen.exchange(ranks, error)
         finished(capture, ranks)
-    covariance = seen.covariance(ranks)
+    covariance, unit = seen.covariance(ranks)
     if ranks.alone and seen.held:
         metrics = seen.exact(capture.weight)
     else:
-        metrics = _streamed(seen, model, loader, options, ranks, capture.weight, covariance)
-    variances = covariance.diagonal()
+        metrics = _streamed(seen, model, loader, options, ranks, capture.weight, covariance, unit)
     return RegressionReport(
         metrics=metrics.pop(""),
-        r_squared=None if seen.missed is None else float((1 - seen.missed / seen.samples / variances).mean()),
+        r_squared=None if seen.missed is None else seen.missed.r_squared(covariance.diagonal() * seen.samples, unit),
         layers=metrics,
         samples=seen.samples,
         targets=seen.number,
@@ -50,6 +50,28 @@ def measure_regression(
         weight=capture.weight,
         bias=capture.bias,
     )
+
+
+@dataclass(frozen=True)
+class _Squares:
+    """Sums of squared errors of each target, in units of 4**unit: no square overflows or vanishes."""
+
+    sums: Float[Tensor, " n"]
+    unit: int
+
+    @classmethod
+    def of(cls, errors: Float[Tensor, "B n"]) -> _Squares:
+        scaled, unit = in_unit(errors)
+        return cls(scaled.square().sum(0), unit)
+
+    def __add__(self, other: _Squares) -> _Squares:
+        unit = max(self.unit, other.unit)
+        sums = (times_power_of_two(part.sums, 2 * (part.unit - unit)) for part in (self, other))
+        return _Squares(sum(sums, torch.zeros_like(self.sums)), unit)
+
+    def r_squared(self, spread: Float[Tensor, " n"], unit: int) -> float:
+        """One less the share of the targets' own sums of squares, which are in units of 4**unit."""
+        return float((1 - times_power_of_two(self.sums / spread.to(self.sums), 2 * (self.unit - unit))).mean())
 
 
 class _Seen:
@@ -62,7 +84,7 @@ class _Seen:
         self._budget = Budget(hold_bytes)
         self.layers: dict[str, Gathered] = {}
         self.targets = Gathered(Budget(hold_bytes), 2)
-        self.missed: Tensor | None = None
+        self.missed: _Squares | None = None
         """Sum of squared errors of each target; None without a last layer"""
         self.samples = 0
         self.number = 0
@@ -80,7 +102,7 @@ class _Seen:
         for name, features in {"": batch.features, **batch.layers}.items():
             self.layers.setdefault(name, Gathered(self._budget, 2)).add(features, group.to(features.device))
         if batch.logits is not None:
-            missed = (batch.logits.cpu().double() - targets).square().sum(0)
+            missed = _Squares.of(batch.logits.cpu().double() - targets)
             self.missed = missed if self.missed is None else self.missed + missed
 
     def exchange(self, ranks: Ranks, error: BaseException | None) -> None:
@@ -109,15 +131,15 @@ class _Seen:
         missed = [record["missed"] for record in records if record["missed"] is not None]
         self.missed = sum(missed[1:], missed[0]) if missed else None
 
-    def covariance(self, ranks: Ranks) -> Float[Tensor, "n n"]:
-        """Of the targets, over all ranks."""
+    def covariance(self, ranks: Ranks) -> tuple[Float[Tensor, "n n"], int]:
+        """Of the targets, over all ranks, in units of 4**e; and e."""
         held = self.targets.tensors()
         if ranks.alone and held is not None:
-            centred = held[0] - held[0].mean(0)
-            return centred.T @ centred / len(centred)
+            centred, unit = centred_columns(held[0])
+            return centred.T @ centred / len(centred), unit
         merged = self.targets.moments(ranks, self.number, 2)[1]
         assert merged is not None
-        return merged.within_covariance
+        return _covariance(merged)
 
     def exact(self, weight: Tensor | None) -> dict[str, RegressionMetrics]:
         """The measures of features in memory."""
@@ -126,6 +148,11 @@ class _Seen:
             features, _ = layer.tensors() or (torch.empty(0), None)
             found[name] = regression_metrics(features, targets, None if name else weight)
         return found
+
+
+def _covariance(merged: ClassStatistics) -> tuple[Float[Tensor, "d d"], int]:
+    state = merged.state(copy=False)
+    return state["scatter"] / int(state["counts"].sum()), int(state["exponent"])
 
 
 def _check_columns(targets: Tensor, expected: int | None) -> None:
@@ -142,14 +169,14 @@ class _Spread:
 
     mean: Float[Tensor, " d"]
     singular: Float[Tensor, " d"]
-    """Singular values of the centred features over sqrt(N), largest first."""
+    """Singular values of the centred features over sqrt(N), largest first, in a unit of their own."""
     bases: list[Float[Tensor, "r d"]]
     """Principal directions, and the row space of W where there is a last layer."""
 
     @classmethod
     def of(cls, merged: ClassStatistics | None, number: int, weight: Tensor | None) -> _Spread:
         assert merged is not None
-        values, vectors = torch.linalg.eigh(merged.within_covariance)
+        values, vectors = torch.linalg.eigh(_covariance(merged)[0])
         if not float(values[-1]) > 0:
             raise ValueError("features do not vary: regression collapse is undefined")
         read = regression.row_space(weight)
@@ -170,6 +197,7 @@ def _streamed(
     ranks: Ranks,
     weight: Tensor | None,
     covariance: Float[Tensor, "n n"],
+    unit: int,
 ) -> dict[str, RegressionMetrics]:
     """The measures from covariances over all ranks; NRC1 and NRC2 ask for every feature a second time."""
     kept = {name: layer.tensors() for name, layer in seen.layers.items()}
@@ -187,7 +215,7 @@ def _streamed(
     found = {}
     for name, spread in spreads.items():
         shares = [None, None] if left is None else [*(part.mean for part in left[name]), None]
-        last = regression.of_last_layer(None if name else weight, covariance)
+        last = regression.of_last_layer(None if name else weight, covariance, unit)
         found[name] = RegressionMetrics(shares[0], shares[1], **last, stable_rank=stable_rank_of(spread.singular))
     return found
 

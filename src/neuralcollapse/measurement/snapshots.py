@@ -51,6 +51,8 @@ def snapshot_of(report: CollapseReport) -> dict[str, Tensor]:
 def write_snapshot(folder: str | Path, epoch: int, tensors: Mapping[str, Tensor]) -> None:
     """Keep the geometry of an epoch in snapshots/epoch-NNNN.safetensors: float32 and int32, on the host.
 
+    What float32 cannot hold, because it is too large or vanishes, is kept in float64.
+
     Args:
         folder: of the run.
         epoch: counted from 1; 0 is before training.
@@ -62,11 +64,17 @@ def write_snapshot(folder: str | Path, epoch: int, tensors: Mapping[str, Tensor]
         WriteError: if it cannot be written.
     """
     single = {
-        name: (tensor.detach().float() if tensor.is_floating_point() else tensor.to(torch.int32)).cpu().contiguous()
+        name: (_narrow(tensor.detach()) if tensor.is_floating_point() else tensor.to(torch.int32)).cpu().contiguous()
         for name, tensor in tensors.items()
     }
     place = files.make_folder(Path(folder) / SNAPSHOTS)
     files.write_bytes(place / f"epoch-{epoch:04d}.safetensors", save(single))
+
+
+def _narrow(tensor: Tensor) -> Tensor:
+    single, largest = tensor.float(), float(tensor.abs().max()) if tensor.numel() else 0.0
+    limits = torch.finfo(torch.float32)
+    return single if largest == 0 or limits.tiny <= largest <= limits.max else tensor.double()
 
 
 def snapshots(folder: str | Path) -> Iterator[tuple[int, Path]]:
