@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -39,7 +40,8 @@ def test_a_run_that_has_begun_is_extrapolated(tmp_path: Path) -> None:
     assert total({"a": Cost(10.0), "b": Cost(20.0), "c": Cost(30.0), "d": Cost(None)}, workers=2) == 30.0
 
 
-def test_an_estimate_grows_with_epochs_images_and_measurements(tmp_path: Path) -> None:
+def test_an_estimate_grows_with_epochs_images_and_measurements(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "process_time", lambda: 0.0)
     plain = run(tmp_path, "plain", {}, width=64, measure_every=10)
     more = {
         "epochs": run(tmp_path, "epochs", {}, width=64, measure_every=20, epochs=2000),
@@ -54,6 +56,13 @@ def test_an_estimate_grows_with_epochs_images_and_measurements(tmp_path: Path) -
     assert None not in seconds.values()
     assert seconds["epochs"] > seconds["looks"] > seconds["images"] > 0  # type: ignore[operator]
     assert seconds["lbfgs"] > 2 * seconds["epochs"]  # type: ignore[operator]
+
+
+def test_what_this_process_did_before_is_no_cost_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    outcome = run(tmp_path, "long", {}, width=64, epochs=1)
+    estimate([outcome], threads=1)  # times the network
+    monkeypatch.setattr(time, "process_time", lambda: 7200.0)
+    assert 0 < estimate([outcome], threads=1)[name(outcome)].seconds < 60
 
 
 def test_what_cannot_be_estimated_says_why(tmp_path: Path) -> None:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 _LINE_SEARCH = 1.25
 """Evaluations of the loss per iteration of L-BFGS, about."""
 
+_START = 10.0
+"""Seconds in which a process has loaded its libraries, at most."""
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -38,7 +41,8 @@ def estimate(runs: Sequence[Outcome], threads: int) -> dict[str, Cost]:
         runs: finished ones cost nothing.
         threads: cores that a run has.
     """
-    start = time.process_time()  # a run's own process loads the same libraries as this one did
+    # A run's own process loads the same libraries as this one did, which may have done more since.
+    start = min(time.process_time(), _START)
     return {run.experiment.name: _cost(run, start, threads) for run in runs}
 
 
