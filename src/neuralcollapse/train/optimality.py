@@ -77,12 +77,13 @@ def certify_run(folder: str | Path, *, data_root: str | None = None, class_means
     """
     folder = Path(folder)
     values = read_config(folder)
-    if not made_by_train(values):
+    trained = (folder / "checkpoints" / "last.ckpt").is_file()
+    if not made_by_train(values) and not trained:
         if not values:
             raise FileNotFoundError(f"no configuration at {folder / 'config.yaml'}: is its folder a run?")
         return certify_snapshot(choices_of(values), last_snapshot(folder))
     config = TrainConfig.load(folder / "config.yaml").resolved()
-    if class_means or not (folder / "checkpoints" / "last.ckpt").is_file():
+    if class_means or not trained:
         return certify_snapshot(config, last_snapshot(folder))
     return _certify_checkpoint(config, folder, data_root)
 

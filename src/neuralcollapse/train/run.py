@@ -142,8 +142,9 @@ def load_run(folder: str | Path, *, data_root: str | None = None) -> Run:
         ValueError: if its configuration or checkpoint is damaged.
     """
     folder = Path(folder)
+    weights = folder / checkpoints.FOLDER / checkpoints.LAST
     values = read_config(folder)
-    if values and not made_by_train(values):
+    if values and not made_by_train(values) and not weights.is_file():
         raise ValueError(
             f"{folder} was recorded in a training loop of your own, not by neuralcollapse train, and holds no network: "
             "measure yours with neuralcollapse.measure(model, loader)"
@@ -151,7 +152,7 @@ def load_run(folder: str | Path, *, data_root: str | None = None) -> Run:
     config = TrainConfig.load(folder / "config.yaml").resolved()
     data = _load_data(dataclasses.replace(config, data_root=data_root or config.data_root))
     network = build_network(config, data)
-    checkpoints.load_weights(network, folder / checkpoints.FOLDER / checkpoints.LAST)
+    checkpoints.load_weights(network, weights)
     return Run(config, data, network)
 
 
