@@ -61,6 +61,7 @@ def page(smoke: Path, browser: Any, request: pytest.FixtureRequest) -> Iterator[
     opened.close()
 
 
+@pytest.mark.exhaustive  # its runs take a minute
 def test_gallery_shows_every_figure_claim_run_and_norm(page: Any) -> None:
     for name, figure in FIGURES.items():
         section = page.locator(f"section#{name}")
@@ -78,6 +79,7 @@ def test_gallery_shows_every_figure_claim_run_and_norm(page: Any) -> None:
     assert page.locator("#missing").count() == 0
 
 
+@pytest.mark.exhaustive  # its runs take a minute
 def test_nothing_is_wider_than_the_screen(page: Any) -> None:
     screen = page.viewport_size["width"]
     assert page.evaluate("document.documentElement.scrollWidth") <= screen
@@ -86,6 +88,7 @@ def test_nothing_is_wider_than_the_screen(page: Any) -> None:
     assert page.evaluate(too_wide, screen) == []
 
 
+@pytest.mark.exhaustive  # its runs take a minute
 def test_a_command_is_copied_whole(page: Any) -> None:
     page.locator("#runs .command button").nth(list(RUNS).index("digits-resnet18-sgd-fixed")).click()
     copied = page.evaluate("getSelection().toString()")
@@ -106,6 +109,7 @@ def test_hostile_names_are_text(browser: Any, tmp_path: Path) -> None:
             assert shown in page.locator("#runs").text_content()
 
 
+@pytest.mark.exhaustive  # its runs take a minute
 def test_tables_agree_with_the_runs(smoke: Path) -> None:
     with (smoke / "runs.csv").open() as file:
         rows = {row["run"]: row for row in csv.DictReader(file)}
@@ -118,6 +122,7 @@ def test_tables_agree_with_the_runs(smoke: Path) -> None:
         assert row["epochs"] == "2"
 
 
+@pytest.mark.exhaustive  # its runs take a minute
 def test_what_is_half_done_is_drawn_as_far_as_it_is(smoke: Path, tmp_path: Path) -> None:
     planned = plan(["figure5", "figure6"], "smoke", output=tmp_path)
     name = "digits-resnet18-sgd"
@@ -166,6 +171,7 @@ def test_a_reader_who_stops_reading_the_list_sees_no_error(tmp_path: Path) -> No
     assert ended.stderr == ""
 
 
+@pytest.mark.exhaustive  # its runs take a minute
 def test_static_gallery_is_small_and_its_figures_follow_dark_mode(smoke: Path, browser: Any, tmp_path: Path) -> None:
     pytest.importorskip("kaleido", reason="static figures need the extra: pip install 'neuralcollapse[figures]'")
     planned = plan(["figure5"], "smoke", output=smoke)
