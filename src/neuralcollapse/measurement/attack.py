@@ -141,7 +141,7 @@ def loss_gradient(logits_of: Callable[[Tensor], Tensor], inputs: Tensor, labels:
     gradient: Tensor | None = None
     with torch.enable_grad():
         leaf = inputs.detach().clone().requires_grad_()
-        logits = logits_of(leaf.clone())  # a copy: a model may change its input in place, which a leaf forbids
+        logits = logits_of(leaf)  # the model gets a copy, which it may change
         if logits.requires_grad:
             exact = logits if logits.dtype == torch.float64 else logits.float()
             loss = cross_entropy(exact, _tracked(labels).to(exact.device), reduction="sum")

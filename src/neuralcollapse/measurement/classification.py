@@ -15,13 +15,11 @@ from neuralcollapse.geometry.collapse import CollapseWarning
 from neuralcollapse.geometry.moments import Moments
 from neuralcollapse.geometry.target import Target
 from neuralcollapse.measurement.attack import AttackReport
-from neuralcollapse.measurement.depth import centre_mismatches, network_depth
+from neuralcollapse.measurement.depth import NO_DEPTH, centre_mismatches, network_depth
 from neuralcollapse.measurement.options import Options
 from neuralcollapse.measurement.passes import Seen, over_data, readable_again
 from neuralcollapse.measurement.ranks import Ranks
 from neuralcollapse.measurement.report import CollapseReport
-
-_NO_DEPTH = "layers='all' leaves out the nearest class centres and the effective depth"
 
 
 def measure_classes(
@@ -58,7 +56,7 @@ def measure_classes(
         centres = {name: moments for name, (moments, _) in found.items()}
         again = dataclasses.replace(options, classifier=seen.classifier or None, layers=list(centres), attack=None)
         mismatches = None
-        if ncc and seen.right is not None and readable_again(loader, ranks, _NO_DEPTH):
+        if ncc and seen.right is not None and readable_again(loader, ranks, NO_DEPTH):
             mismatches = centre_mismatches(model, loader, again, ranks, centres)
         depth = network_depth(inner, {name: kept for name, (_, kept) in found.items() if kept is not None}, mismatches)
     if ncc and not seen.held_everywhere:

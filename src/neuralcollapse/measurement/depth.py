@@ -29,7 +29,7 @@ TOLERANCE = 0.01
 
 _RANK_TOLERANCE = 0.01
 
-_NO_DEPTH = "layers='all' leaves out the nearest class centres and the effective depth"
+NO_DEPTH = "layers='all' leaves out the nearest class centres and the effective depth"
 
 
 @dataclass(frozen=True)
@@ -181,6 +181,6 @@ def centre_mismatches(
         capture = entered(model, loader, options, ranks, leaving)
         records = ranks.agree(taken(capture, ranks, take), wrong=wrong, samples=samples)
     total = sum(record["samples"] for record in records)
-    if not read_alike(next(iter(centres.values())).total, total, _NO_DEPTH):
+    if not read_alike(next(iter(centres.values())).total, total, NO_DEPTH):
         return None
     return {name: min(sum(record["wrong"][name] for record in records) / total, 1.0) for name in centres}
