@@ -88,6 +88,8 @@ LATE = [
     ("measure --run absent", "no configuration at absent/config.yaml"),
     ("measure --features absent.npz", "--features absent.npz: there is no such file"),
     ("measure --model mlp --data digits --checkpoint x.pt", "no checkpoint at x.pt"),
+    ("measure --model mlp --data digits --checkpoint-key ema", "--checkpoint-key ema needs --checkpoint"),
+    ("measure --run absent --checkpoint-key ema", "--checkpoint-key: --run would ignore that"),
     ("savings resnet18 --classes 10 --feature-dim 5", "--feature-dim=5 cannot hold"),
     ("ufm landscape --saddle 9+9", "--saddle 9+9: choose one of 4, 3+1"),
     ("ufm landscape --lambda-w 5 --lambda-h 5", "no strict saddle"),

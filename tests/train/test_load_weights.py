@@ -89,18 +89,18 @@ def test_the_one_mapping_that_fits_is_found(kind: str, tmp_path: Path) -> None:
 
 
 TWO = {
-    "prefixes": (under("student.", ONE) | under("teacher.", OTHER), "'student.', 'teacher.'"),
+    "prefixes": (under("student.", ONE) | under("teacher.", OTHER), "'student', 'teacher'"),
     "in a state_dict": (
         {"state_dict": under("student.", ONE) | under("teacher.", OTHER)},
-        "'state_dict.student.', 'state_dict.teacher.'",
+        "'state_dict.student', 'state_dict.teacher'",
     ),
-    "a wrapper and another": (under("model.", ONE) | under("ema.", OTHER), "'ema.', 'model.'"),
-    "compiled": (under("a._orig_mod.", ONE) | under("b._orig_mod.", OTHER), "'a.', 'b.'"),
+    "a wrapper and another": (under("model.", ONE) | under("ema.", OTHER), "'ema', 'model'"),
+    "compiled": (under("a._orig_mod.", ONE) | under("b._orig_mod.", OTHER), "'a', 'b'"),
     "mappings": ({"model": ONE, "model_ema": OTHER}, "'model', 'model_ema'"),
-    "plain and prefixed": (ONE | under("ema.", OTHER), "no prefix, 'ema.'"),
+    "plain and prefixed": (ONE | under("ema.", OTHER), r"'\.', 'ema'"),
     "whole networks": (
         under("student.backbone.", ONE) | under("teacher.backbone.", OTHER),
-        "'student.backbone.', 'teacher.backbone.'",
+        "'student.backbone', 'teacher.backbone'",
     ),
 }
 
@@ -114,9 +114,43 @@ def test_two_networks_that_fit_are_refused_whatever_their_order(kind: str, turne
     torch.save(content, tmp_path / "weights.pt")
     found = network()
     before = {name: tensor.clone() for name, tensor in found.state_dict().items()}
-    with pytest.raises(ValueError, match=f"holds the weights of 2 networks that fit, under {places}: save those of"):
+    with pytest.raises(ValueError, match=f"weights of 2 networks that fit, under {places}: choose one with --ch"):
         load_weights(found, tmp_path / "weights.pt")
     assert all(torch.equal(tensor, before[name]) for name, tensor in found.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("kind", "key", "other"),
+    [
+        ("prefixes", "teacher", "student"),
+        ("prefixes", "teacher.", "student."),
+        ("in a state_dict", "teacher", "student"),
+        ("in a state_dict", "state_dict.teacher", "state_dict.student"),
+        ("a wrapper and another", "ema", "model"),
+        ("compiled", "b", "a"),
+        ("mappings", "model_ema", "model"),
+        ("plain and prefixed", "ema", "."),
+        ("whole networks", "teacher", "student.backbone"),
+    ],
+)
+def test_the_network_that_was_asked_for_is_loaded(kind: str, key: str, other: str, tmp_path: Path) -> None:
+    torch.save(TWO[kind][0], tmp_path / "weights.pt")
+    for asked, wanted in ((key, OTHER), (other, ONE)):
+        found = network()
+        load_weights(found, tmp_path / "weights.pt", key=asked)
+        assert all(torch.equal(tensor, wanted[name]) for name, tensor in found.backbone.state_dict().items())
+
+
+def test_a_key_that_is_not_there_is_refused_with_those_that_are(tmp_path: Path) -> None:
+    torch.save(TWO["mappings"][0], tmp_path / "weights.pt")
+    with pytest.raises(ValueError, match=r"--checkpoint-key ema: .* under 'model', 'model_ema' and nowhere else"):
+        load_weights(network(), tmp_path / "weights.pt", key="ema")
+
+
+def test_a_key_of_two_places_is_refused(tmp_path: Path) -> None:
+    torch.save({"a": {"net": ONE}, "b": {"net": OTHER}}, tmp_path / "weights.pt")
+    with pytest.raises(ValueError, match=r"2 networks that fit, under 'a\.net', 'b\.net': choose one"):
+        load_weights(network(), tmp_path / "weights.pt", key="net")
 
 
 def test_weights_of_other_shapes_are_refused(tmp_path: Path) -> None:

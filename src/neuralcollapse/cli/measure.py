@@ -46,6 +46,9 @@ class Choices:
     FILE.py:FUNCTION for a function of yours that returns a torch module."""
     checkpoint: Annotated[str | None, _MODEL, PATH] = None
     """Weights of --model: .ckpt, .pt or .safetensors."""
+    checkpoint_key: Annotated[str | None, _MODEL] = None
+    """Which network of a --checkpoint that holds several: its key or the prefix of its names, such as model_ema
+    or teacher."""
     data: Annotated[str | None, _MODEL] = None
     """Data set to measure on: digits, mnist, fashion-mnist, cifar10, cifar100, imagefolder:PATH or hf:ID_OR_PATH."""
     samples_per_class: Annotated[int | None, _MODEL] = None
@@ -78,7 +81,7 @@ class Choices:
     """Draw them into this .svg or .png as well: with --layers NC1 against depth, otherwise each measure's value."""
 
 
-_OF_A_MODEL = ("checkpoint", "data", "samples_per_class", "image_size", "mean", "std")
+_OF_A_MODEL = ("checkpoint", "checkpoint_key", "data", "samples_per_class", "image_size", "mean", "std")
 _IGNORED_BY = {
     "run": _OF_A_MODEL,
     "features": (*_OF_A_MODEL, "split", "data_root", "classifier", "layers"),
@@ -168,6 +171,8 @@ def _check_names(choices: Choices) -> None:
     if not choices.data:
         raise UsageError("--model needs --data: the data set to measure on")
     check_dataset(choices.data)
+    if choices.checkpoint_key is not None and not choices.checkpoint:
+        raise ValueError(f"--checkpoint-key {choices.checkpoint_key} needs --checkpoint: the file that it is a key of")
     own = file_and_function(str(choices.model))
     if own is None:
         check_model(str(choices.model))
@@ -247,7 +252,7 @@ def _build(choices: Choices) -> tuple[ImageNetwork, Split]:
     else:
         network = build_network(TrainConfig(dataset=dataset, model=model), data)
     if choices.checkpoint:
-        load_weights(network, choices.checkpoint)
+        load_weights(network, choices.checkpoint, choices.checkpoint_key)
     else:
         print("neuralcollapse: no --checkpoint: the weights are as the model starts with", file=sys.stderr)
     if choices.mean or choices.std:

@@ -7,6 +7,7 @@ import io
 import logging
 import os
 import pickle
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 
 from neuralcollapse import files
 from neuralcollapse.train.module import ImageNetwork
-from neuralcollapse.train.weights import found_in, mappings_in
+from neuralcollapse.train.weights import Weights, found_in, mappings_in
 
 FOLDER = "checkpoints"
 LAST = "last.ckpt"
@@ -172,26 +173,42 @@ def has_digest(path: Path) -> bool:
     return bool(_digests(path))
 
 
-def load_weights(network: ImageNetwork, path: str | Path) -> None:
+def _places(found: Iterable[Weights]) -> str:
+    return ", ".join(repr(weights.key) for weights in found)
+
+
+def load_weights(network: ImageNetwork, path: str | Path, key: str | None = None) -> None:
     """Load a run's checkpoint, or a state dictionary of the backbone alone.
 
     Wrappers are seen through, however nested: mappings such as ``state_dict``, and prefixes such as ``model.``,
     ``module.`` and ``_orig_mod.`` of trainers, of several devices and of torch.compile.
 
+    Args:
+        key: which network of a file that holds several: a key of its mappings or a prefix of its names, such as
+            ``model_ema`` or ``state_dict.teacher``; ``.`` for names without a prefix.
+
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is damaged, belongs to another network, or holds the weights of more than one that fit.
+        ValueError: if it is damaged, belongs to another network, has nothing under ``key``, or holds the weights of
+            more than one network that fit.
     """
     content = read_checkpoint(path)
     backbone = network.backbone.state_dict()
     named = found_in(content, backbone.keys())
+    if key is not None and named:
+        there = [weights for weights in named if weights.under(key)]
+        if not there:
+            raise ValueError(
+                f"--checkpoint-key {key}: {path} has weights of this network under {_places(named)} and nowhere else"
+            )
+        named = there
     fitting = [weights for weights in named if weights.fits(backbone)]
     others = [weights for weights in fitting[1:] if not weights.equals(fitting[0])]
     if others:
-        places = [repr(weights.place) if weights.place else "no prefix" for weights in (fitting[0], *others)]
+        several = (fitting[0], *others)
         raise ValueError(
-            f"{path} holds the weights of {len(places)} networks that fit, under {', '.join(places)}: save those of "
-            "the one you mean in a file of their own, without the others"
+            f"{path} holds the weights of {len(several)} networks that fit, under {_places(several)}: choose one with "
+            "--checkpoint-key"
         )
     if not named:
         largest = max(mappings_in(content), key=lambda found: len(found[1].keys() & backbone.keys()))[1]

@@ -27,6 +27,18 @@ class Weights:
     state: dict[str, Any]
     """The tensors, by the names that the network has for them."""
 
+    @property
+    def key(self) -> str:
+        """What names this place among those of its file; a dot where there is no key and no prefix."""
+        return self.place.rstrip(".") or "."
+
+    def under(self, key: str) -> bool:
+        """Whether the keys and prefixes that lead here include these, next to one another and in their order."""
+        parts, asked = self.key.split("."), key.strip(".").split(".")
+        if asked == [""]:
+            return self.key == "."
+        return any(parts[start : start + len(asked)] == asked for start in range(len(parts)))
+
     def fits(self, wanted: Mapping[str, Any]) -> bool:
         """Whether shapes agree as well as names."""
         return all(_shape(self.state[key]) == _shape(value) for key, value in wanted.items())
