@@ -6,13 +6,15 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from neuralcollapse.measurement.run_folder import write_metrics
-from neuralcollapse.paper.cost import Cost, Forecast, _sizes, estimate, pace, total
+from neuralcollapse.paper.cost import Cost, Forecast, _sizes, emulated_precisions, estimate, pace, total
 from neuralcollapse.paper.experiments import Experiment
 from neuralcollapse.paper.outcome import Outcome
 from neuralcollapse.paper.sweep import Job, State
 from neuralcollapse.train.config import TrainConfig
+from neuralcollapse.train.module import build_network
 
 
 def run(folder: Path, name: str, seconds: dict[int, float], **options: object) -> Outcome:
@@ -63,6 +65,33 @@ def test_what_this_process_did_before_is_no_cost_of_a_run(tmp_path: Path, monkey
     estimate([outcome], threads=1)  # times the network
     monkeypatch.setattr(time, "process_time", lambda: 7200.0)
     assert 0 < estimate([outcome], threads=1)[name(outcome)].seconds < 60
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_an_estimate_is_timed_in_the_precision_of_its_run(
+    precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kinds = set()
+
+    def watched(*given):
+        network = build_network(*given)
+        network.register_forward_hook(lambda module, inputs, logits: kinds.add((logits.dtype, logits.requires_grad)))
+        return network
+
+    monkeypatch.setattr("neuralcollapse.train.module.build_network", watched)
+    outcome = run(tmp_path, precision, {}, width=63, precision=precision)
+    assert estimate([outcome], threads=1)[name(outcome)].seconds
+    half = torch.bfloat16 if precision == "bf16-mixed" else torch.float32
+    assert kinds == {(half, True), (torch.float32, False)}  # steps, and measurements in single precision
+
+
+def test_precisions_that_are_emulated_are_named_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("neuralcollapse.train.precision.slowdown", lambda name, device: 1.0 + 9 * (name != "32-true"))
+    half = [run(tmp_path, folder, {}, precision="bf16-mixed") for folder in ("one", "two")]
+    done = run(tmp_path, "done", {0: 5.0, 10: 25.0}, precision="16-mixed")
+    (said,) = emulated_precisions([*half, done, run(tmp_path, "single", {})])
+    assert said.startswith("--precision bf16-mixed: ")
+    assert "10 times" in said
 
 
 def test_what_cannot_be_estimated_says_why(tmp_path: Path) -> None:

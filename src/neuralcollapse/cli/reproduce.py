@@ -146,6 +146,8 @@ def _list(runs: Sequence[Outcome], choices: Choices) -> None:
     print(f"# {_say_cost(runs, costs, choices)}.")
     for reason, count in Counter(cost.reason for cost in costs.values() if cost.reason).items():
         print(f"# unknown for {count} run{'s' * (count > 1)}: {reason}")
+    for said in _emulated(runs):
+        print(f"# {said}")
     if any(DATA in run.command for run in runs):
         print(f"# {DATA} stands for the folder that holds your data sets")
     for run in runs:
@@ -162,7 +164,7 @@ def _sweep(runs: Sequence[Outcome], choices: Choices) -> list[Job]:
     said = _say_cost(runs, costs, choices)
     if not all(run.finished for run in runs):
         said += ". Interrupt it any time: the same command continues"
-    print(said, file=sys.stderr)
+    print("\n".join((said, *_emulated(runs))), file=sys.stderr)
     with watching(sys.stderr.isatty(), Forecast(runs, costs, choices.workers)) as watch:
         jobs = sweep(
             runs,
@@ -180,6 +182,12 @@ def _estimate(runs: Sequence[Outcome], choices: Choices) -> dict[str, Cost]:
     from neuralcollapse.paper.engines import threads
 
     return estimate(runs, threads(choices.workers))
+
+
+def _emulated(runs: Sequence[Outcome]) -> list[str]:
+    from neuralcollapse.paper.cost import emulated_precisions
+
+    return emulated_precisions(runs)
 
 
 def _say_cost(runs: Sequence[Outcome], costs: Mapping[str, Cost], choices: Choices) -> str:

@@ -46,6 +46,14 @@ def estimate(runs: Sequence[Outcome], threads: int) -> dict[str, Cost]:
     return {run.experiment.name: _cost(run, start, threads) for run in runs}
 
 
+def emulated_precisions(runs: Sequence[Outcome]) -> list[str]:
+    """A sentence for each precision of runs still to come that this machine has no arithmetic for."""
+    from neuralcollapse.train.precision import emulated
+
+    kinds = dict.fromkeys((run.config.precision, run.config.accelerator) for run in runs if not run.finished)
+    return [said for precision, accelerator in kinds if (said := emulated(precision, _device(accelerator)))]
+
+
 def total(costs: Mapping[str, Cost], workers: int) -> float:
     """Seconds for all of them, so many at a time; those that nobody can say are left out."""
     known = [cost.seconds for cost in costs.values() if cost.seconds]
@@ -92,7 +100,7 @@ def _sizes(dataset: str, data_root: str, samples: int | None, test_samples: int 
 
 
 _MATTERS = ("dataset", "data_root", "image_size", "model", "width", "stem", "head", "feature_dim", "batch_size",
-            "accelerator")  # fmt: skip
+            "accelerator", "precision")  # fmt: skip
 """What decides how fast a network is: runs that share it are timed once."""
 
 
@@ -103,6 +111,7 @@ def _speed(choices: tuple[Any, ...], threads: int) -> tuple[float, float]:
 
     from neuralcollapse.train.datasets import load_images
     from neuralcollapse.train.module import build_network
+    from neuralcollapse.train.precision import autocast
 
     config = TrainConfig(**dict(zip(_MATTERS, choices, strict=True))).resolved()
     data = load_images(
@@ -118,7 +127,9 @@ def _speed(choices: tuple[Any, ...], threads: int) -> tuple[float, float]:
             pixels, labels = (part[rows].to(network.mean.device) for part in (data.train.pixels, data.train.labels))
 
             def step() -> None:
-                torch.nn.functional.cross_entropy(network(pixels), labels).backward()
+                with autocast(config.precision, pixels.device):
+                    loss = torch.nn.functional.cross_entropy(network(pixels), labels)
+                loss.backward()
                 _finish()
 
             def look() -> None:

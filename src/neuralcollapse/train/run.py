@@ -25,8 +25,11 @@ from neuralcollapse.train.config import TrainConfig, made_by_train
 from neuralcollapse.train.datasets import FEWEST_TESTED, ImageData, eval_loader, load_images, train_loader
 from neuralcollapse.train.folder import Start, alone_in, check_folder, find_start, restore_history, set_aside
 from neuralcollapse.train.module import ClassifierModule, ImageNetwork, build_network
+from neuralcollapse.train.precision import emulated
 from neuralcollapse.train.provenance import provenance_of, write_provenance
 from neuralcollapse.train.record import RunRecorder
+
+_log = logging.getLogger(__name__)
 
 
 def train(config: TrainConfig, *, progress: bool | None = None) -> Path:
@@ -58,6 +61,8 @@ def train(config: TrainConfig, *, progress: bool | None = None) -> Path:
                 check_folder(folder, config)
             start = find_start(folder, config)
             writer.last_is_good = start.checkpoint is None or start.checkpoint.name == checkpoints.LAST
+            if trainer.is_global_zero and (said := emulated(config.precision, trainer.strategy.root_device)):
+                _log.warning("%s", said)
             data = _load_data(config)
             network = build_network(config, data)
             provenance = provenance_of(
