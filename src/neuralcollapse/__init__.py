@@ -1,4 +1,4 @@
-"""Measure, induce and explain neural collapse in deep networks.
+"""Measure, induce, predict and explain neural collapse in deep networks.
 
 The public names are loaded when first used: ``import neuralcollapse`` itself is cheap.
 """

@@ -13,7 +13,7 @@ from neuralcollapse.cli.config_file import read_config
 from neuralcollapse.cli.help_page import HelpPage
 from neuralcollapse.train.config import whole_numbers
 
-DESCRIPTION = """Measure, induce and explain neural collapse in deep networks.
+DESCRIPTION = """Measure, induce, predict and explain neural collapse in deep networks.
 
 For example:
   neuralcollapse train                        train on handwritten digits until the network collapses
@@ -28,7 +28,7 @@ For example:
 EXIT_CODES = """Exit codes:
   0    success
   1    the command failed, or refused a value or a choice of options: the last line says why
-  2    the command line cannot be read (an unknown word, x for a number, nothing where something is required)
+  2    the command line cannot be read (an unknown word, a word in place of a number, a required value that is missing)
   130  stopped by Ctrl-C
   141  the reader of a pipe closed it, as in neuralcollapse ... | head"""
 

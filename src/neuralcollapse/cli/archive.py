@@ -21,7 +21,7 @@ def archive(runs: Annotated[list[Path], Parameter(negative=())], /, *, into: Pat
       neuralcollapse reproduce all --scale narrow --output results/narrow --draw --static
 
     Args:
-        runs: Run folders made by neuralcollapse train.
+        runs: Run folders, made by neuralcollapse train, by a tracker or by a callback.
         into: Folder of the archived runs.
     """
     writable(into, "--into", folder=True)

@@ -25,7 +25,7 @@ def doctor(*, data_root: Path | None = None) -> None:
       neuralcollapse doctor --data-root ~/data
 
     Args:
-        data_root: Folder of torchvision's data sets. By default $NEURALCOLLAPSE_DATA, or data.
+        data_root: Folder of torchvision's data sets. By default data, as for the other commands.
     """
     from rich.console import Console
     from rich.table import Table
@@ -33,7 +33,7 @@ def doctor(*, data_root: Path | None = None) -> None:
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
     table.add_column(ratio=1)
-    root = data_root or Path(os.environ.get("NEURALCOLLAPSE_DATA", "data"))
+    root = data_root or Path("data")
     for name, found in (*_versions(), *_devices(), *_extras(), *_data(root.expanduser()), ("browser", _browser())):
         table.add_row(name, found)
     Console(highlight=False, markup=False).print(table)

@@ -34,8 +34,8 @@ class Choices:
 
     scale: Annotated[Literal["smoke", "reduced", "narrow", "full"], _RUNS] = "reduced"
     """How much of the paper's protocol is run: smoke takes embedded data, reduced takes 100 images per class of MNIST
-    and CIFAR-10, narrow takes every image and epoch with narrow networks, full takes the
-            paper's protocol."""
+    and CIFAR-10, narrow takes every image with narrow networks (fewer epochs with L-BFGS, 500
+    images per class with ResNet50), full takes the paper's protocol."""
     output: Annotated[Path | None, _PAGE] = None
     """Folder of runs and gallery. By default runs/paper-SCALE."""
     data_root: Annotated[str, _DATA, PATH] = "data"
@@ -81,8 +81,8 @@ def reproduce(
     For example:
       neuralcollapse reproduce all --scale smoke                # every figure in miniature: about three minutes
       neuralcollapse reproduce figure5 --scale reduced --list   # what would run, how far it is, each command
-      neuralcollapse reproduce figure5 --scale reduced          # real data, 100 images per class: hours on two cores
-      neuralcollapse reproduce figure3 --scale narrow           # every image: one or two core-hours per run
+      neuralcollapse reproduce figure5 --scale reduced          # real data, 100 images per class: under an hour
+      neuralcollapse reproduce figure3 --scale narrow           # every image: about 1 to 3 core-hours per run
       neuralcollapse reproduce all --scale full --engine ray    # the paper's protocol: pip install '.[ray]'
       neuralcollapse reproduce figure3 --scale full --capture --workers 8   # eight runs side by side on one GPU
 

@@ -20,8 +20,9 @@ def train(
 ) -> None:
     """Train a classifier until it collapses, measure every epoch, and draw a report.
 
-    The run folder holds config.yaml, metrics.csv, checkpoints and report.html. Options that you leave out
-    follow from the data set and the optimizer: digits train for half a minute, everything else as in the paper.
+    The run folder holds config.yaml, metrics.csv, provenance.json, snapshots, checkpoints and report.html. Options that
+    you leave out follow from the data set and the optimizer: digits train for half a minute, everything else as in the
+    paper.
 
     For example:
       neuralcollapse train                                              # handwritten digits: half a minute

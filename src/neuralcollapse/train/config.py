@@ -65,8 +65,8 @@ class TrainConfig:
     samples_per_class: Annotated[int | None, _DATA] = None
     """Train on the first n samples of each class. By default on all."""
     test_samples_per_class: Annotated[int | Literal["all", "auto"], _DATA] = "auto"
-    """Test on the first n samples of each class, or on all. By default on all. With --samples-per-class: on as
-    many per class as there are to train on, but at least 100, so that testing does not take longer than training."""
+    """Test on the first n samples of each class, or on all. By default on all. With --samples-per-class: on
+    as many test images per class as training images, but at least 100, so that testing stays quick."""
     random_labels: Annotated[bool, _DATA] = False
     """Train on labels drawn at random, balanced (the paper's Figure 5). --seed does not change them."""
     batch_size: Annotated[int | None, _TRAINING] = None

@@ -36,7 +36,7 @@ def solve(
 
     Args:
         method: The solver: gradient, sgd, adam, lbfgs or newton.
-        tol: Stop where the gap, as it is printed, is at most this share of the value.
+        tol: Stop when the gap divided by the value is at most this number.
         max_iterations: Number of iterations. By default what the method needs.
         seed: Seed of the random start.
         output: Write the point to this .npz file: W, H, b, labels.

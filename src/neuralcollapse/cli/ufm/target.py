@@ -11,9 +11,9 @@ from neuralcollapse.cli.ufm.classes import ClassOptions
 def target(*, choices: ClassOptions, json: Path | None = None) -> None:
     """Show the classifier and class means that these class sizes and decays imply.
 
-    Prints, for each class, the norm |w| of its row of W and the norm |mean| of its class mean less the mean of all
-    classes, both relative to the largest; then the class whose row of W is nearest in direction, and the cosine between
-    the two: the hardest one to tell from it. With both --lambda-w 0 and --lambda-h 0: the limit of no decay (SELI).
+    Prints, for each class, the norm |w| of its row of W and the norm |mean| of its centred class mean, both relative
+    to the largest; then the most similar other class, which has the largest cosine between the rows of W and is the
+    one most easily confused with it. With both --lambda-w 0 and --lambda-h 0: the limit of no decay (SELI).
 
     For example:
       neuralcollapse ufm target --counts 500,50,5

@@ -10,8 +10,9 @@ from neuralcollapse.cli.options import writable, write_json
 def theorem(*, points: int = 200, max_classes: int = 5, seed: int = 0, json: Path | None = None) -> None:
     """Check each step of the proof that every critical point is a global minimum or a strict saddle.
 
-    The paper proves it for d > K. It holds for every d of at least K-1: this finds critical points from random starts,
-    with every loss and with equal and unequal classes, and measures by how much each equation of the proof is missed.
+    The paper proves it for d > K. For cross-entropy it holds for every d of at least K-1, and for squared error and
+    binary cross-entropy for d of at least K. This command finds critical points from random starts, with equal and
+    unequal classes, and measures the error in each equation of the proof.
 
     For example:
       neuralcollapse ufm theorem
