@@ -91,7 +91,7 @@ def _data(root: Path) -> Iterator[tuple[str, str]]:
 def _browser() -> str:
     names = ("chromium", "chromium-browser", "google-chrome", "firefox")
     found = next((path for name in names if (path := shutil.which(name))), None)
-    return found or "none found: any browser opens the reports, only this project's own tests need chromium here"
+    return found or "none found. Reports open in any browser; only the tests of this project need Chromium"
 
 
 def _version(name: str) -> str | None:

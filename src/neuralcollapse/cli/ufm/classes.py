@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 from cyclopts import Parameter
 
@@ -25,10 +25,6 @@ class Classes(Decays):
             ValueError: naming the option and an example.
         """
         return numbers(self.counts, "--counts", "500,50,5", int)
-
-    def model(self) -> dict[str, Any]:
-        """Everything but the sizes, by name."""
-        return self.lambdas()
 
 
 ClassOptions = Annotated[Classes, Parameter(name="*")]

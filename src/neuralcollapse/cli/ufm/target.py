@@ -27,6 +27,6 @@ def target(*, choices: ClassOptions, json: Path | None = None) -> None:
     sizes = choices.sizes()
     from neuralcollapse.ufm import target_geometry
 
-    found = target_geometry(sizes, **choices.model())
+    found = target_geometry(sizes, **choices.lambdas())
     print(found)
     write_json(path, found.to_dict())

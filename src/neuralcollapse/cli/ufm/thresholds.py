@@ -25,6 +25,6 @@ def thresholds(*, choices: ClassOptions, json: Path | None = None) -> None:
     sizes = choices.sizes()
     from neuralcollapse.ufm import collapse_thresholds
 
-    found = collapse_thresholds(sizes, **choices.model())
+    found = collapse_thresholds(sizes, **choices.lambdas())
     print(found)
     write_json(path, found.to_dict())
