@@ -9,17 +9,22 @@ import os
 import resource
 import shutil
 import signal
+import subprocess
+import sys
 import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from filelock import FileLock
 
-from neuralcollapse.measurement.run_folder import read_metrics
-from neuralcollapse.train import TrainConfig, train
+from neuralcollapse.measurement.run_folder import read_metrics, write_metrics
+from neuralcollapse.train import TrainConfig, load_run, train
 from neuralcollapse.train.checkpoint import newest_checkpoint, read_checkpoint, write_checkpoint
+from neuralcollapse.train.checkpoint_record import trained_epochs
 from neuralcollapse.train.folder import alone_in
+from neuralcollapse.train.optimality import certify_run
 
 SMALL = TrainConfig(width=32, samples_per_class=6, test_samples_per_class=3, epochs=3, batch_size=32)
 
@@ -161,6 +166,37 @@ def test_a_kill_at_any_step_of_a_write_leaves_a_verified_checkpoint(tmp_path: Pa
     assert len(ends) > 15, "some steps of two writes"
 
 
+@pytest.mark.parametrize("kills", [1, 2, 5])
+def test_kills_in_a_row_between_a_digest_and_its_file(tmp_path: Path, kills: int) -> None:
+    """Each leaves one more digest of a checkpoint that never came."""
+    last, previous = tmp_path / "last.ckpt", tmp_path / "previous.ckpt"
+
+    def content(epoch: int) -> bytes:
+        torch.save({"neuralcollapse": {"epoch": epoch}}, written := io.BytesIO())
+        return written.getvalue()
+
+    def killed() -> None:
+        replace = os.replace
+
+        def fatally(source, target) -> None:
+            if Path(target).name == "last.ckpt":
+                os.kill(os.getpid(), signal.SIGKILL)
+            replace(source, target)
+
+        os.replace = fatally
+        write_checkpoint(last, content(3), keep=True)
+
+    for epoch in (1, 2):
+        write_checkpoint(last, content(epoch), keep=True)
+    for _ in range(kills):
+        assert in_a_child(killed) == signal.SIGKILL
+        assert [read_checkpoint(path)["neuralcollapse"]["epoch"] for path in (last, previous)] == [2, 2]
+    for epoch in range(4, 20):
+        write_checkpoint(last, content(epoch), keep=True)
+    assert [read_checkpoint(path)["neuralcollapse"]["epoch"] for path in (last, previous)] == [19, 18]
+    assert len((tmp_path / "previous.ckpt.sha256").read_text().splitlines()) <= 16
+
+
 def test_a_full_disk_keeps_both_checkpoints(copy: Path) -> None:
     before = contents(copy / "checkpoints")
 
@@ -180,6 +216,19 @@ def test_an_old_checkpoint_without_record_or_digest_still_resumes(copy: Path, wh
         path.unlink()
     torch.save(content, last)
     same(run(copy, epochs=4, resume=True), rows(whole))
+
+
+def test_rows_that_an_old_checkpoint_does_not_hold_are_missed_aloud(copy: Path, caplog) -> None:
+    last = copy / "checkpoints" / "last.ckpt"
+    content = torch.load(last, weights_only=True)
+    del content["neuralcollapse"]
+    for path in (copy / "checkpoints").iterdir():
+        path.unlink()
+    torch.save(content, last)
+    write_metrics(copy, read_metrics(copy)[:2])
+    assert [row["epoch"] for row in run(copy, epochs=4, resume=True)] == ["0", "1", "4"]
+    assert "metrics.csv lacks 2 of the 4 rows up to" in caplog.text
+    assert "the first that of epoch 2" in caplog.text
 
 
 def test_the_config_in_the_checkpoint_is_compared_when_config_yaml_is_gone_or_edited(copy: Path, whole: Path) -> None:
@@ -234,22 +283,92 @@ def test_what_may_be_another_programs_is_moved_aside(tmp_path: Path, caplog) -> 
     (tmp_path / "snapshots").mkdir()
     (tmp_path / "snapshots" / "holiday.jpg").write_bytes(b"picture")
     (tmp_path / "notes.txt").write_text("stay")
+    (tmp_path / "provenance.json").write_text('{"vintage": 1947}')
     run(tmp_path, epochs=1)
     (table,) = tmp_path.glob("metrics.csv.2*")
     (pictures,) = tmp_path.glob("snapshots.2*")
     assert table.read_text() == "mine,precious\n1,2\n"
     assert (pictures / "holiday.jpg").read_bytes() == b"picture"
     assert (tmp_path / "notes.txt").read_text() == "stay"
+    (wine,) = tmp_path.glob("provenance.json.2*")
+    assert wine.read_text() == '{"vintage": 1947}'
     assert f"moved to {table}" in caplog.text
     assert len(rows(tmp_path)) == 2
 
 
 def test_rows_of_a_run_whose_checkpoints_are_gone_are_kept(copy: Path) -> None:
-    text = (copy / "metrics.csv").read_text()
+    names = ("metrics.csv", "config.yaml", "provenance.json")
+    before = {name: (copy / name).read_text() for name in names}
     shutil.rmtree(copy / "checkpoints")
     run(copy, epochs=1, resume=True)
-    (table,) = copy.glob("metrics.csv.2*")
-    assert table.read_text() == text
+    assert {name: kept.read_text() for name in names for kept in copy.glob(f"{name}.2*")} == before
+
+
+def test_rows_of_a_finished_run_of_one_epoch_are_kept(tmp_path: Path) -> None:
+    """Its rows are those of a run that was killed in its first save."""
+    finished = run(tmp_path, epochs=1)
+    shutil.rmtree(tmp_path / "checkpoints")
+    text = (tmp_path / "metrics.csv").read_text()
+    run(tmp_path, epochs=1, resume=True)
+    (table,) = tmp_path.glob("metrics.csv.2*")
+    assert (table.read_text(), len(finished)) == (text, 2)
+
+
+def test_a_run_killed_in_its_first_epoch_begins_anew_and_leaves_no_copies(copy: Path, whole: Path, caplog) -> None:
+    shutil.rmtree(copy / "checkpoints")
+    write_metrics(copy, read_metrics(copy)[:1])
+    for path in (copy / "snapshots").glob("epoch-000[1-9]*"):
+        path.unlink()
+    same(run(copy, epochs=4, resume=True), rows(whole))
+    assert not list(copy.glob("*.2*"))
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("epochs", [3, 2])
+def test_a_session_that_trains_nothing_leaves_no_trace(copy: Path, epochs: int) -> None:
+    before = contents(copy)
+    run(copy, epochs=epochs, resume=True)
+    assert contents(copy) == before
+
+
+def test_an_edited_configuration_is_refused_by_all_that_read_the_run(copy: Path) -> None:
+    config = copy / "config.yaml"
+    text = config.read_text()
+    for line, edited in (
+        ("weight_decay: 0.005", "weight_decay: 0.01"),
+        ("samples_per_class: 6", "samples_per_class: 5"),
+    ):
+        config.write_text(text.replace(f"\n{line}", f"\n{edited}"))
+        name, _, value = line.partition(": ")
+        for read in (load_run, certify_run, partial(certify_run, class_means=True)):
+            with pytest.raises(ValueError, match=f"is not .* of its checkpoint: {name} was {value} and is now"):
+                read(copy)
+    config.write_text(text.replace("epochs: 3", "epochs: 4").replace("data_root: data", "data_root: elsewhere"))
+    assert load_run(copy).config.epochs == 4
+
+
+def test_how_far_a_run_came_is_told_by_its_newest_whole_checkpoint(copy: Path, tmp_path: Path) -> None:
+    last, previous = (copy / "checkpoints" / name for name in ("last.ckpt", "previous.ckpt"))
+    assert trained_epochs(copy) == 3
+    content = torch.load(last, weights_only=True)
+    del content["neuralcollapse"]
+    torch.save(content, last)  # as an older version wrote it
+    assert trained_epochs(copy) == 3
+    shutil.copy(previous, last)  # the disk was full when the last one was written: metrics.csv has its row
+    assert (trained_epochs(copy), rows(copy)[-1]["epoch"]) == (2, "3")
+    last.write_bytes(last.read_bytes()[:-100])
+    assert trained_epochs(copy) == 2
+    previous.write_bytes(b"")
+    assert trained_epochs(copy) is None
+    assert trained_epochs(tmp_path) is None
+
+
+def test_how_far_a_run_came_is_read_without_its_tensors(copy: Path, monkeypatch) -> None:
+    """The digest would take the whole file, and lightning seconds to load."""
+    monkeypatch.setattr("neuralcollapse.train.checkpoint.digest_of", lambda path: pytest.fail("the whole file is read"))
+    assert trained_epochs(copy) == 3
+    code = "import sys, neuralcollapse.train.checkpoint_record; print('lightning' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
 
 def test_the_loser_of_two_starts_changes_nothing(tmp_path: Path, monkeypatch) -> None:
@@ -274,6 +393,17 @@ def test_the_loser_of_two_starts_changes_nothing(tmp_path: Path, monkeypatch) ->
     assert contents(folder) == before
 
 
+def test_a_tilde_is_the_home_folder_for_every_file_of_a_run(tmp_path: Path, monkeypatch) -> None:
+    """The shell leaves it in --output=~/runs/mine, and Lightning alone would expand it."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folder = train(dataclasses.replace(SMALL, output="~/runs/mine", epochs=1), progress=False)
+    assert folder == tmp_path / "runs" / "mine"
+    assert {"metrics.csv", "config.yaml", "checkpoints"} <= set(os.listdir(folder))
+    assert not list((tmp_path / "here").iterdir())
+
+
 def test_a_start_that_fails_leaves_no_folder(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="unknown dataset"):
         run(tmp_path / "runs" / "new", dataset="letters")
@@ -292,7 +422,7 @@ def test_no_output_is_refused(output: str) -> None:
 
 def test_an_output_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(OSError, match=r"cannot write in the run folder .*file/run: .*Give another --output"):
+    with pytest.raises(OSError, match=r"cannot write in the run folder .*file/run: .*Give another output folder"):
         run(tmp_path / "file" / "run")
     assert (tmp_path / "file").read_text() == "in the way"
 

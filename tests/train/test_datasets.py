@@ -10,8 +10,9 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from neuralcollapse.train import load_images
-from neuralcollapse.train.datasets import eval_loader, train_loader
+from neuralcollapse.train.datasets import eval_loader, split_sizes, train_loader
 from neuralcollapse.train.module import ImageNetwork, pad_crop_flip
+from neuralcollapse.train.splits import has_splits, joined, load_split
 
 
 def test_digits_are_scikit_learns() -> None:
@@ -103,6 +104,28 @@ def test_missing_and_unknown_data(name: str, error: type[Exception], message: st
 def test_more_samples_than_there_are() -> None:
     with pytest.raises(ValueError, match="samples_per_class=500, but class '0' has only 142"):
         load_images("digits", samples_per_class=500)
+
+
+@pytest.mark.parametrize("asked", [{"samples_per_class": -1}, {"samples_per_class": 0}, {"test_samples_per_class": 0}])
+def test_less_than_one_sample_is_refused(asked: dict[str, int]) -> None:
+    """-1 would be all but the last of each class."""
+    message = "samples_per_class=.* must be at least 1"
+    for load in (load_images, split_sizes):
+        with pytest.raises(ValueError, match=message):
+            load("digits", **asked)
+    with pytest.raises(ValueError, match=message):
+        load_split("digits", choice="all", samples_per_class=min(asked.values()))
+    with pytest.raises(ValueError, match=message):
+        joined(load_images("digits"), min(asked.values()))
+
+
+def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    image_folder(tmp_path / "a", ("train", "val"))
+    assert len(load_images("imagefolder:~/a").train) == 20
+    assert has_splits("imagefolder:~/a")
+    with pytest.raises(FileNotFoundError, match=f"there is no folder {tmp_path / 'absent'}"):
+        load_images("mnist", "~/absent")
 
 
 def test_loaders_cover_all_samples() -> None:

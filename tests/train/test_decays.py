@@ -85,6 +85,18 @@ def test_fixed_classifier(tmp_path: Path) -> None:
     assert "hardly trained" in certificates([untrained])[1][untrained.experiment.name]
 
 
+def test_fixed_classifier_with_decay_on_the_features(tmp_path: Path) -> None:
+    """The features have their own decay, and W none: its norm is given, not a prediction of --weight-decay."""
+    weight, means = best(0.0, 1e-3 / K, weight_scale=1.0)
+    found = certified(network(tmp_path, weight, means / 2, head="etf", feature_decay=1e-3, weight_decay=0.01))
+    assert found is not None
+    assert found.decays.fitted == "λW, from the given ||W||"
+    assert (found.decays.features, found.decays.bias) == (1e-3 / K, 0.01)
+    assert found.predicted.weight == pytest.approx(np.linalg.norm(weight), rel=1e-6)
+    assert found.predicted.features == pytest.approx(np.linalg.norm(means), rel=1e-4)
+    assert found.predicted.loss == pytest.approx(cross_entropy(weight, means), rel=1e-3)
+
+
 def test_runs_without_a_snapshot_have_no_certificate(tmp_path: Path) -> None:
     run = written(tmp_path, Experiment("mnist"), TrainConfig(epochs=10))
     assert certified(run) is None

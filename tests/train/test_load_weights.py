@@ -114,7 +114,7 @@ def test_two_networks_that_fit_are_refused_whatever_their_order(kind: str, turne
     torch.save(content, tmp_path / "weights.pt")
     found = network()
     before = {name: tensor.clone() for name, tensor in found.state_dict().items()}
-    with pytest.raises(ValueError, match=f"weights of 2 networks that fit, under {places}: choose one with --ch"):
+    with pytest.raises(ValueError, match=f"weights of 2 networks that fit, under {places}: choose one with checkpoint_key"):
         load_weights(found, tmp_path / "weights.pt")
     assert all(torch.equal(tensor, before[name]) for name, tensor in found.state_dict().items())
 
@@ -137,20 +137,20 @@ def test_the_network_that_was_asked_for_is_loaded(kind: str, key: str, other: st
     torch.save(TWO[kind][0], tmp_path / "weights.pt")
     for asked, wanted in ((key, OTHER), (other, ONE)):
         found = network()
-        load_weights(found, tmp_path / "weights.pt", key=asked)
+        load_weights(found, tmp_path / "weights.pt", asked)
         assert all(torch.equal(tensor, wanted[name]) for name, tensor in found.backbone.state_dict().items())
 
 
 def test_a_key_that_is_not_there_is_refused_with_those_that_are(tmp_path: Path) -> None:
     torch.save(TWO["mappings"][0], tmp_path / "weights.pt")
-    with pytest.raises(ValueError, match=r"--checkpoint-key ema: .* under 'model', 'model_ema' and nowhere else"):
-        load_weights(network(), tmp_path / "weights.pt", key="ema")
+    with pytest.raises(ValueError, match=r"checkpoint_key='ema': .* under 'model', 'model_ema' and nowhere else"):
+        load_weights(network(), tmp_path / "weights.pt", "ema")
 
 
 def test_a_key_of_two_places_is_refused(tmp_path: Path) -> None:
     torch.save({"a": {"net": ONE}, "b": {"net": OTHER}}, tmp_path / "weights.pt")
     with pytest.raises(ValueError, match=r"2 networks that fit, under 'a\.net', 'b\.net': choose one"):
-        load_weights(network(), tmp_path / "weights.pt", key="net")
+        load_weights(network(), tmp_path / "weights.pt", "net")
 
 
 def test_weights_of_other_shapes_are_refused(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from neuralcollapse.cli import main
+from neuralcollapse.paper.archive import archive
 from neuralcollapse.train import TrainConfig, load_run, train
 from neuralcollapse.train.decays import decays_of
 from neuralcollapse.train.optimality import certify_run, certify_snapshot
@@ -138,7 +139,7 @@ def test_the_command_without_data_says_the_way_out(
 ) -> None:
     folder = shutil.copytree(REDUCED / "mnist-resnet18-sgd", tmp_path / "run")
     (folder / "checkpoints").mkdir()
-    (folder / "checkpoints" / "last.ckpt").touch()
+    torch.save({}, folder / "checkpoints" / "last.ckpt")
     monkeypatch.setattr("urllib.request.urlopen", _offline)
     with pytest.raises(SystemExit):
         main(["certify", str(folder), "--data-root", str(tmp_path / "nowhere")])
@@ -197,6 +198,18 @@ def test_a_tracker_s_run_without_a_prediction_says_why(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         certify_run(recorded(tmp_path / "mine", model="my net", **described))
+
+
+def test_a_callback_s_run_is_none_of_train_s_whatever_it_describes_and_holds(tmp_path: Path) -> None:
+    described = {"dataset": "mine", "seed": 3, "model": "my net", "optimizer": "SGD", "epochs": 9, "weight_decay": 5e-3}
+    folder = recorded(tmp_path / "mine", **described)
+    expected = certify_run(folder).to_dict()
+    (folder / "checkpoints").mkdir()
+    torch.save({"state_dict": {}}, folder / "checkpoints" / "last.ckpt")  # of another program
+    assert certify_run(folder).to_dict() == expected
+    assert certify_run(archive(folder, tmp_path / "kept")).to_dict() == expected
+    with pytest.raises(ValueError, match="a training loop of your own"):
+        load_run(folder)
 
 
 def test_a_tracker_s_run_holds_no_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ from torch import nn
 
 from neuralcollapse.measurement.run_folder import read_metrics
 from neuralcollapse.nn import build_backbone
+from neuralcollapse.train import train
 from neuralcollapse.train.config import TrainConfig
 from neuralcollapse.train.datasets import load_images
 from neuralcollapse.train.module import ClassifierModule, build_network
@@ -85,6 +86,16 @@ def test_width_and_stem(name):
 def test_bad_options(options, words):
     with pytest.raises(ValueError, match=words):
         TrainConfig(**options).resolved()
+
+
+def test_a_batch_that_processes_cannot_share_is_refused(tmp_path):
+    """Three would take 42 of 128 each: 126 per step, where every record says 128."""
+    config = TrainConfig(devices=3, accelerator="cpu", output=str(tmp_path / "run"))
+    with pytest.raises(ValueError, match=r"batch_size=128 cannot be shared .* by 3 processes .*: give 126 or 129"):
+        train(config, progress=False)
+    with pytest.raises(ValueError, match=r"batch_size=1 cannot .* \(devices=1, nodes=2\): give 2"):
+        train(TrainConfig(batch_size=1, nodes=2, output=str(tmp_path / "run")), progress=False)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.exhaustive

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import lightning as L
 import pytest
 import torch
+from torch.nn.functional import conv2d
 
 from neuralcollapse.train import TrainConfig, precision, train
 from neuralcollapse.train.precision import DTYPES, autocast, emulated, slowdown
@@ -13,14 +15,42 @@ from neuralcollapse.train.precision import DTYPES, autocast, emulated, slowdown
 HERE = torch.empty(0).device
 
 
-@pytest.mark.parametrize("name", ["32-true", *DTYPES])
+@pytest.mark.parametrize("name", ["32-true", "bf16-mixed"])
 def test_the_context_is_lightning_s(name: str) -> None:
+    trainer = L.Trainer(accelerator="cpu", precision=name, logger=False, enable_checkpointing=False)
+    assert trainer.precision == name
     layer = torch.nn.Linear(3, 2)
+    with trainer.precision_plugin.forward_context():
+        expected = layer(torch.ones(1, 3)).dtype
     with autocast(name, HERE):
-        assert layer(torch.ones(1, 3)).dtype == DTYPES.get(name, torch.float32)
+        assert layer(torch.ones(1, 3)).dtype == expected
 
 
-@pytest.mark.parametrize("name", DTYPES)
+def test_a_precision_that_lightning_would_replace_is_refused(tmp_path: Path) -> None:
+    """It takes bfloat16 for float16 on a processor, and every record would say float16."""
+    config = TrainConfig(precision="16-mixed", accelerator="cpu", output=str(tmp_path / "run"))
+    with pytest.raises(ValueError, match=r"precision='16-mixed' is not there .*: choose precision='bf16-mixed' or"):
+        train(config, progress=False)
+    assert not list(tmp_path.iterdir())
+
+
+def test_each_time_is_of_its_own_arithmetic(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def convolved(*given, **options) -> torch.Tensor:
+        seen.append(conv2d(*given, **options))
+        return seen[-1]
+
+    def started(*devices) -> None:
+        raise AssertionError("this would start every accelerator")
+
+    monkeypatch.setattr(precision, "conv2d", convolved)
+    monkeypatch.setattr(torch.random, "fork_rng", started)
+    slowdown("bf16-mixed", HERE)
+    assert [images.dtype for images in seen] == [torch.bfloat16] * 4 + [torch.float32] * 4
+
+
+@pytest.mark.parametrize("name", [*DTYPES])
 def test_the_slowdown_is_the_ratio_of_two_times(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     state = torch.get_rng_state()
     assert 0 < slowdown(name, HERE) < 1e4

@@ -43,6 +43,25 @@ def test_lbfgs_keeps_its_rate(tmp_path: Path) -> None:
     assert [row["learning_rate"] for row in rows] == ["", "0.1", "0.1"]
 
 
+def test_the_loss_of_lbfgs_is_that_of_the_first_look_at_each_batch(tmp_path: Path) -> None:
+    """Its line search comes back to a batch at trial points, whose losses are no one's."""
+    row = run(tmp_path, optimizer="lbfgs", epochs=1, batch_size=64)[1]  # all 60 images
+    config = dataclasses.replace(SMALL, optimizer="lbfgs").resolved()
+    data = load_images("digits", samples_per_class=6)
+    logits = build_network(config, data)(data.train.pixels).detach()
+    loss = float(torch.nn.functional.cross_entropy(logits, data.train.labels))
+    assert float(row["train_loss"]) == pytest.approx(loss, rel=1e-5)
+
+
+@pytest.mark.parametrize(("progress", "said"), [(True, True), (None, True), (False, False)])
+def test_a_reduced_test_set_is_said(
+    progress: bool | None, said: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr("neuralcollapse.train.run._fit", lambda *arguments, **options: None)
+    train(TrainConfig(samples_per_class=6, output=str(tmp_path / "run")), progress=progress)
+    assert ("test accuracy over 360 images, at most 100 per class" in capsys.readouterr().err) is said
+
+
 def test_a_divergence_names_the_rate_of_its_epoch(tmp_path: Path) -> None:
     with pytest.raises(FloatingPointError, match=re.escape("Lower the learning rate, 1e+30,")):
         run(tmp_path, learning_rate=1e30, lr_decay_every=1)
@@ -138,7 +157,7 @@ def test_subnormal_numbers_are_zero_while_it_trains(
         return float(torch.tensor(1e-30) * torch.tensor(1e-10)) == 0
 
     seen = []
-    monkeypatch.setattr("neuralcollapse.train.run._fit", lambda *arguments: seen.append(flushed()))
+    monkeypatch.setattr("neuralcollapse.train.run._fit", lambda *arguments, **options: seen.append(flushed()))
     torch.set_flush_denormal(before)
     try:
         train(TrainConfig(output=str(tmp_path / "run")), progress=False)

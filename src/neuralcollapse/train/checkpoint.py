@@ -15,12 +15,13 @@ import torch
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 
 from neuralcollapse import files
+from neuralcollapse.train.checkpoint_record import FOLDER, LAST, PREVIOUS, digest_file
 from neuralcollapse.train.module import ImageNetwork
 from neuralcollapse.train.weights import Weights, found_in, mappings_in
 
-FOLDER = "checkpoints"
-LAST = "last.ckpt"
-PREVIOUS = "previous.ckpt"
+_KEPT = 8
+"""Digests that a checkpoint may have at once: as many kills in a row, each between a digest and its file, lose nothing.
+"""
 
 _log = logging.getLogger(__name__)
 
@@ -67,9 +68,9 @@ def write_checkpoint(path: Path, content: bytes, *, keep: bool) -> None:
         # The digest of what a file is about to be stands beside those of what it may still be.
         held = _digests(path)
         if keep and path.is_file():
-            _write_digests(previous, [*held, *_digests(previous)[:1]])
+            _write_digests(previous, [*held, *_digests(previous)[:_KEPT]])
             _name_too(path, previous)
-        _write_digests(path, [hashlib.sha256(content).hexdigest(), *held[:1]])
+        _write_digests(path, [hashlib.sha256(content).hexdigest(), *held[: _KEPT - 1]])
 
 
 def _name_too(path: Path, other: Path) -> None:
@@ -121,7 +122,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     known = _digests(path)
     if known and digest_of(path) not in known:
         raise ValueError(
-            f"{unreadable}: it differs from its digest in {_digest_file(path).name}, so it was cut, damaged or changed "
+            f"{unreadable}: it differs from its digest in {digest_file(path).name}, so it was cut, damaged or changed "
             "after it was written"
         )
     try:
@@ -150,14 +151,10 @@ def digest_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _digest_file(path: Path) -> Path:
-    return path.with_name(path.name + ".sha256")
-
-
 def _digests(path: Path) -> list[str]:
     """Digests that a checkpoint may have, as sha256sum writes them; none where none was written."""
     try:
-        lines = _digest_file(path).read_text(errors="replace").splitlines()
+        lines = digest_file(path).read_text(errors="replace").splitlines()
     except FileNotFoundError:
         return []
     return [line.split()[0] for line in lines if line.strip()] or ["an empty file"]
@@ -165,7 +162,8 @@ def _digests(path: Path) -> list[str]:
 
 def _write_digests(path: Path, digests: list[str]) -> None:
     if digests:
-        files.write_text(_digest_file(path), "".join(f"{digest}  {path.name}\n" for digest in digests))
+        lines = dict.fromkeys(f"{digest}  {path.name}\n" for digest in digests)
+        files.write_text(digest_file(path), "".join(lines))
 
 
 def has_digest(path: Path) -> bool:
@@ -177,29 +175,43 @@ def _places(found: Iterable[Weights]) -> str:
     return ", ".join(repr(weights.key) for weights in found)
 
 
-def load_weights(network: ImageNetwork, path: str | Path, key: str | None = None) -> None:
-    """Load a run's checkpoint, or a state dictionary of the backbone alone.
+def load_weights(network: ImageNetwork, path: str | Path, checkpoint_key: str | None = None) -> None:
+    """Load a run's checkpoint, or a state dictionary of the backbone alone: see :func:`put_weights`.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is damaged, or as :func:`put_weights`.
+    """
+    put_weights(network, read_checkpoint(path), path, checkpoint_key)
+
+
+def put_weights(
+    network: ImageNetwork, content: dict[str, Any], path: str | Path, checkpoint_key: str | None = None
+) -> None:
+    """Put what :func:`read_checkpoint` gave into a network.
 
     Wrappers are seen through, however nested: mappings such as ``state_dict``, and prefixes such as ``model.``,
     ``module.`` and ``_orig_mod.`` of trainers, of several devices and of torch.compile.
 
     Args:
-        key: which network of a file that holds several: a key of its mappings or a prefix of its names, such as
-            ``model_ema`` or ``state_dict.teacher``; ``.`` for names without a prefix.
+        network: to fill.
+        content: of the checkpoint.
+        path: of the checkpoint, for errors.
+        checkpoint_key: which network of a file that holds several: a key of its mappings or a prefix of its names,
+            such as ``model_ema`` or ``state_dict.teacher``; ``.`` for names without a prefix.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is damaged, belongs to another network, has nothing under ``key``, or holds the weights of
-            more than one network that fit.
+        ValueError: if it belongs to another network, has nothing under ``checkpoint_key``, or holds the weights of more
+            than one network that fit.
     """
-    content = read_checkpoint(path)
     backbone = network.backbone.state_dict()
     named = found_in(content, backbone.keys())
-    if key is not None and named:
-        there = [weights for weights in named if weights.under(key)]
+    if checkpoint_key is not None and named:
+        there = [weights for weights in named if weights.under(checkpoint_key)]
         if not there:
             raise ValueError(
-                f"--checkpoint-key {key}: {path} has weights of this network under {_places(named)} and nowhere else"
+                f"checkpoint_key={checkpoint_key!r}: {path} has weights of this network under {_places(named)} and "
+                "nowhere else"
             )
         named = there
     fitting = [weights for weights in named if weights.fits(backbone)]
@@ -208,7 +220,7 @@ def load_weights(network: ImageNetwork, path: str | Path, key: str | None = None
         several = (fitting[0], *others)
         raise ValueError(
             f"{path} holds the weights of {len(several)} networks that fit, under {_places(several)}: choose one with "
-            "--checkpoint-key"
+            "checkpoint_key"
         )
     if not named:
         largest = max(mappings_in(content), key=lambda found: len(found[1].keys() & backbone.keys()))[1]

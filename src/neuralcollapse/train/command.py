@@ -8,16 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from neuralcollapse.train.config import TrainConfig
+from neuralcollapse.train.config import TrainConfig, made_by_train
 
 DATA = "DATA"
 """Stands for the folder of the data sets, wherever the reader has it."""
 
 _WITHOUT_FOLDER = ("digits",)
 """Data sets that come with a package."""
-
-_ALWAYS = {"dataset", "model", "optimizer", "samples_per_class", "resume"}
-"""Fields that every version of the command has written, and no other loop writes all of."""
 
 _UNNEEDED = ("resume", "output", "devices", "nodes", "accelerator", "capture")
 
@@ -33,7 +30,7 @@ def command_of(config: Mapping[str, Any], name: str) -> str:
     'neuralcollapse train --epochs 5 --seed 3 --output runs/mine'
     """
     fields = {field.name for field in dataclasses.fields(TrainConfig)}
-    if not _ALWAYS <= config.keys() <= fields:
+    if not (made_by_train(config) and config.keys() <= fields):
         return ""
     dataset = str(config["dataset"])
     in_root = dataset not in _WITHOUT_FOLDER and ":" not in dataset

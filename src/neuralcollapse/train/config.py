@@ -6,6 +6,7 @@ Imports nothing heavy, so that the command line can show its help at once.
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,6 +151,8 @@ class TrainConfig:
             words = (config.dataset, config.model, config.optimizer, f"seed{config.seed}")
             name = "-".join(str(word).rpartition(":")[2].strip("./").replace("/", "_") for word in words)
             config = dataclasses.replace(config, output=str(Path("runs") / name))
+        # Lightning expands ~ in the folder of its checkpoints: all else of the run must lie there too.
+        config = dataclasses.replace(config, output=os.path.expanduser(str(config.output)))
         config._check()
         return config
 
@@ -227,9 +230,13 @@ class TrainConfig:
         files.write_text(path, yaml.safe_dump(self.to_dict(), sort_keys=False))
 
 
+_ALWAYS = {"dataset", "model", "optimizer", "samples_per_class", "lr_decay_every", "lbfgs_memory", "resume"}
+"""Fields that every version of the command has written, and no other loop writes all of."""
+
+
 def made_by_train(values: Mapping[str, Any]) -> bool:
     """Whether ``neuralcollapse train`` wrote this config.yaml, and not a callback or a tracker in another loop."""
-    return {"dataset", "model", "optimizer", "seed", "epochs"} <= values.keys()
+    return values.keys() >= _ALWAYS
 
 
 def _from_fields(*, config: Annotated[TrainConfig, Parameter(name="*")] = TrainConfig()) -> TrainConfig:

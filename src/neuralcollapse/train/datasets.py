@@ -81,7 +81,7 @@ class ImageData:
 def train_loader(split: Split, batch_size: int, seed: int, rank: int = 0, world: int = 1) -> DataLoader[Any]:
     """Shuffled batches of this rank; the order follows from the seed and the epoch alone."""
     sampler: DistributedSampler[Any] = DistributedSampler(split, num_replicas=world, rank=rank, seed=mix(seed) >> 2)
-    size = max(1, batch_size // world)
+    size = batch_size // world
     lonely = len(sampler) % size == 1 and len(sampler) > 1  # batch normalisation cannot train on one sample
     return DataLoader(split, size, sampler=sampler, drop_last=lonely, collate_fn=_as_is)
 
@@ -137,10 +137,12 @@ def load_images(
         random_labels: give the training images labels in random order; as many of each class as before.
 
     Raises:
-        ValueError: if the data set is unknown, damaged, or a class has fewer samples than asked for.
+        ValueError: if the data set is unknown, damaged, or a class has fewer samples than asked for, or less than one
+            is asked for.
         FileNotFoundError: if the data is not there and cannot be downloaded.
         ImportError: if ``hf:`` is asked for without the extra.
     """
+    check_samples(samples_per_class=samples_per_class, test_samples_per_class=test_samples_per_class)
     source = dataset.partition(":")[0]
     if image_size is None and source not in ("digits", "imagefolder", "hf"):
         image_size = 32
@@ -175,9 +177,21 @@ def split_sizes(
     >>> split_sizes("digits", test_samples_per_class=5)
     (1437, 50)
     """
+    check_samples(samples_per_class=samples_per_class, test_samples_per_class=test_samples_per_class)
     train, test = read_source(dataset, data_root)
     test_rows = _first_of_each_class(test, test_samples_per_class, "test_samples_per_class")
     return len(_first_of_each_class(train, samples_per_class)), len(test_rows)
+
+
+def check_samples(**asked: int | str | None) -> None:
+    """Refuse to keep less than one sample of each class.
+
+    Raises:
+        ValueError: naming the argument.
+    """
+    for name, samples in asked.items():
+        if isinstance(samples, int) and samples < 1:
+            raise ValueError(f"{name}={samples} must be at least 1")
 
 
 def _first_of_each_class(split: RawSplit, samples: int | None, option: str = "samples_per_class") -> np.ndarray:

@@ -3,11 +3,11 @@
 That model penalises the features; a network with decay on its parameters does not. What stands in for λH differs with
 the run, and is said beside every number that rests on it:
 
-* decay on features (Figure 6): n λH = feature_decay/K. Nothing is fitted.
+* decay on features (Figure 6): n λH = feature_decay/K. Nothing is fitted where the classifier is learned.
 * decay on all parameters, learned classifier: at every critical point λW ||W||² = λH ||H||², which the measured norms
   fulfil with one λH. The ratio of the norms is thus fitted; their size and the loss are predicted.
-* fixed classifier: a critical point in the features has n λH ||H̄||² = <(I - P)/K, W H̄>, which gives λH. The classifier
-  has no decay of its own: λW is the one with which the model's optimum has the classifier's norm.
+* fixed classifier: without decay on the features a critical point in them has n λH ||H̄||² = <(I - P)/K, W H̄>, which
+  gives λH. The classifier is never decayed: λW is the one with which the model's optimum has the classifier's norm.
 """
 
 from __future__ import annotations
@@ -92,14 +92,17 @@ def decays_of(config: TrainConfig, last: Snapshot) -> Decays:
     if config.feature_decay is not None:
         if not config.feature_decay > 0:
             raise ValueError("feature_decay=0: without decay the unconstrained feature model has no minimiser")
-        return Decays(decay, config.feature_decay / len(last.weight), decay, "nothing")
-    share = float((last.weight**2).sum()) / squared
+        strength = config.feature_decay / len(last.weight)
+        if config.head == "etf":
+            return Decays(_fixed_decay(strength, last), strength, decay, "λW, from the given ||W||")
+        return Decays(decay, strength, decay, "nothing")
     if config.head == "etf":
         strength = _strength(last) / squared
         if strength <= 0:
             raise ValueError("no critical point has these norms: the fixed classifier is hardly trained")
-        scale = _best_scale(strength, float((last.weight**2).sum()), len(last.weight))
-        return Decays(strength * scale**2, strength, decay, "λH, from the features' balance; λW, from the given ||W||")
+        fitted = "λH, from the features' balance; λW, from the given ||W||"
+        return Decays(_fixed_decay(strength, last), strength, decay, fitted)
+    share = float((last.weight**2).sum()) / squared
     return Decays(decay, decay * share, decay, "λH, from the ratio of the norms")
 
 
@@ -108,6 +111,11 @@ def _strength(last: Snapshot) -> float:
     logits = last.weight @ last.means.T
     pull = (np.eye(len(logits)) - softmax(logits + last.bias[:, None], axis=0)) / len(logits)
     return float((pull * logits).sum())
+
+
+def _fixed_decay(strength: float, last: Snapshot) -> float:
+    """The λW with which the model's optimum has the norm of a fixed W: there λW ||W||² = n λH ||H̄||²."""
+    return strength * _best_scale(strength, float((last.weight**2).sum()), len(last.weight)) ** 2
 
 
 def _best_scale(strength: float, squared: float, k: int) -> float:

@@ -16,18 +16,15 @@ from filelock import FileLock, Timeout
 from neuralcollapse import files
 from neuralcollapse.measurement.run_folder import CONFIG, METRICS, read_metrics, write_metrics
 from neuralcollapse.measurement.snapshots import SNAPSHOTS, snapshots
-from neuralcollapse.train import checkpoint as checkpoints
+from neuralcollapse.train.checkpoint import newest_checkpoint
+from neuralcollapse.train.checkpoint_record import FOLDER, LAST, PREVIOUS, RECORD, changes, config_of
 from neuralcollapse.train.config import TrainConfig
-
-RECORD = "neuralcollapse"
-"""Key of our own part of a checkpoint: config, history and provenance."""
+from neuralcollapse.train.provenance import PROVENANCE
 
 PATIENCE = 10.0
 """Seconds to wait for the lock of a process that is just ending."""
 
 _LOCK = ".lock"
-_MAY_CHANGE = {"epochs", "output", "resume", "loggers", "devices", "nodes", "accelerator", "capture", "data_root"}
-"""What a resumed run may change without becoming another run."""
 
 _log = logging.getLogger(__name__)
 
@@ -65,7 +62,8 @@ def alone_in(folder: Path) -> Iterator[None]:
         raise FileExistsError(f"another process is training in {folder}: let it finish, or stop it") from error
     except OSError as error:
         raise files.WriteError(
-            error.errno, f"cannot write in the run folder {folder}: {error.strerror or error}. Give another --output"
+            error.errno,
+            f"cannot write in the run folder {folder}: {error.strerror or error}. Give another output folder",
         ) from error
     try:
         yield
@@ -83,11 +81,13 @@ def check_folder(folder: Path, config: TrainConfig) -> None:
         FileExistsError: if the folder holds a run and ``resume`` is off.
         ValueError: if it holds a run that differs in more than where and for how long it trains.
     """
-    saved = [folder / checkpoints.FOLDER / name for name in (checkpoints.LAST, checkpoints.PREVIOUS)]
+    saved = [folder / FOLDER / name for name in (LAST, PREVIOUS)]
     if not any(path.is_file() for path in (folder / CONFIG, *saved)):
         return
     if not config.resume:
-        raise FileExistsError(f"{folder} holds a run already: continue it with --resume, or choose another --output")
+        raise FileExistsError(
+            f"{folder} holds a run already: continue it with resume=True, or choose another output folder"
+        )
     if (folder / CONFIG).is_file():
         _refuse_changes(folder, TrainConfig.load(folder / CONFIG).resolved(), config)
 
@@ -98,7 +98,7 @@ def find_start(folder: Path, config: TrainConfig) -> Start:
     Raises:
         ValueError: if no checkpoint is whole, or it belongs to another run.
     """
-    found = checkpoints.newest_checkpoint(folder)
+    found = newest_checkpoint(folder)
     if found is None:
         return Start()
     path, content = found
@@ -106,20 +106,17 @@ def find_start(folder: Path, config: TrainConfig) -> Start:
     if record is None:  # written by an older version: config.yaml alone says whose it is
         if not (folder / CONFIG).is_file():
             raise ValueError(
-                f"{path} does not say which run it belongs to, and {CONFIG} is gone: choose another --output"
+                f"{path} does not say which run it belongs to, and {CONFIG} is gone: choose another output folder"
             )
         epoch = int(content["epoch"]) + 1
         return Start(path, epoch, [row for row in read_metrics(folder) if int(row["epoch"]) <= epoch])
-    _refuse_changes(folder, TrainConfig(**record["config"]).resolved(), config)
+    _refuse_changes(folder, config_of(record), config)
     return Start(path, record["epoch"], record["history"], record["provenance"])
 
 
 def _refuse_changes(folder: Path, before: TrainConfig, now: TrainConfig) -> None:
-    old, new = before.to_dict(), now.to_dict()
-    changed = [name for name in new if name not in _MAY_CHANGE and new[name] != old[name]]
-    if changed:
-        listed = ", ".join(f"{name} was {old[name]!r} and is now {new[name]!r}" for name in changed)
-        raise ValueError(f"{folder} holds another run: {listed}. Choose another --output")
+    if changed := changes(before, now):
+        raise ValueError(f"{folder} holds another run: {changed}. Choose another output folder")
 
 
 def restore_history(folder: Path, start: Start) -> None:
@@ -135,6 +132,13 @@ def restore_history(folder: Path, start: Start) -> None:
         _log.warning("%s lacked %d rows: restored from %s", folder / METRICS, lost, start.checkpoint)
     if present != start.history and start.history:
         write_metrics(folder, start.history)
+    absent = sorted(set(range(start.epoch + 1)) - {int(row["epoch"]) for row in start.history})
+    if absent:  # a checkpoint of an older version holds no rows
+        _log.warning(
+            "%s lacks %d of the %d rows up to %s, the first that of epoch %d, and nothing else holds them: the run "
+            "goes on without them",
+            folder / METRICS, len(absent), start.epoch + 1, start.checkpoint, absent[0],
+        )  # fmt: skip
 
 
 def set_aside(folder: Path) -> None:
@@ -144,7 +148,7 @@ def set_aside(folder: Path) -> None:
             (folder / METRICS).unlink(missing_ok=True)
         return
     stamp = time.strftime("%Y%m%d-%H%M%S")
-    for name in (METRICS, SNAPSHOTS, checkpoints.FOLDER, "report.html"):
+    for name in (METRICS, SNAPSHOTS, FOLDER, PROVENANCE, CONFIG, "report.html"):
         path = folder / name
         if not path.exists() or (path.is_dir() and not any(path.iterdir())):
             continue
@@ -156,13 +160,12 @@ def set_aside(folder: Path) -> None:
 
 
 def _only_begun(folder: Path) -> bool:
-    """Whether the folder holds the beginning of this very run, killed before its first checkpoint."""
-    if not (folder / CONFIG).is_file() or not (folder / "provenance.json").is_file():
+    """Whether the folder holds the beginning of this very run, in which nothing is trained yet."""
+    if not (folder / CONFIG).is_file() or not (folder / PROVENANCE).is_file():
         return False
     try:
         rows = read_metrics(folder)
     except ValueError:
         return False
-    if any(epoch > 1 for epoch, _ in snapshots(folder)):  # an archived run has these, and provenance too
-        return False
-    return all(int(row["epoch"]) <= 1 for row in rows)
+    # An archived run has rows and provenance too: what was trained in it is not to be had again.
+    return not any([*(epoch for epoch, _ in snapshots(folder)), *(int(row["epoch"]) for row in rows)])

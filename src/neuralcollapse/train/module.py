@@ -97,7 +97,7 @@ def check_fit(network: ImageNetwork, data: ImageData, name: str) -> None:
         logits = network(data.train.pixels[:2])
     except Exception as error:  # whatever the network raises, the images are what it does not fit
         shape = "x".join(map(str, data.image_shape))
-        raise ValueError(f"model {name!r} does not take {shape} images ({error}): try another --image-size") from error
+        raise ValueError(f"model {name!r} does not take {shape} images ({error}): try another image_size") from error
     finally:
         network.train()
     if logits.shape[1:] != (len(data.classes),):
@@ -116,6 +116,7 @@ class ClassifierModule(L.LightningModule):
             find_classifier(network)[1].register_forward_pre_hook(self._keep_features)
         self._captured: CapturedStep | None = None
         self._replayed = False
+        self._evaluated = False
         self._loss_sum: Tensor | float = 0.0
         self._losses_seen = 0
 
@@ -150,8 +151,10 @@ class ClassifierModule(L.LightningModule):
         self._replayed = self._captured is not None and len(labels) == self._captured.batch_size
         losses = self._captured if self._captured is not None and self._replayed else self._losses
         total, loss = losses(pixels, labels)
-        self._loss_sum = self._loss_sum + loss.detach() * len(labels)
-        self._losses_seen += len(labels)
+        if not self._evaluated:  # L-BFGS comes back to a batch at trial points, most of which it then leaves
+            self._loss_sum = self._loss_sum + loss.detach() * len(labels)
+            self._losses_seen += len(labels)
+        self._evaluated = True
         return total
 
     def _losses(self, pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -186,6 +189,7 @@ class ClassifierModule(L.LightningModule):
         L-BFGS's line search runs the network at trial points that it then leaves, and each of these would stay in
         the running averages that evaluation uses. The statistics are those over all training data.
         """
+        self._evaluated = False
         if not self.trainer.is_last_batch:
             return
         mean, seen = self._loss_sum / self._losses_seen, self._losses_seen

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from neuralcollapse.measurement.run_folder import read_config
-from neuralcollapse.train.config import TrainConfig, made_by_train
+from neuralcollapse.train.checkpoint_record import FOLDER, LAST, config_beside, of_train, read_lazily
+from neuralcollapse.train.config import TrainConfig
 from neuralcollapse.train.decays import Decays, choices_of, decays_of
 from neuralcollapse.train.snapshot import Snapshot, last_snapshot
 from neuralcollapse.ufm import UFM, Point
@@ -73,19 +74,16 @@ def certify_run(folder: str | Path, *, data_root: str | None = None, class_means
 
     Raises:
         FileNotFoundError: if the folder holds no run, or the data is not there.
-        ValueError: if a file is damaged, or the run has no λ's (see :func:`neuralcollapse.train.decays.decays_of`).
+        ValueError: if a file is damaged, config.yaml is not that of the checkpoint, or the run has no λ's (see
+            :func:`neuralcollapse.train.decays.decays_of`).
     """
     folder = Path(folder)
-    values = read_config(folder)
-    trained = (folder / "checkpoints" / "last.ckpt").is_file()
-    if not made_by_train(values) and not trained:
-        if not values:
-            raise FileNotFoundError(f"no configuration at {folder / 'config.yaml'}: is its folder a run?")
-        return certify_snapshot(choices_of(values), last_snapshot(folder))
-    config = TrainConfig.load(folder / "config.yaml").resolved()
-    if class_means or not trained:
-        return certify_snapshot(config, last_snapshot(folder))
-    return _certify_checkpoint(config, folder, data_root)
+    if not of_train(folder):
+        return certify_snapshot(choices_of(read_config(folder)), last_snapshot(folder))
+    checkpoint = folder / FOLDER / LAST
+    if class_means or not checkpoint.is_file():
+        return certify_snapshot(config_beside(folder, read_lazily(checkpoint)), last_snapshot(folder))
+    return _certify_checkpoint(folder, data_root)
 
 
 def certify_snapshot(config: TrainConfig, last: Snapshot) -> Optimality:
@@ -99,7 +97,7 @@ def certify_snapshot(config: TrainConfig, last: Snapshot) -> Optimality:
     return _judged(decays.problem(*last.weight.shape), point, last, decays, f"class means, epoch {last.epoch}")
 
 
-def _certify_checkpoint(config: TrainConfig, folder: Path, data_root: str | None) -> Optimality:
+def _certify_checkpoint(folder: Path, data_root: str | None) -> Optimality:
     from neuralcollapse.measurement import measure
     from neuralcollapse.train import load_run
     from neuralcollapse.train.datasets import eval_loader
@@ -116,7 +114,7 @@ def _certify_checkpoint(config: TrainConfig, folder: Path, data_root: str | None
     counts = np.bincount(labels, minlength=len(weight))
     means = np.add.reduceat(features, np.cumsum(counts) - counts) / counts[:, None]
     last = Snapshot.of(0, weight, bias, means, means.mean(0))
-    decays = decays_of(config, last)
+    decays = decays_of(run.config, last)
     on_sample = decays.features * len(counts) / len(labels)
     problem = UFM(
         len(counts), counts.tolist(), weight.shape[1],

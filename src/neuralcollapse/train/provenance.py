@@ -42,7 +42,7 @@ def provenance_of(
         changed = " and ".join(split for split in prints if prints[split] != before["data"][split])
         raise ValueError(
             f"the {changed} images or labels of {config.dataset} are not those that this run began with: restore them, "
-            "or choose another --output"
+            "or choose another output folder"
         )
     session = {"from_epoch": epoch, "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
     session |= _software() | _hardware(config, device)

@@ -19,8 +19,9 @@ from neuralcollapse.measurement.rows import columns_of
 from neuralcollapse.measurement.run_folder import append_metrics
 from neuralcollapse.measurement.snapshots import snapshot_of, write_snapshot
 from neuralcollapse.train.callback import NeuralCollapseCallback
+from neuralcollapse.train.checkpoint_record import RECORD
 from neuralcollapse.train.config import TrainConfig
-from neuralcollapse.train.folder import RECORD, Start
+from neuralcollapse.train.folder import Start
 
 
 class RunRecorder(NeuralCollapseCallback):

@@ -19,13 +19,14 @@ from lightning.pytorch.loggers import Logger
 
 from neuralcollapse import files
 from neuralcollapse.extras import missing
-from neuralcollapse.measurement.run_folder import CONFIG, read_config
-from neuralcollapse.train import checkpoint as checkpoints
-from neuralcollapse.train.config import TrainConfig, made_by_train
+from neuralcollapse.measurement.run_folder import CONFIG
+from neuralcollapse.train.checkpoint import CheckpointFiles, put_weights, read_checkpoint
+from neuralcollapse.train.checkpoint_record import FOLDER, LAST, config_beside, of_train
+from neuralcollapse.train.config import TrainConfig
 from neuralcollapse.train.datasets import FEWEST_TESTED, ImageData, eval_loader, load_images, train_loader
 from neuralcollapse.train.folder import Start, alone_in, check_folder, find_start, restore_history, set_aside
 from neuralcollapse.train.module import ClassifierModule, ImageNetwork, build_network
-from neuralcollapse.train.precision import emulated
+from neuralcollapse.train.precision import check_precision, emulated
 from neuralcollapse.train.provenance import provenance_of, write_provenance
 from neuralcollapse.train.record import RunRecorder
 
@@ -51,16 +52,18 @@ def train(config: TrainConfig, *, progress: bool | None = None) -> Path:
         KeyboardInterrupt: on Ctrl-C; finished epochs are kept.
     """
     config = config.resolved()
+    _check_batches(config)
     folder = Path(str(config.output))
     terminal = sys.stderr.isatty() if progress is None else progress
     with _quiet_lightning(), _without_subnormals():
-        writer = checkpoints.CheckpointFiles()
+        writer = CheckpointFiles()
         trainer = _trainer(config, folder, terminal, writer)
+        check_precision(config.precision, str(trainer.precision))
         with alone_in(folder) if trainer.is_global_zero else contextlib.nullcontext():
             if trainer.is_global_zero:
                 check_folder(folder, config)
             start = find_start(folder, config)
-            writer.last_is_good = start.checkpoint is None or start.checkpoint.name == checkpoints.LAST
+            writer.last_is_good = start.checkpoint is None or start.checkpoint.name == LAST
             if trainer.is_global_zero and (said := emulated(config.precision, trainer.strategy.root_device)):
                 _log.warning("%s", said)
             data = _load_data(config)
@@ -69,28 +72,42 @@ def train(config: TrainConfig, *, progress: bool | None = None) -> Path:
                 config, data, trainer.strategy.root_device, epoch=start.epoch, before=start.provenance
             )
             if trainer.is_global_zero:
-                _begin(folder, config, start)
-                write_provenance(folder, provenance)
-            quiet = progress is False or terminal
-            if config.test_samples_per_class == "auto" and trainer.is_global_zero and not quiet:
+                _begin(folder, config, start, provenance)
+            if config.test_samples_per_class == "auto" and trainer.is_global_zero and progress is not False:
                 print(
                     f"test accuracy over {len(data.test):,} images, at most "
                     f"{max(int(config.samples_per_class or 0), FEWEST_TESTED)} per class "
-                    "(--test-samples-per-class all tests on every image)",
+                    "(test_samples_per_class=all tests on every image)",
                     file=sys.stderr,
                 )
-            _fit(trainer, config, data, network, start, provenance, quiet)
+            _fit(trainer, config, data, network, start, provenance, quiet=progress is False or terminal)
     return folder
 
 
-def _begin(folder: Path, config: TrainConfig, start: Start) -> None:
+def _check_batches(config: TrainConfig) -> None:
+    """Refuse a batch that the processes cannot share equally: each would take a smaller one than is recorded.
+
+    Raises:
+        ValueError: naming the sizes that they can.
+    """
+    size, world = int(config.batch_size or 1), config.devices * config.nodes
+    if size % world:
+        near = [str(shared) for shared in (size - size % world, size - size % world + world) if shared]
+        raise ValueError(
+            f"batch_size={size} cannot be shared equally by {world} processes (devices={config.devices}, "
+            f"nodes={config.nodes}): give {' or '.join(near)}"
+        )
+
+
+def _begin(folder: Path, config: TrainConfig, start: Start, provenance: dict[str, Any]) -> None:
     """Make the folder say what is about to happen in it."""
     if start.checkpoint is None:
         set_aside(folder)
     else:
         restore_history(folder, start)
-    if start.epoch < int(config.epochs or 0):  # a finished run keeps the configuration that its checkpoint has
+    if start.epoch < int(config.epochs or 0):  # a finished run keeps what its checkpoint says
         dataclasses.replace(config, resume=False).save(folder / CONFIG)
+        write_provenance(folder, provenance)
 
 
 def _fit(
@@ -126,7 +143,7 @@ def _fit(
         raise KeyboardInterrupt from stop
     except files.WriteError as error:
         raise files.WriteError(
-            error.errno, f"{error}. Finished epochs are kept: --resume continues after the last checkpoint"
+            error.errno, f"{error}. Finished epochs are kept: resume=True continues after the last checkpoint"
         ) from error
 
 
@@ -144,20 +161,20 @@ def load_run(folder: str | Path, *, data_root: str | None = None) -> Run:
 
     Raises:
         FileNotFoundError: if the folder holds no run, or the data is gone.
-        ValueError: if its configuration or checkpoint is damaged.
+        ValueError: if its configuration or checkpoint is damaged, or they are not of the same run.
     """
     folder = Path(folder)
-    weights = folder / checkpoints.FOLDER / checkpoints.LAST
-    values = read_config(folder)
-    if values and not made_by_train(values) and not weights.is_file():
+    if not of_train(folder):
         raise ValueError(
             f"{folder} was recorded in a training loop of your own, not by neuralcollapse train, and holds no network: "
             "measure yours with neuralcollapse.measure(model, loader)"
         )
-    config = TrainConfig.load(folder / "config.yaml").resolved()
+    path = folder / FOLDER / LAST
+    content = read_checkpoint(path)
+    config = config_beside(folder, content)
     data = _load_data(dataclasses.replace(config, data_root=data_root or config.data_root))
     network = build_network(config, data)
-    checkpoints.load_weights(network, weights)
+    put_weights(network, content, path)
     return Run(config, data, network)
 
 
@@ -173,9 +190,9 @@ def _load_data(config: TrainConfig) -> ImageData:
     )
 
 
-def _trainer(config: TrainConfig, folder: Path, terminal: bool, writer: checkpoints.CheckpointFiles) -> L.Trainer:
+def _trainer(config: TrainConfig, folder: Path, terminal: bool, writer: CheckpointFiles) -> L.Trainer:
     checkpoint = ModelCheckpoint(
-        folder / checkpoints.FOLDER, "last", save_on_train_epoch_end=True, enable_version_counter=False
+        folder / FOLDER, Path(LAST).stem, save_on_train_epoch_end=True, enable_version_counter=False
     )
     callbacks: list[Callback] = [checkpoint]
     if terminal:

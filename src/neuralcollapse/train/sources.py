@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -44,6 +45,7 @@ def read_source(dataset: str, data_root: str | Path) -> tuple[RawSplit, RawSplit
     """
     check_dataset(dataset)
     source, _, path = dataset.partition(":")
+    path, data_root = os.path.expanduser(path), os.path.expanduser(data_root)
     readers: dict[str, Callable[[], Iterator[RawSplit]]] = {
         "digits": _digits,
         **{name: partial(_torchvision, name, data_root) for name in _CLASSES},

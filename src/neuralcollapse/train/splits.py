@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Literal
 
 import torch
 
-from neuralcollapse.train.datasets import ImageData, Split, load_images
+from neuralcollapse.train.datasets import ImageData, Split, check_samples, load_images
 
 Choice = Literal["train", "test", "all"]
 
@@ -18,6 +19,7 @@ def has_splits(dataset: str) -> bool:
     source, _, path = dataset.partition(":")
     if source != "imagefolder":
         return True
+    path = os.path.expanduser(path)
     tests = any((Path(path) / name).is_dir() for name in ("test", "val", "validation"))
     return tests and (Path(path) / "train").is_dir()
 
@@ -42,6 +44,7 @@ def load_split(
     Raises:
         ValueError: as :func:`~neuralcollapse.train.load_images`.
     """
+    check_samples(samples_per_class=samples_per_class)
     data = load_images(
         dataset,
         data_root,
@@ -59,8 +62,9 @@ def joined(data: ImageData, samples_per_class: int | None = None) -> Split:
     """Both splits as one, or n samples of each class of it.
 
     Raises:
-        ValueError: if a class has fewer samples.
+        ValueError: if a class has fewer samples, or less than one is asked for.
     """
+    check_samples(samples_per_class=samples_per_class)
     pixels = torch.cat([data.train.pixels, data.test.pixels])
     labels = torch.cat([data.train.labels, data.test.labels])
     if samples_per_class is None:

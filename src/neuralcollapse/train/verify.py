@@ -13,9 +13,9 @@ import torch
 from neuralcollapse.measurement import measure
 from neuralcollapse.measurement.run_folder import CONFIG, METRICS, read_metrics
 from neuralcollapse.train import checkpoint as checkpoints
-from neuralcollapse.train.config import TrainConfig
+from neuralcollapse.train.checkpoint_record import FOLDER, LAST, RECORD
+from neuralcollapse.train.config import TrainConfig, of_this_version
 from neuralcollapse.train.datasets import Split, eval_loader
-from neuralcollapse.train.folder import RECORD
 from neuralcollapse.train.module import ImageNetwork
 from neuralcollapse.train.provenance import PROVENANCE, fingerprints, read_provenance
 from neuralcollapse.train.run import load_run
@@ -72,7 +72,7 @@ def verify(folder: str | Path, *, data_root: str | None = None) -> Verification:
         ValueError: if a file is so damaged that nothing can be compared.
     """
     folder = Path(folder)
-    path = folder / checkpoints.FOLDER / checkpoints.LAST
+    path = folder / FOLDER / LAST
     try:
         content = checkpoints.read_checkpoint(path)
     except ValueError as error:
@@ -108,7 +108,7 @@ def _config(folder: Path, record: dict[str, Any] | None) -> Check:
         return Check("config", False, str(error))
     changed = [
         f"{name} was {before!r} and is now {now.get(name)!r}"
-        for name, before in record["config"].items()
+        for name, before in of_this_version(record["config"]).items()
         if now.get(name) != before
     ]
     return Check("config", not changed, "; ".join(changed) or f"{CONFIG} is the checkpoint's")
