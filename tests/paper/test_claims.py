@@ -11,7 +11,7 @@ from neuralcollapse.measurement.run_folder import write_metrics
 from neuralcollapse.paper.claims import judge
 from neuralcollapse.paper.cuts import cut, named
 from neuralcollapse.paper.experiments import Experiment
-from neuralcollapse.paper.judgement import Finding
+from neuralcollapse.paper.judgement import Claim, Finding, Judgement
 from neuralcollapse.paper.outcome import Outcome
 from neuralcollapse.paper.reproduce import plan
 from neuralcollapse.train.config import TrainConfig
@@ -114,12 +114,47 @@ def test_test_accuracy_beside_the_reference(tmp_path: Path) -> None:
     assert judge("figure7", runs[:1])[-1].findings == []
 
 
-def test_a_reference_that_did_not_learn_proves_nothing(tmp_path: Path) -> None:
-    learned = written(tmp_path, Experiment("a"), CONFIG, **COLLAPSED | {"train_accuracy": 0.2, "test_accuracy": 0.1})
-    fixed = written(tmp_path, Experiment("a", head="fixed"), CONFIG, **COLLAPSED)
-    (finding,) = judge("figure7", [learned, fixed])[-1].findings
-    assert finding.agrees is None
-    assert finding.measured == "90.00% against 10.00%, which learned only 20% of its training data"
+@pytest.mark.parametrize("poor", ["reference", "other", "one seed"])
+def test_a_comparison_with_a_run_that_did_not_learn_decides_nothing(tmp_path: Path, poor: str) -> None:
+    def run(folder: str, learned: bool, **fields: object) -> Outcome:
+        low = {} if learned else {"train_accuracy": 0.9407, "test_accuracy": 0.1}
+        return written(tmp_path / folder, Experiment("a", **fields), CONFIG, **COLLAPSED | low)  # type: ignore[arg-type]
+
+    for figure, place, name in (("figure7", -1, "fixed"), ("figure4", 1, "lbfgs")):
+        other = {"head": "fixed"} if figure == "figure7" else {"optimizer": "lbfgs"}
+        runs = [run(figure, poor != "reference", seed=0), run(figure, poor == "reference", seed=0, **other)]
+        if poor == "one seed":  # the median has learned
+            runs[1:] = [run(f"{figure}-{seed}", seed != 2, seed=seed, **other) for seed in (1, 2, 3)]
+        (finding,) = judge(figure, runs)[place].findings
+        assert finding.agrees is None
+        which = "a-resnet18-sgd-seed0" if poor == "reference" else f"-seed{2 if poor == 'one seed' else 0}"
+        assert finding.measured.endswith(f"{which} 94.07%")
+        assert "; learned less than 95% of the training data: a-resnet18-" in finding.measured
+        assert poor == "reference" or name in finding.measured
+
+
+def test_what_is_undecided_never_counts_as_reproduced() -> None:
+    def verdict(*agrees: bool | None, missing: int = 0) -> str:
+        findings = [Finding("a", "1", one) for one in agrees]
+        return Judgement(Claim("a", "b", lambda runs: []), findings, ("run",) * missing, small=False).verdict
+
+    assert verdict(True, True) == "reproduced"
+    assert verdict(True, None, True) == "open: 2 of 2 agree, 1 undecided"
+    assert verdict(False, None) == "open: 0 of 1 agree, 1 undecided"  # the other could still agree: in part
+    assert verdict(False, True, None) == "in part: 1 of 2, 1 undecided"  # whatever the third says
+    assert verdict(True, None, missing=2) == "open: 1 of 1 agree so far, 1 undecided, 2 runs missing"
+    assert verdict(None) == "open: the numbers cannot decide"
+
+
+@pytest.mark.parametrize(
+    ("lasts", "agrees"), [((1.1, None), False), ((0.9, None), None), ((0.9, 1.1), False), ((0.9, 0.8), True)]
+)
+def test_one_seed_that_disagrees_decides(tmp_path: Path, lasts: tuple[float | None, ...], agrees: bool | None) -> None:
+    runs = [
+        written(tmp_path, Experiment("a", seed=seed), CONFIG, **COLLAPSED | {"nc2": "" if last is None else last / 2})
+        for seed, last in enumerate(lasts)
+    ]
+    assert judge("figure3", runs)[1].findings[0].agrees is agrees
 
 
 @pytest.mark.parametrize(("row", "saved"), [(0, 2_048_000 / 25_557_032), (3, 2_314_100 / 11_181_642)])
@@ -136,7 +171,10 @@ def test_savings_are_counted(row: int, saved: float) -> None:
     [
         ("mnist-resnet18-sgd-seed0", "width 16 of 64"),
         ("cifar10-resnet18-lbfgs-seed0", "width 32 of 64, 50 of 200 epochs"),
-        ("cifar10-resnet50-sgd-fixed-seed0", "width 16 of 64, 500 images per class, batches of 32"),
+        (
+            "cifar10-resnet50-sgd-fixed-seed0",
+            "width 16 of 64, 500 images per class, batches of 32, 500 test images per class",
+        ),
         ("cifar10-mlp-sgd-random-w40-seed0", ""),
     ],
 )

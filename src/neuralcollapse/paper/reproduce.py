@@ -29,7 +29,8 @@ def plan(
         data_root: folder of torchvision's data sets.
         sources: where a data set comes from otherwise: ``{"cifar10": "hf:FOLDER"}``.
         seeds: of every experiment, in place of the scale's own.
-        precision: of the training steps of every run, as Lightning names it: ``32-true``, ``bf16-mixed``, ``16-mixed``.
+        precision: of the training steps of every run, as Lightning names it: ``32-true``, ``bf16-mixed``, ``16-mixed``
+            (L-BFGS, which cannot scale its loss, takes ``32-true`` for the last).
         capture: replay the training steps of every run as one graph, where the device can.
 
     Raises:
