@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from neuralcollapse.paper.judgement import Claim, Finding, Judgement
 from neuralcollapse.paper.outcome import Outcome
 from neuralcollapse.paper.reproduce import plan
 from neuralcollapse.train.config import TrainConfig
-from tests.paper.runs import written
+from tests.paper.runs import in_folder, written
 
 CONFIG = TrainConfig(epochs=10)
 COLLAPSED = {
@@ -66,6 +67,29 @@ def test_the_first_tenth_of_training_is_the_measure(
     (finding,) = judge("figure3", [Outcome(run.experiment, run.config)])[0].findings
     assert finding.agrees is falls
     assert judge("figure3", [Outcome(run.experiment, run.config)])[4].findings[0].measured == "not recorded"
+
+
+def test_a_longer_run_than_planned_is_judged_by_its_own_epochs(tmp_path: Path) -> None:
+    """120 epochs of L-BFGS are planned, the folder's run has 200: its first tenth ends at 20, not at 12."""
+
+    def planned() -> Outcome:
+        runs = plan(["figure3"], "narrow", output=tmp_path)["figure3"]
+        return next(run for run in runs if run.experiment.name == "mnist-resnet18-lbfgs-seed0")
+
+    run = planned()
+    assert run.epochs == 120
+    longer = in_folder(dataclasses.replace(run, config=dataclasses.replace(run.config, epochs=200)), **COLLAPSED)
+    rows = [{"epoch": str(epoch), "seconds": "1", "nc1": str(nc1)} for epoch, nc1 in ((0, 9), (10, 1), (20, 8))]
+    for end in (150, 200):
+        write_metrics(longer.folder, [*rows, {"epoch": str(end), "seconds": "1", "nc1": "0.5"}])
+        again = planned()
+        assert again.epochs == 200
+        assert again.finished is (end == 200)  # half done it goes on to its own end
+    assert cut(again) == "width 16 of 64"
+    assert "--epochs" not in again.command
+    assert judge("figure3", [again])[0].findings[0].measured == "8 → 0.5 (fell 16-fold)"
+    dataclasses.replace(run.config, epochs=60).save(run.folder / "config.yaml")
+    assert planned().epochs == 120  # a shorter one is continued
 
 
 def test_a_measure_falls_only_with_every_seed(tmp_path: Path) -> None:

@@ -30,6 +30,10 @@ class Claim:
     check: Check
 
 
+KINDS = ("reproduced", "in part", "not reproduced", "open", "not judged")
+"""Of verdicts."""
+
+
 @dataclass(frozen=True)
 class Judgement:
     """A claim beside what was measured."""
@@ -43,7 +47,7 @@ class Judgement:
 
     @property
     def kind(self) -> str:
-        """``reproduced``, ``in part``, ``not reproduced``, ``open`` or ``not judged``.
+        """One of :data:`KINDS`.
 
         Open while runs are missing, and while findings without a decision could still change the answer.
         """
