@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import save_file
 
-from neuralcollapse.measurement.run_folder import write_metrics
+from neuralcollapse.measurement.run_folder import CONFIG, write_metrics
 from neuralcollapse.paper.experiments import Experiment
 from neuralcollapse.paper.outcome import Outcome
 from neuralcollapse.train.config import TrainConfig
@@ -40,3 +41,10 @@ def with_snapshot(run: Outcome, weight: np.ndarray, means: np.ndarray, bias: np.
     path = run.folder / "snapshots" / f"epoch-{int(run.rows[-1]['epoch']):04d}.safetensors"
     save_file({name: tensor.astype(np.float32) for name, tensor in tensors.items()}, path)
     return run
+
+
+def in_folder(run: Outcome, epoch: int | None = None, **last: float) -> Outcome:
+    """A planned run as ``train`` leaves it in its folder: finished, or at an epoch."""
+    written(run.folder.parent, run.experiment, run.config, epoch or run.epochs, **last)
+    dataclasses.replace(run.config, resume=False).save(run.folder / CONFIG)
+    return dataclasses.replace(run)

@@ -12,10 +12,11 @@ import torch
 
 from neuralcollapse.cli import main
 from neuralcollapse.geometry import measure_features
-from neuralcollapse.measurement.run_folder import read_metrics
+from neuralcollapse.measurement.run_folder import read_metrics, write_metrics
 from neuralcollapse.measurement.snapshots import snapshots
 from neuralcollapse.paper.archive import archive, relative_bias
 from neuralcollapse.paper.experiments import Experiment
+from neuralcollapse.paper.outcome import Outcome
 from neuralcollapse.paper.tables import RUNS, run_row
 from neuralcollapse.train.config import TrainConfig
 from neuralcollapse.train.optimality import certify_run
@@ -53,6 +54,63 @@ def test_a_run_is_kept_and_completed(tmp_path: Path, in_place: bool) -> None:
     shown = run_row(dataclasses.replace(run, config=dataclasses.replace(run.config, output=str(kept))))
     assert dict(zip(RUNS, shown, strict=True))["device"] == "2 x H100, then Intel Xeon"
     assert TrainConfig.load(kept / "config.yaml").output == str(run.folder if in_place else kept)
+
+
+def kept_run(folder: Path, epoch: int = 10, **last: float | str) -> Outcome:
+    run = written(folder, Experiment("mnist"), TrainConfig(epochs=epoch), epoch, **last)  # type: ignore[arg-type]
+    with_snapshot(run, np.eye(10) * epoch, np.eye(10), np.ones(10))
+    run.config.save(run.folder / "config.yaml")
+    return run
+
+
+def test_in_place_all_rows_stay(tmp_path: Path) -> None:
+    run = kept_run(tmp_path, nc4_relative="")
+    before = read_metrics(run.folder)
+    unmeasured = [{name: cell if name in ("epoch", "seconds") else "" for name, cell in before[1].items()}]
+    write_metrics(run.folder, [*before[:1], *unmeasured, *before[2:]])
+    archive(run.folder, tmp_path)
+    rows = read_metrics(run.folder)
+    assert [row["epoch"] for row in rows] == ["0", "1", "10"]
+    assert rows[1] == unmeasured[0]
+    assert rows[2]["nc4_relative"]
+    untouched = (run.folder / "metrics.csv").stat().st_ino
+    archive(run.folder, tmp_path)  # nothing is left to complete: a training that goes on there is not disturbed
+    assert (run.folder / "metrics.csv").stat().st_ino == untouched
+
+
+def test_a_run_of_the_same_name_leaves_nothing_of_the_one_before(tmp_path: Path) -> None:
+    longer, shorter = kept_run(tmp_path / "longer", 20), kept_run(tmp_path / "shorter", 10)
+    archive(longer.folder, tmp_path / "kept")
+    kept = archive(shorter.folder, tmp_path / "kept")
+    assert [epoch for epoch, _ in snapshots(kept)] == [10]
+    assert certify_run(kept).value == certify_run(shorter.folder).value
+
+
+def test_a_whole_run_is_never_archived_over(tmp_path: Path) -> None:
+    run, whole = kept_run(tmp_path / "runs"), kept_run(tmp_path / "kept", 20)
+    (whole.folder / "checkpoints").mkdir()
+    (whole.folder / "checkpoints" / "last.ckpt").write_bytes(b"weights")
+    before = {path: path.read_bytes() for path in whole.folder.rglob("*") if path.is_file()}
+    with pytest.raises(FileExistsError, match=r"holds a run with its checkpoints.*choose another --into"):
+        archive(run.folder, tmp_path / "kept")
+    assert {path: path.read_bytes() for path in whole.folder.rglob("*") if path.is_file()} == before
+    archive(whole.folder, tmp_path / "kept")  # in place
+
+
+def test_the_folder_of_this_shell_keeps_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = kept_run(tmp_path / "runs")
+    monkeypatch.chdir(run.folder)
+    assert archive(".", tmp_path / "kept") == tmp_path / "kept" / run.folder.name
+
+
+def test_two_runs_of_one_name_are_not_archived_over_each_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [str(kept_run(tmp_path / name).folder) for name in ("a", "b")]
+    with pytest.raises(SystemExit):
+        main(["archive", *runs, "--into", str(tmp_path / "kept")])
+    assert "have the same name in --into" in capsys.readouterr().err
+    assert not (tmp_path / "kept").exists()
 
 
 @pytest.mark.parametrize("content", ['{"sessions": [{}]}', '{"sessions": null}', "3", '{"sessions": ["x"]}', "{", "[]"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -11,11 +12,11 @@ from neuralcollapse.measurement.run_folder import write_metrics
 from neuralcollapse.paper.claims import judge
 from neuralcollapse.paper.cuts import cut, named
 from neuralcollapse.paper.experiments import Experiment
-from neuralcollapse.paper.judgement import Finding
+from neuralcollapse.paper.judgement import Claim, Finding, Judgement
 from neuralcollapse.paper.outcome import Outcome
 from neuralcollapse.paper.reproduce import plan
 from neuralcollapse.train.config import TrainConfig
-from tests.paper.runs import written
+from tests.paper.runs import in_folder, written
 
 CONFIG = TrainConfig(epochs=10)
 COLLAPSED = {
@@ -68,6 +69,29 @@ def test_the_first_tenth_of_training_is_the_measure(
     assert judge("figure3", [Outcome(run.experiment, run.config)])[4].findings[0].measured == "not recorded"
 
 
+def test_a_longer_run_than_planned_is_judged_by_its_own_epochs(tmp_path: Path) -> None:
+    """120 epochs of L-BFGS are planned, the folder's run has 200: its first tenth ends at 20, not at 12."""
+
+    def planned() -> Outcome:
+        runs = plan(["figure3"], "narrow", output=tmp_path)["figure3"]
+        return next(run for run in runs if run.experiment.name == "mnist-resnet18-lbfgs-seed0")
+
+    run = planned()
+    assert run.epochs == 120
+    longer = in_folder(dataclasses.replace(run, config=dataclasses.replace(run.config, epochs=200)), **COLLAPSED)
+    rows = [{"epoch": str(epoch), "seconds": "1", "nc1": str(nc1)} for epoch, nc1 in ((0, 9), (10, 1), (20, 8))]
+    for end in (150, 200):
+        write_metrics(longer.folder, [*rows, {"epoch": str(end), "seconds": "1", "nc1": "0.5"}])
+        again = planned()
+        assert again.epochs == 200
+        assert again.finished is (end == 200)  # half done it goes on to its own end
+    assert cut(again) == "width 16 of 64"
+    assert "--epochs" not in again.command
+    assert judge("figure3", [again])[0].findings[0].measured == "8 → 0.5 (fell 16-fold)"
+    dataclasses.replace(run.config, epochs=60).save(run.folder / "config.yaml")
+    assert planned().epochs == 120  # a shorter one is continued
+
+
 def test_a_measure_falls_only_with_every_seed(tmp_path: Path) -> None:
     seeds = [
         written(tmp_path, Experiment("a", seed=seed), CONFIG, **COLLAPSED | {"nc1": nc1})
@@ -114,12 +138,47 @@ def test_test_accuracy_beside_the_reference(tmp_path: Path) -> None:
     assert judge("figure7", runs[:1])[-1].findings == []
 
 
-def test_a_reference_that_did_not_learn_proves_nothing(tmp_path: Path) -> None:
-    learned = written(tmp_path, Experiment("a"), CONFIG, **COLLAPSED | {"train_accuracy": 0.2, "test_accuracy": 0.1})
-    fixed = written(tmp_path, Experiment("a", head="fixed"), CONFIG, **COLLAPSED)
-    (finding,) = judge("figure7", [learned, fixed])[-1].findings
-    assert finding.agrees is None
-    assert finding.measured == "90.00% against 10.00%, which learned only 20% of its training data"
+@pytest.mark.parametrize("poor", ["reference", "other", "one seed"])
+def test_a_comparison_with_a_run_that_did_not_learn_decides_nothing(tmp_path: Path, poor: str) -> None:
+    def run(folder: str, learned: bool, **fields: object) -> Outcome:
+        low = {} if learned else {"train_accuracy": 0.9407, "test_accuracy": 0.1}
+        return written(tmp_path / folder, Experiment("a", **fields), CONFIG, **COLLAPSED | low)  # type: ignore[arg-type]
+
+    for figure, place, name in (("figure7", -1, "fixed"), ("figure4", 1, "lbfgs")):
+        other = {"head": "fixed"} if figure == "figure7" else {"optimizer": "lbfgs"}
+        runs = [run(figure, poor != "reference", seed=0), run(figure, poor == "reference", seed=0, **other)]
+        if poor == "one seed":  # the median has learned
+            runs[1:] = [run(f"{figure}-{seed}", seed != 2, seed=seed, **other) for seed in (1, 2, 3)]
+        (finding,) = judge(figure, runs)[place].findings
+        assert finding.agrees is None
+        which = "a-resnet18-sgd-seed0" if poor == "reference" else f"-seed{2 if poor == 'one seed' else 0}"
+        assert finding.measured.endswith(f"{which} 94.07%")
+        assert "; learned less than 95% of the training data: a-resnet18-" in finding.measured
+        assert poor == "reference" or name in finding.measured
+
+
+def test_what_is_undecided_never_counts_as_reproduced() -> None:
+    def verdict(*agrees: bool | None, missing: int = 0) -> str:
+        findings = [Finding("a", "1", one) for one in agrees]
+        return Judgement(Claim("a", "b", lambda runs: []), findings, ("run",) * missing, small=False).verdict
+
+    assert verdict(True, True) == "reproduced"
+    assert verdict(True, None, True) == "open: 2 of 2 agree, 1 undecided"
+    assert verdict(False, None) == "open: 0 of 1 agree, 1 undecided"  # the other could still agree: in part
+    assert verdict(False, True, None) == "in part: 1 of 2, 1 undecided"  # whatever the third says
+    assert verdict(True, None, missing=2) == "open: 1 of 1 agree so far, 1 undecided, 2 runs missing"
+    assert verdict(None) == "open: the numbers cannot decide"
+
+
+@pytest.mark.parametrize(
+    ("lasts", "agrees"), [((1.1, None), False), ((0.9, None), None), ((0.9, 1.1), False), ((0.9, 0.8), True)]
+)
+def test_one_seed_that_disagrees_decides(tmp_path: Path, lasts: tuple[float | None, ...], agrees: bool | None) -> None:
+    runs = [
+        written(tmp_path, Experiment("a", seed=seed), CONFIG, **COLLAPSED | {"nc2": "" if last is None else last / 2})
+        for seed, last in enumerate(lasts)
+    ]
+    assert judge("figure3", runs)[1].findings[0].agrees is agrees
 
 
 @pytest.mark.parametrize(("row", "saved"), [(0, 2_048_000 / 25_557_032), (3, 2_314_100 / 11_181_642)])
@@ -136,7 +195,10 @@ def test_savings_are_counted(row: int, saved: float) -> None:
     [
         ("mnist-resnet18-sgd-seed0", "width 16 of 64"),
         ("cifar10-resnet18-lbfgs-seed0", "width 32 of 64, 50 of 200 epochs"),
-        ("cifar10-resnet50-sgd-fixed-seed0", "width 16 of 64, 500 images per class, batches of 32"),
+        (
+            "cifar10-resnet50-sgd-fixed-seed0",
+            "width 16 of 64, 500 images per class, batches of 32, 500 test images per class",
+        ),
         ("cifar10-mlp-sgd-random-w40-seed0", ""),
     ],
 )

@@ -85,6 +85,14 @@ def test_an_estimate_is_timed_in_the_precision_of_its_run(
     assert kinds == {(half, True), (torch.float32, False)}  # steps, and measurements in single precision
 
 
+def test_an_estimate_leaves_accelerators_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    forked, fork = [], torch.random.fork_rng
+    monkeypatch.setattr(torch.random, "fork_rng", lambda devices=None: forked.append(devices) or fork(devices))
+    outcome = run(tmp_path, "small", {}, width=62)
+    assert estimate([outcome], threads=1)[name(outcome)].seconds
+    assert forked == [[]]  # no state of their random numbers is read
+
+
 def test_precisions_that_are_emulated_are_named_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("neuralcollapse.train.precision.slowdown", lambda name, device: 1.0 + 9 * (name != "32-true"))
     half = [run(tmp_path, folder, {}, precision="bf16-mixed") for folder in ("one", "two")]

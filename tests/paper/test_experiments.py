@@ -172,3 +172,12 @@ def test_precision_is_every_runs_and_stands_beside_its_numbers() -> None:
         assert run.config.precision == "bf16-mixed"
         assert "bf16-mixed" in cut(run)
         assert "--precision bf16-mixed" in run.command
+
+
+@pytest.mark.parametrize("scale", list(SCALES))
+def test_lbfgs_which_cannot_scale_its_loss_is_in_single_precision_where_others_are_in_float16(scale: str) -> None:
+    planned = plan(list(FIGURES), scale, output=Path("o"), precision="16-mixed")
+    for run in [run for group in planned.values() for run in group]:
+        lbfgs = run.config.optimizer == "lbfgs"
+        assert run.config.precision == ("32-true" if lbfgs else "16-mixed")
+        assert ("16-mixed" in cut(run)) is not lbfgs

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from neuralcollapse.cli import main
 from neuralcollapse.paper.engines import run_once
 from neuralcollapse.paper.experiments import Experiment
 from neuralcollapse.paper.outcome import Outcome
@@ -99,9 +100,35 @@ def test_a_run_on_any_machine_of_a_slurm_job_is_whole(tmp_path: Path, monkeypatc
     assert run.finished
 
 
-def test_options_out_of_range_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="workers=0 must be at least 1"):
-        sweep([small(tmp_path, "run")], workers=0)
+@pytest.mark.parametrize(("option", "value"), [("workers", 0), ("retries", -1)])
+def test_options_out_of_range_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, value: int
+) -> None:
+    with pytest.raises(ValueError, match=f"^{option}={value} must be at least {value + 1}"):
+        sweep([small(tmp_path, "run")], **{option: value})  # type: ignore[arg-type]
+    for mode in ("--list", "--draw"):
+        with pytest.raises(SystemExit):
+            main(["reproduce", "figure6", "--output", str(tmp_path / "out"), mode, f"--{option}", str(value)])
+        assert f"--{option}={value} must be at least {value + 1}: " in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_whose_last_checkpoint_was_not_written_is_resumed(tmp_path: Path) -> None:
+    run = small(tmp_path, "run")
+    assert not run_once(run.config).error
+    assert Outcome(run.experiment, run.config).finished
+    last, previous = (run.folder / "checkpoints" / name for name in ("last.ckpt", "previous.ckpt"))
+    for path in (last, last.with_name("last.ckpt.sha256")):  # as a full disk leaves it after the last row
+        path.unlink()
+    previous.with_name("previous.ckpt.sha256").rename(last.with_name("last.ckpt.sha256"))
+    previous.rename(last)
+    lacking = Outcome(run.experiment, run.config)
+    assert (lacking.kept, lacking.finished, lacking.state) == (1, False, "epoch 2 of 2, in its checkpoint epoch 1")
+    (job,) = sweep([lacking])
+    assert (job.state, job.attempts, job.outcome.kept) == (State.FINISHED, 1, 2)
+    last.write_bytes(b"damaged")
+    previous.unlink()
+    assert Outcome(run.experiment, run.config).finished  # its numbers are there, and nothing to continue from
 
 
 def command(*words: str) -> list[str]:

@@ -154,6 +154,15 @@ def test_seeds_are_a_band_and_several_runs_share_a_page(browser: Any, tmp_path: 
         assert page.locator("#summary tbody tr").count() == 4
 
 
+def test_seeds_of_a_captured_and_a_plain_run_are_one_band() -> None:
+    """--capture replays the same arithmetic: it makes no other experiment."""
+    runs = [
+        History(f"mlp-seed{seed}", {"epoch": [0]}, {"model": "mlp", "seed": seed, "capture": bool(seed)})
+        for seed in (0, 1)
+    ]
+    assert list(by_experiment(runs)) == ["mlp (2 seeds)"]
+
+
 NUMBERS = {
     "value": 0.11, "lower_bound": 0.1, "gap": 0.01, "lambda_fitted": HOSTILE[0], "weight_measured": 3.0,
     "weight_predicted": 4.0, "features_measured": 2.0, "features_predicted": 2.0, "loss_measured": None,

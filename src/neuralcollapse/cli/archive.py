@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from neuralcollapse.cli.options import writable
+from neuralcollapse.cli.options import UsageError, writable
 
 
 def archive(runs: Annotated[list[Path], Parameter(negative=())], /, *, into: Path) -> None:
@@ -24,6 +25,9 @@ def archive(runs: Annotated[list[Path], Parameter(negative=())], /, *, into: Pat
         runs: Run folders, made by neuralcollapse train, by a tracker or by a callback.
         into: Folder of the archived runs.
     """
+    names = Counter(run.name for run in runs)
+    if twice := [str(run) for run in runs if names[run.name] > 1]:
+        raise UsageError(f"{' and '.join(twice)} have the same name in --into {into}: archive them into two folders")
     writable(into, "--into", folder=True)
     from neuralcollapse.paper.archive import archive as keep
 

@@ -39,8 +39,10 @@ def report(
         format: File format of the figures.
     """
     shown = None if classes is None else numbers(classes, "--classes", "0,1,2,3", int)
-    if not any((run / name).is_file() for run in runs for name in ("metrics.csv", "config.yaml")):
-        raise FileNotFoundError(f"no metrics.csv in {runs[0]}: is it a run folder?")
+    from neuralcollapse.measurement.run_folder import CONFIG, METRICS
+
+    if not any((run / name).is_file() for run in runs for name in (METRICS, CONFIG)):
+        raise FileNotFoundError(f"no {METRICS} in {runs[0]}: is it a run folder?")
     page = writable(output or _default_page(runs), "--output")
     writable(figures, "--figures", folder=True)
     from neuralcollapse.report import write_figures, write_report

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -47,7 +46,8 @@ class Choices:
     seeds: Annotated[str, _RUNS] = ""
     """Seeds of every run, such as 0,1,2. By default the scale's own."""
     precision: Annotated[Literal["32-true", "bf16-mixed", "16-mixed"] | None, _RUNS] = None
-    """Arithmetic of the training steps of every run. By default the scale's own."""
+    """Arithmetic of the training steps of every run. By default the scale's own. L-BFGS takes 32-true in place of
+    16-mixed, because it cannot scale its loss."""
     capture: Annotated[bool, _RUNS] = False
     """Replay the steps of every run as one graph, as train --capture does: faster on a GPU."""
     engine: Annotated[Literal["local", "ray"], _RUNS] = "local"
@@ -76,7 +76,7 @@ def reproduce(
 
     Before the runs it says how long they take on this machine, and during the runs how long is left. Interrupt it any
     time; run the same command again to continue. Finished runs are never run again. Figures that the folder's gallery
-    shows already stay in it.
+    shows already stay in it, with their own seeds and precision; it must be a gallery of the same scale.
 
     For example:
       neuralcollapse reproduce all --scale smoke                # every figure in miniature: about three minutes
@@ -99,33 +99,36 @@ def reproduce(
     output = choices.output or Path(f"runs/paper-{choices.scale}")
     if not choices.list:
         writable(output, "--output", folder=True)
+    from neuralcollapse.paper.earlier import check_scale
     from neuralcollapse.paper.outcome import as_trained
-    from neuralcollapse.paper.reproduce import plan
-    from neuralcollapse.paper.sweep import check_folders
+    from neuralcollapse.paper.reproduce import plan, plan_again
+    from neuralcollapse.paper.sweep import check_counts, check_folders
 
-    planned_for = functools.partial(
-        plan,
-        scale=choices.scale,
+    check_counts(choices.workers, choices.retries)
+    check_scale(output, choices.scale)
+    sources = {"mnist": choices.mnist, "cifar10": choices.cifar10}
+    planned = plan(
+        wanted,
+        choices.scale,
         output=output,
         data_root=choices.data_root,
         seeds=numbers(choices.seeds, "--seeds", "0,1,2", int) if choices.seeds else (),
         precision=choices.precision,
         capture=choices.capture,
-        sources={"mnist": choices.mnist, "cifar10": choices.cifar10},
+        sources=sources,
     )
-    planned = planned_for(wanted)
     if choices.draw:
         planned = {name: [as_trained(run) for run in group] for name, group in planned.items()}
-    runs = [*{run.experiment.name: run for group in planned.values() for run in group}.values()]
-    check_folders(runs)
+    runs = _runs(planned)
     if choices.list:
+        check_folders(runs)
         _list(runs, choices)
         return
+    planned |= plan_again(planned, choices.scale, output=output, data_root=choices.data_root, sources=sources)
+    check_folders(_runs(planned))
     failed = [] if choices.draw else _sweep(runs, choices)
-    from neuralcollapse.paper.gallery import drawn_before, write_gallery
+    from neuralcollapse.paper.gallery import write_gallery
 
-    for name, group in planned_for([name for name in drawn_before(output) if name not in planned]).items():
-        planned[name] = [as_trained(run) for run in group]
     # A second look: the runs are further than when they were planned.
     planned = {name: [dataclasses.replace(run) for run in group] for name, group in planned.items()}
     judged = write_gallery(output, choices.scale, planned, static=choices.static)
@@ -137,6 +140,11 @@ def reproduce(
             f"{len(failed)} of {len(runs)} runs are not finished:\n{listed}\n"
             "Finished runs are kept: the same command continues with the others"
         )
+
+
+def _runs(planned: Mapping[str, Sequence[Outcome]]) -> list[Outcome]:
+    """Each once; figures share runs."""
+    return [*{run.experiment.name: run for group in planned.values() for run in group}.values()]
 
 
 def _list(runs: Sequence[Outcome], choices: Choices) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -20,40 +21,60 @@ def archive(run: str | Path, into: str | Path) -> Path:
     """Copy what a reader needs of a run, some kilobytes; returns the new folder.
 
     Rows from before ``nc4_relative`` was measured get it from their snapshots. The configuration names the new folder,
-    not the one on this machine. A run may be archived into the folder where it is: then the rest of it stays too.
+    not the one on this machine. A run may be archived into the folder where it is: then its rows are completed, and
+    everything in it stays.
 
     Args:
         run: folder of a run.
-        into: folder of the archived runs; the copy keeps the run's name.
+        into: folder of the archived runs; the copy keeps the run's name. An archived run of this name is replaced.
 
     Raises:
         FileNotFoundError: if the folder holds no run, or nothing in it is measured yet.
+        FileExistsError: if the new folder holds another run with its checkpoints.
         ValueError: if a file of it is damaged.
     """
-    run, target = Path(run), Path(into) / Path(run).name
+    run, target = Path(run), Path(into) / os.path.basename(os.path.abspath(run))
     values = read_config(run)
     if not values:
         raise FileNotFoundError(f"no configuration at {run / CONFIG}: is its folder a run?")
     config = TrainConfig.load(run / CONFIG) if made_by_train(values) else None
-    rows = [row for row in read_metrics(run) if row["nc1"]]
-    kept = list(snapshots(run))
-    if not rows or not kept:
+    before, kept = read_metrics(run), list(snapshots(run))
+    if not any(row["nc1"] for row in before) or not kept:
         raise FileNotFoundError(f"{run} has no measured epoch yet: there is nothing to keep")
-    rows = [_completed(row, dict(kept).get(int(row["epoch"]))) for row in rows]
+    rows = [_completed(row, dict(kept).get(int(row["epoch"]))) for row in before]
+    if target.resolve() == run.resolve():
+        if rows != before:
+            write_metrics(run, rows)
+        return target
+    _refuse_full_run(target)
+    provenance = read_provenance(run)
+    last = kept[-1][1]
     files.make_folder(target / SNAPSHOTS)
-    if target.resolve() != run.resolve():
-        files.write_bytes(target / SNAPSHOTS / kept[-1][1].name, kept[-1][1].read_bytes())
-        if config is None:
-            files.write_bytes(target / CONFIG, (run / CONFIG).read_bytes())
-        else:
-            dataclasses.replace(config, output=str(target), resume=False).save(target / CONFIG)
-        provenance = read_provenance(run)
-        if provenance is not None:
-            write_provenance(target, provenance)
-        else:
-            (target / PROVENANCE).unlink(missing_ok=True)  # of another run that was archived under this name
-    write_metrics(target, rows)
+    files.write_bytes(target / SNAPSHOTS / last.name, last.read_bytes())
+    # What follows removes or replaces all of another run that was archived under this name.
+    for _, path in snapshots(target):
+        if path.name != last.name:
+            path.unlink()
+    if config is None:
+        files.write_bytes(target / CONFIG, (run / CONFIG).read_bytes())
+    else:
+        dataclasses.replace(config, output=str(target), resume=False).save(target / CONFIG)
+    if provenance is not None:
+        write_provenance(target, provenance)
+    else:
+        (target / PROVENANCE).unlink(missing_ok=True)
+    write_metrics(target, [row for row in rows if row["nc1"]])
     return target
+
+
+def _refuse_full_run(target: Path) -> None:
+    """An archived run has no checkpoints: where they are, something is trained or was."""
+    from neuralcollapse.train.checkpoint import FOLDER
+
+    if (target / FOLDER).is_dir() and any((target / FOLDER).iterdir()):
+        raise FileExistsError(
+            f"{target} holds a run with its checkpoints, which an archived run would overwrite: choose another --into"
+        )
 
 
 def _completed(row: dict[str, str], path: Path | None) -> dict[str, str]:

@@ -120,7 +120,7 @@ def _speed(choices: tuple[Any, ...], threads: int) -> tuple[float, float]:
     batch = min(int(config.batch_size or 128), 256)
     rows = torch.arange(batch) % len(data.train)
     before = torch.get_num_threads()
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):  # the network is drawn on the host: no accelerator need wake up
         torch.set_num_threads(min(threads, before))
         try:
             network = build_network(config, data).to(_device(config.accelerator))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from neuralcollapse.paper.experiments import SCALES
 from neuralcollapse.paper.outcome import Outcome
+from neuralcollapse.train.datasets import FEWEST_TESTED
 
 _WIDTH = 64
 """Of the first stage of the paper's ResNets."""
@@ -25,8 +26,11 @@ def cut(run: Outcome) -> str:
         said.append(f"batches of {config.batch_size}")
     if config.precision != paper.precision:
         said.append(config.precision)
-    if isinstance(config.test_samples_per_class, int):
-        said.append(f"{config.test_samples_per_class} test images per class")
+    tested = config.test_samples_per_class
+    if tested == "auto":  # a resolved configuration has it only together with samples_per_class
+        tested = max(config.samples_per_class or 0, FEWEST_TESTED)
+    if tested != "all":
+        said.append(f"{tested} test images per class")
     return ", ".join(said)
 
 

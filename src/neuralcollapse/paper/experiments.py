@@ -79,7 +79,8 @@ class Experiment:
             sources: where a data set comes from, if not from torchvision: ``{"cifar10": "hf:FOLDER"}``.
             data_root: folder of torchvision's data sets.
             output: folder of all runs.
-            precision: of the training steps; by default the scale's own.
+            precision: of the training steps; by default the scale's own. L-BFGS takes ``32-true`` for ``16-mixed``,
+                because it cannot scale its loss.
             capture: replay the training steps as one graph, where the device can.
         """
         options: dict[str, Any] = {
@@ -94,7 +95,8 @@ class Experiment:
             if self.matches(wanted):
                 options |= given
         if precision is not None:
-            options["precision"] = precision
+            unscaled = self.optimizer == "lbfgs" and precision == "16-mixed"
+            options["precision"] = "32-true" if unscaled else precision
         return TrainConfig(
             dataset=sources.get(self.dataset, self.dataset),
             data_root=data_root,

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
@@ -13,16 +11,14 @@ from pathlib import Path
 import plotly.graph_objects as go
 
 from neuralcollapse.figures.look import laid_out
-from neuralcollapse.files import make_folder, write_text
+from neuralcollapse.files import make_folder
 from neuralcollapse.paper.claims import judge
 from neuralcollapse.paper.drawings import Drawing, draw, draw_theory
+from neuralcollapse.paper.earlier import PAGE, TABLES, TITLE, replace
 from neuralcollapse.paper.experiments import FIGURES, SCALES
-from neuralcollapse.paper.judgement import Judgement
+from neuralcollapse.paper.judgement import KINDS, Judgement
 from neuralcollapse.paper.outcome import Outcome
 from neuralcollapse.paper.tables import (
-    CLAIMS,
-    NORMS,
-    RUNS,
     SHOWN_NORMS,
     SHOWN_RUNS,
     claims_rows,
@@ -35,26 +31,18 @@ from neuralcollapse.report.figures import image_writer
 from neuralcollapse.report.template import render
 from neuralcollapse.train.command import DATA
 from neuralcollapse.train.optimality import Optimality, certify_snapshot
-from neuralcollapse.train.snapshot import read_snapshots
+from neuralcollapse.train.snapshot import last_snapshot
 
 _PANEL, _FILE = 460, 1000
 """Widths of SVG figures in pixels: one panel on the page, all panels of a drawing in a file."""
-
-
-def drawn_before(output: Path) -> list[str]:
-    """The figures whose claims a folder's gallery judges already, in the paper's order."""
-    try:
-        rows = list(csv.DictReader(io.StringIO((output / "claims.csv").read_text(encoding="utf-8"))))
-    except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
-        return []
-    found = {row.get("figure") for row in rows}
-    return [name for name in FIGURES if name in found]
 
 
 def write_gallery(
     output: Path, scale: str, figures: Mapping[str, Sequence[Outcome]], *, static: bool = False
 ) -> dict[str, list[Judgement]]:
     """Write gallery.html, claims.csv, runs.csv and norms.csv; returns the judged claims by figure.
+
+    Files of other programs under these names are moved aside.
 
     Args:
         output: folder.
@@ -76,7 +64,7 @@ def write_gallery(
     page = render(
         "gallery.html",
         package="neuralcollapse.paper",
-        title=f"The paper, repeated: scale {scale}",
+        title=f"{TITLE}{scale}",
         figures={} if static else {panel: figure for _, _, panel, figure in _panels(drawings)},
         scripts=[_own("gallery.js")],
         styles=[_own("gallery.css")],
@@ -97,10 +85,10 @@ def write_gallery(
         norm_heads=SHOWN_NORMS,
         norms=shown_norms(theory, runs),
     )
-    write_text(output / "gallery.html", page)
-    write_text(output / "claims.csv", csv_text(CLAIMS, claims_rows(judged)))
-    write_text(output / "runs.csv", csv_text(RUNS, [run_row(run) for run in runs.values()]))
-    write_text(output / "norms.csv", csv_text(NORMS, norms_rows(theory, runs)))
+    rows = (claims_rows(judged), [run_row(run) for run in runs.values()], norms_rows(theory, runs))
+    replace(output / PAGE, page)
+    for (name, heads), lines in zip(TABLES.items(), rows, strict=True):
+        replace(output / name, csv_text(heads, lines))
     return judged
 
 
@@ -109,13 +97,7 @@ def headline(judged: Mapping[str, Sequence[Judgement]]) -> str:
     kinds = [one.kind for group in judged.values() for one in group]
     if all(kind == "not judged" for kind in kinds):
         return "Everything runs; this scale is too small to judge the paper's claims"
-    words = (
-        ("reproduced", "reproduced"),
-        ("in part", "in part"),
-        ("not reproduced", "not reproduced"),
-        ("open", "open"),
-    )
-    counts = [f"{kinds.count(kind)} {said}" for kind, said in words if kinds.count(kind)]
+    counts = [f"{kinds.count(kind)} {kind}" for kind in KINDS if kind in kinds]
     return f"Of {len(kinds)} claims of the paper: {', '.join(counts)}"
 
 
@@ -125,7 +107,7 @@ def certificates(runs: Iterable[Outcome]) -> tuple[dict[str, Optimality], dict[s
     for run in runs:
         if run.finished:
             try:
-                found[run.experiment.name] = certify_snapshot(run.config, read_snapshots(run.folder)[-1])
+                found[run.experiment.name] = certify_snapshot(run.config, last_snapshot(run.folder))
             except (ValueError, FileNotFoundError) as error:
                 reasons[run.experiment.name] = str(error)
     return found, reasons
@@ -153,7 +135,7 @@ def _pictures(drawings: Mapping[str, Sequence[Drawing]], folder: Path) -> dict[s
     make_folder(folder)
     for name, group in drawings.items():
         for drawing in group:
-            write_text(folder / f"{panel_id(name, drawing.title)}.svg", svg_text(_together(drawing), _FILE))
+            replace(folder / f"{panel_id(name, drawing.title)}.svg", svg_text(_together(drawing), _FILE))
     return {panel: data_uri(svg_text(figure, _PANEL)) for _, _, panel, figure in _panels(drawings)}
 
 

@@ -30,6 +30,10 @@ class Claim:
     check: Check
 
 
+KINDS = ("reproduced", "in part", "not reproduced", "open", "not judged")
+"""Of verdicts."""
+
+
 @dataclass(frozen=True)
 class Judgement:
     """A claim beside what was measured."""
@@ -43,33 +47,36 @@ class Judgement:
 
     @property
     def kind(self) -> str:
-        """``reproduced``, ``in part``, ``not reproduced``, ``open`` or ``not judged``; open while runs are missing."""
+        """One of :data:`KINDS`.
+
+        Open while runs are missing, and while findings without a decision could still change the answer.
+        """
         if self.small:
             return "not judged"
-        agreeing, decided = self._count
+        agreeing, decided, undecided = self._count
         if not decided or self.missing:
             return "open"
-        if agreeing == decided:
-            return "reproduced"
-        return "in part" if agreeing else "not reproduced"
+        if 0 < agreeing < decided:
+            return "in part"
+        if undecided:
+            return "open"
+        return "reproduced" if agreeing else "not reproduced"
 
     @property
     def verdict(self) -> str:
         """The kind, with how many findings agree and how many runs are missing: ``in part: 1 of 2``."""
-        if self.small:
+        agreeing, decided, undecided = self._count
+        if self.kind not in ("open", "in part"):
             return self.kind
-        agreeing, decided = self._count
         missing = f"{len(self.missing)} run{'' if len(self.missing) == 1 else 's'} missing" if self.missing else ""
         if not decided:
             return f"open: {missing or 'the numbers cannot decide'}"
-        if missing:
-            return f"open: {agreeing} of {decided} agree so far, {missing}"
-        undecided = f"{len(self.findings) - decided} undecided" if len(self.findings) > decided else ""
-        counted = f"{agreeing} of {decided}" if self.kind == "in part" or undecided else ""
-        details = ", ".join(filter(None, (counted, undecided)))
-        return f"{self.kind}: {details}" if details else self.kind
+        agree = "" if self.kind == "in part" else " agree so far" if missing else " agree"
+        details = (f"{agreeing} of {decided}{agree}", f"{undecided} undecided" if undecided else "", missing)
+        return f"{self.kind}: {', '.join(filter(None, details))}"
 
     @property
-    def _count(self) -> tuple[int, int]:
+    def _count(self) -> tuple[int, int, int]:
+        """Findings that agree, that are decided and that are not."""
         decided = [finding.agrees for finding in self.findings if finding.agrees is not None]
-        return sum(decided), len(decided)
+        return sum(decided), len(decided), len(self.findings) - len(decided)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-from neuralcollapse.measurement.run_folder import CONFIG, read_metrics
+from neuralcollapse.measurement.run_folder import CONFIG, read_config, read_metrics
 from neuralcollapse.paper.experiments import Experiment
 from neuralcollapse.train.command import command_of, elsewhere
 from neuralcollapse.train.config import TrainConfig
@@ -43,17 +45,26 @@ class Outcome:
         measured = [row for row in read_metrics(self.folder) if row["nc1"]]
         return [{name: float(value) for name, value in row.items() if value} for row in measured]
 
+    @cached_property
+    def kept(self) -> int | None:
+        """Epochs in its newest checkpoint; None without a readable one, as in an archived run."""
+        return _epochs_kept(self.folder)
+
     @property
     def finished(self) -> bool:
-        """Whether its last epoch is measured."""
-        return bool(self.rows) and self.rows[-1]["epoch"] >= self.epochs
+        """Whether its last epoch is measured, and in its checkpoint if it has one."""
+        measured = bool(self.rows) and self.rows[-1]["epoch"] >= self.epochs
+        return measured and (self.kept is None or self.kept >= self.epochs)
 
     @property
     def state(self) -> str:
         """In words."""
         if self.finished:
             return "finished"
-        return f"epoch {self.epoch} of {self.epochs}" if self.rows else "not begun"
+        if not self.rows:
+            return "not begun"
+        lost = f", in its checkpoint epoch {self.kept}" if self.epoch >= self.epochs and self.kept is not None else ""
+        return f"epoch {self.epoch} of {self.epochs}{lost}"
 
     @property
     def hours(self) -> float:
@@ -81,17 +92,44 @@ class Outcome:
         return command_of(self.config.to_dict(), self.experiment.name)
 
 
-def as_trained(run: Outcome) -> Outcome:
-    """The run with its data set from where its folder says it came: to judge and draw it, that is no difference.
+def _epochs_kept(folder: Path) -> int | None:
+    """Epochs in the newest checkpoint that can be read; its tensors stay on the disk."""
+    # Late, as everything that loads torch: the command line's help must not wait for it.
+    from neuralcollapse.train.checkpoint import FOLDER, LAST, PREVIOUS
+    from neuralcollapse.train.folder import RECORD
 
-    A data set of another name stays a difference.
+    for path in (folder / FOLDER / name for name in (LAST, PREVIOUS)):
+        if path.is_file():
+            import torch
+
+            with contextlib.suppress(Exception):  # torch raises a dozen kinds for a damaged file
+                content = torch.load(str(path), map_location="cpu", weights_only=True, mmap=True)
+                record = content.get(RECORD)
+                return int(content["epoch"]) + 1 if record is None else int(record["epoch"])
+    return None
+
+
+def as_begun(run: Outcome) -> Outcome:
+    """The run with the epochs of its folder, where these are more: it goes on to its own end, and is judged there."""
+    epochs = read_config(run.folder).get("epochs")
+    return _with(run, epochs=epochs) if isinstance(epochs, int) and epochs > run.epochs else run
+
+
+def as_trained(run: Outcome) -> Outcome:
+    """The run with the data set and precision that its folder names: to judge and draw it, these are no difference.
+
+    A data set of another name stays a difference. The precision stands beside its numbers.
     """
     file = run.folder / CONFIG
     if not file.is_file():
         return run
-    source = TrainConfig.load(file).dataset
-    same = Path(source.rpartition(":")[2]).name == run.experiment.dataset
-    return dataclasses.replace(run, config=dataclasses.replace(run.config, dataset=source)) if same else run
+    config = TrainConfig.load(file)
+    same = Path(config.dataset.rpartition(":")[2]).name == run.experiment.dataset
+    return _with(run, precision=config.precision, **({"dataset": config.dataset} if same else {}))
+
+
+def _with(run: Outcome, **changes: Any) -> Outcome:
+    return dataclasses.replace(run, config=dataclasses.replace(run.config, **changes))
 
 
 def groups(

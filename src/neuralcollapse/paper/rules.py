@@ -37,14 +37,14 @@ def early(run: Outcome, name: str) -> float | None:
 
 
 def falls(name: str) -> Claim:
+    """A measure ends at or below its share (:data:`SHARES`) of its largest early value, with every seed."""
     share = SHARES[name]
 
     def check(runs: Sequence[Outcome]) -> list[Finding]:
         found = []
         for seeds in variants(runs).values():
             told = [_fall(run, name, share) for run in seeds]
-            verdicts = [agrees for _, agrees in told]
-            agrees = None if None in verdicts else all(verdicts)
+            agrees = _all_agree([agrees for _, agrees in told])
             texts = [
                 f"seed {run.config.seed}: {text}" if len(seeds) > 1 else text
                 for run, (text, _) in zip(seeds, told, strict=True)
@@ -60,6 +60,17 @@ def falls(name: str) -> Claim:
     )
 
 
+def _all_agree(verdicts: Sequence[bool | None]) -> bool | None:
+    """Of all seeds: one that disagrees decides, whatever the others could not say.
+
+    >>> _all_agree([True, None, False]), _all_agree([True, None]), _all_agree([True])
+    (False, None, True)
+    """
+    if False in verdicts:
+        return False
+    return None if None in verdicts else True
+
+
 def _fall(run: Outcome, name: str, share: float) -> tuple[str, bool | None]:
     before, after = early(run, name), run.rows[-1].get(name)
     if after is None:
@@ -70,6 +81,8 @@ def _fall(run: Outcome, name: str, share: float) -> tuple[str, bool | None]:
 
 
 def reaches(share: float) -> Claim:
+    """Training accuracy ends at a share or above, with every seed."""
+
     def check(runs: Sequence[Outcome]) -> list[Finding]:
         found = []
         for seeds in variants(runs).values():
@@ -83,15 +96,28 @@ def reaches(share: float) -> Claim:
 
 
 def optimizers_differ(runs: Sequence[Outcome]) -> list[Finding]:
+    """Test accuracies of a group's optimizers differ by more than half a percentage point: medians over seeds.
+
+    A comparison with a run that did not learn its training data decides nothing.
+    """
     found = []
     for key, group in groups(runs).items():
         accuracies = {
             seeds[0].experiment.optimizer: _middle(seeds, "test_accuracy") for seeds in variants(group).values()
         }
         measured = ", ".join(f"{optimizer} {accuracy:.2%}" for optimizer, accuracy in accuracies.items())
-        differ = max(accuracies.values()) - min(accuracies.values()) > 0.005 if len(accuracies) > 1 else None
-        found.append(Finding(_with_cuts(key, group), measured, differ))
+        excuse = _not_learned(group)
+        decided = len(accuracies) > 1 and not excuse
+        differ = max(accuracies.values()) - min(accuracies.values()) > 0.005 if decided else None
+        found.append(Finding(_with_cuts(key, group), measured + excuse, differ))
     return found
+
+
+def _not_learned(runs: Sequence[Outcome]) -> str:
+    """The runs among those compared that did not learn their training data; empty if all did."""
+    accuracies = {run.experiment.name: _value(run, "train_accuracy") for run in runs}
+    poor = [f"{name} {accuracy:.2%}" for name, accuracy in accuracies.items() if accuracy < LEARNED]
+    return f"; learned less than {LEARNED:.0%} of the training data: {', '.join(poor)}" if poor else ""
 
 
 def _rank_correlation(first: str, second: str, least: float) -> Check:
@@ -136,6 +162,7 @@ def _capital(text: str) -> str:
 
 
 def shrinks_with_width(name: str) -> Claim:
+    """A measure, or the training error, falls as networks widen."""
     return Claim(
         f"{_capital(title(name))} falls as the network widens",
         "Spearman correlation with width of -0.8 or below (medians over seeds)",
@@ -144,6 +171,7 @@ def shrinks_with_width(name: str) -> Claim:
 
 
 def goes_with_error(name: str) -> Claim:
+    """A measure is large where the training error is."""
     return Claim(
         f"{title(name)} and training error go together",
         "Spearman correlation over widths of 0.5 or above (medians over seeds; widths without any error tie)",
@@ -154,7 +182,7 @@ def goes_with_error(name: str) -> Claim:
 def as_accurate_as(attribute: str, reference: str, points: float) -> Check:
     """Test accuracy within so many percentage points of the group's reference, or better: medians over seeds.
 
-    A reference that did not learn its training data proves nothing.
+    A comparison with a run that did not learn its training data decides nothing.
     """
 
     def check(runs: Sequence[Outcome]) -> list[Finding]:
@@ -163,23 +191,21 @@ def as_accurate_as(attribute: str, reference: str, points: float) -> Check:
             by_value = {getattr(seeds[0].experiment, attribute): seeds for seeds in variants(group).values()}
             if reference not in by_value:
                 continue
-            first, learned = (_middle(by_value[reference], f"{kind}_accuracy") for kind in ("test", "train"))
-            excuse = "" if learned >= LEARNED else f", which learned only {learned:.0%} of its training data"
+            first = _middle(by_value[reference], "test_accuracy")
             for other, seeds in by_value.items():
                 if other != reference:
-                    accuracy = _middle(seeds, "test_accuracy")
+                    accuracy, excuse = _middle(seeds, "test_accuracy"), _not_learned([*by_value[reference], *seeds])
                     agrees = None if excuse else accuracy >= first - points / 100
-                    found.append(
-                        Finding(
-                            _with_cuts(f"{key} {other}", seeds), f"{accuracy:.2%} against {first:.2%}{excuse}", agrees
-                        )
-                    )
+                    measured = f"{accuracy:.2%} against {first:.2%}{excuse}"
+                    found.append(Finding(_with_cuts(f"{key} {other}", seeds), measured, agrees))
         return found
 
     return check
 
 
 def saves(model: str, classes: int, variant: str, percentage: float) -> Claim:
+    """A variant of a model of torchvision has so many per cent fewer parameters, counted."""
+
     def check(runs: Sequence[Outcome]) -> list[Finding]:
         from neuralcollapse.nn import build_backbone, parameter_savings
 

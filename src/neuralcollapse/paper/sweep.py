@@ -69,8 +69,7 @@ def sweep(
         ImportError: if Ray is asked for and not installed.
         KeyboardInterrupt: on Ctrl-C; finished epochs are kept.
     """
-    if workers < 1 or retries < 0:
-        raise ValueError(f"workers={workers} must be at least 1, and retries={retries} not negative")
+    check_counts(workers, retries)
     check_folders(runs)
     jobs = [Job(run, State.FINISHED if run.finished else State.WAITING) for run in runs]
     if all(job.state is State.FINISHED for job in jobs):
@@ -83,6 +82,18 @@ def sweep(
         place.stop()
     watch(jobs)
     return jobs
+
+
+def check_counts(workers: int, retries: int) -> None:
+    """Accept the numbers of a sweep.
+
+    Raises:
+        ValueError: if there is no run at a time, or a negative number of retries.
+    """
+    if workers < 1:
+        raise ValueError(f"workers={workers} must be at least 1: that many runs go on at a time")
+    if retries < 0:
+        raise ValueError(f"retries={retries} must be at least 0: that many attempts follow the first")
 
 
 def check_folders(runs: Sequence[Outcome]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from neuralcollapse.report.history import History
 
-_NO_MATTER = ("seed", "output", "resume", "data_root", "devices", "nodes", "accelerator", "loggers")
+_NO_MATTER = ("seed", "output", "resume", "data_root", "devices", "nodes", "accelerator", "capture", "loggers")
 """Fields that do not make another experiment."""
 
 
