@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from neuralcollapse.geometry import CollapseMetrics
@@ -73,6 +73,12 @@ def refusal(name: str, value: Any, others: Mapping[str, Any]) -> Exception | Non
     if name in _LISTS and not isinstance(value, list | tuple):
         return TypeError(f"{name}={value!r} must be a list of names")
     return None if _fits_yaml(value) else TypeError(f"{name}={value!r} is no plain value: give a number or a string")
+
+
+def shared(groups: Sequence[Mapping[str, Any]], name: str) -> float | None:
+    """The value that all parameter groups of an optimizer have, such as their ``lr``; None where they differ."""
+    found = {None if group.get(name) is None else float(group[name]) for group in groups}
+    return found.pop() if len(found) == 1 else None
 
 
 def _plain(value: Any) -> Any:
