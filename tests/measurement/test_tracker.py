@@ -309,6 +309,8 @@ DESCRIPTIONS = [
     ({"optimzer": "sgd"}, ValueError, r"optimzer= is unknown: did you mean optimizer=\?"),
     ({"epoch": 3}, ValueError, r"epoch= is unknown: did you mean epochs=\?"),
     ({"weight_decay": "abc"}, TypeError, "weight_decay='abc' must be a number"),
+    ({"learning_rate": torch.tensor([0.1, 0.2])}, TypeError, "learning_rate=tensor.* must be a number"),
+    ({"seed": np.array([1, 2])}, TypeError, "seed=array.* must be a number"),
     ({"batch_size": True}, TypeError, "batch_size=True must be a number"),
     ({"optimizer": 3}, TypeError, "optimizer=3 must be a string"),
     ({"class_names": "cat"}, TypeError, "class_names='cat' must be a list of names"),
@@ -328,12 +330,16 @@ def test_descriptions_become_plain_values(model: nn.Module, data: list, tmp_path
     config = {
         "learning_rate": torch.tensor(0.5),
         "weight_decay": np.float64(0.25),
+        "momentum": torch.tensor([0.5]),
+        "seed": np.array([[7]]),
         "epochs": 3,
         "epoch": 2,
         "mine": [1],
     }
     CollapseTracker(tmp_path / "run", config=config).measure(model, data)
-    assert read_config(tmp_path / "run") == config | {"learning_rate": 0.5, "weight_decay": 0.25}
+    assert read_config(tmp_path / "run") == config | {
+        "learning_rate": 0.5, "weight_decay": 0.25, "momentum": 0.5, "seed": 7,
+    }  # fmt: skip
 
 
 def test_a_first_measurement_that_fails_leaves_no_empty_folder(model: nn.Module, data: list, tmp_path: Path) -> None:
