@@ -175,5 +175,9 @@ def test_stored_features_of_other_tasks(call, tmp_path: Path) -> None:
     for name, value in exact.to_dict().items():
         assert any(f"{value:.4g}" in line for line in printed.splitlines() if f"  {name} " in line), name
     assert "≤ 2" in printed
+    np.savez(tmp_path / "counts.npz", features=features, labels=sets * 2)
+    said = call("measure", "--features", "counts.npz", "--task", "multilabel").err
+    assert "labels hold other numbers than 0 and 1" in said
+    assert "batch=" not in said
     assert 'task="multilabel"' in call("measure", "--features", "sets.npz").err
     assert "--task regression is for --features" in call("measure", "--run", "runs/x", "--task", "regression").err

@@ -51,7 +51,7 @@ def as_record(logits: Tensor) -> dict[str, Tensor]:
     "model", [BareWeight(), Ending(lambda z: z @ torch.ones(3, 7)), Ending(as_record)], ids=["bare", "mapped", "record"]
 )
 def test_a_layer_with_another_number_of_outputs_is_not_taken_for_the_classifier(take, model) -> None:
-    with pytest.raises(ValueError, match=r"gives \d numbers and the model returns \d per sample.*classifier="):
+    with pytest.raises(ValueError, match=r"gives \d numbers per sample and the model returns \d.*classifier="):
         take(model, BATCHES)
 
 
@@ -63,7 +63,7 @@ def test_the_tracker_refuses_it_too(tmp_path) -> None:
 
 def test_a_layer_that_is_named_is_measured_with_a_warning() -> None:
     model = Ending(lambda z: z @ torch.ones(3, 7))
-    with pytest.warns(CollapseWarning, match="the model returns 7 numbers per sample"):
+    with pytest.warns(CollapseWarning, match="classifier='head' gives 3 numbers per sample, but the model returns 7"):
         assert measure(model, BATCHES, classifier="head").classifier == "head"
 
 

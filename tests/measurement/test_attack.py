@@ -274,3 +274,10 @@ def test_layers_that_an_attack_runs_again_are_those_of_the_clean_inputs(layers: 
         assert found.layers[name].nc1 == metrics.nc1
     assert found.layers.keys() == clean.layers.keys()
     assert found.attack.to_dict() == pytest.approx(expected.attack.to_dict(), rel=1e-5)
+
+
+def test_each_size_is_refused_by_what_it_means() -> None:
+    with pytest.raises(ValueError, match="epsilon=0 must be positive and finite: it is the largest change of an entry"):
+        Attack("pgd", 0)
+    with pytest.raises(ValueError, match="step=-1 must be positive and finite: it is the length of a step of PGD"):
+        Attack("pgd", 0.1, step=-1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import namedtuple
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 
 import numpy as np
@@ -56,6 +56,27 @@ class Record:
     target: Tensor
 
 
+@dataclass(frozen=True)
+class Inside:
+    """Inputs that a model takes whole; one field is made from the others, once."""
+
+    image: Tensor
+    width: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        assert self.image.device.type == "cpu"
+        object.__setattr__(self, "width", self.image.shape[1])
+
+
+class OfRecords(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = NET
+
+    def forward(self, record: Inside) -> Tensor:
+        return self.net(record.image[:, : record.width])
+
+
 LOADERS = {
     "IterableDataset": lambda: DataLoader(Stream(), 7),
     "generator": lambda: iter([(INPUTS[:50], LABELS[:50]), (INPUTS[50:], LABELS[50:])]),
@@ -84,6 +105,13 @@ def expected() -> dict[str, float | None]:
 @pytest.mark.parametrize("kind", LOADERS)
 def test_batches_of_one_input(kind: str, expected: dict) -> None:
     assert measure(NET, LOADERS[kind](), progress=False).to_dict() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_inputs_in_a_dataclass(dtype: torch.dtype, expected: dict) -> None:
+    given = Inside(INPUTS.to(dtype))
+    assert measure(OfRecords(), [(given, LABELS)]).to_dict() == pytest.approx(expected, rel=1e-5)
+    assert given.image.dtype == dtype
 
 
 TWO_INPUTS = {

@@ -149,3 +149,8 @@ def test_the_first_tensor_of_a_tuple_holds_the_tokens() -> None:
     alone = measure_language_model(model, [x], progress=False)
     tupled = measure_language_model(model, [(x, torch.zeros_like(x))], progress=False)
     assert tupled.to_dict() == alone.to_dict()
+
+
+def test_a_device_that_is_not_there_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match="device='nope' is not available here"):
+        measure_language_model(gpt2(), [tokens()], device="nope")

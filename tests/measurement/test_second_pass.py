@@ -110,3 +110,11 @@ def test_language_models(kind: str) -> None:
         found = measure_language_model(model, OTHERWISE[kind][0](tokens))
     assert found.ncc_agreement is None
     assert found.to_dict() == measure_language_model(model, tokens, ncc=False).to_dict()
+
+
+def test_a_pooling_of_a_layer_that_a_block_stands_for_holds_in_the_second_pass() -> None:
+    model = nn.Sequential(nn.Linear(8, 9), nn.ReLU(), nn.Linear(9, 9), nn.ReLU(), nn.Linear(9, 3))
+    plain = measure(model, [(INPUTS, LABELS)], layers="all")
+    report = measure(model, [(INPUTS, LABELS)], layers="all", pooling={"0": -1, "1": -1, "4": -1})
+    assert report.depth is not None
+    assert report.depth == plain.depth

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import itertools
 import json
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -218,3 +219,24 @@ def test_nothing_and_a_target_are_refused() -> None:
             measure(network(3), [], task=task)
         with pytest.raises(ValueError, match="target= is the geometry of classes"):
             measure(network(3), batches(TARGETS), task=task, target=etf)
+
+
+def test_r_squared_is_nan_where_a_target_does_not_vary() -> None:
+    targets = torch.stack([TARGETS[:, 0], torch.full((84,), 2.0)], 1)
+    report = measure(network(2), batches(targets), task="regression")
+    assert report.r_squared is not None
+    assert math.isnan(report.r_squared)
+
+
+def test_the_stable_rank_of_a_regression_is_at_most_the_number_of_targets() -> None:
+    report = measure(network(3), batches(TARGETS), task="regression")
+    for text in (str(report), report._repr_html_()):
+        assert "≤ 3" in text
+        assert "→ 3" not in text
+
+
+def test_an_empty_batch_of_maps_is_passed_over() -> None:
+    body = nn.Sequential(nn.Conv2d(2, 5, 3), nn.AdaptiveAvgPool2d(1))
+    x, y = torch.randn(40, 2, 6, 6), torch.arange(40) % 2
+    found = measure(body, [(x, y), (x[:0], y[:0])], features_only=True)
+    assert found.metrics.nc1 == measure(body, [(x, y)], features_only=True).metrics.nc1

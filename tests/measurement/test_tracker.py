@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -63,13 +64,113 @@ def test_training_is_bit_for_bit_the_same(data: list) -> None:
     assert torch.equal(train(True), train(False))
 
 
-def test_a_folder_is_continued(model: nn.Module, data: list, tmp_path: Path) -> None:
-    CollapseTracker(tmp_path).measure(model, data, epoch=3)
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
+    """The seconds that the tracker reads."""
+    now = [1000.0]
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr("neuralcollapse.measurement.tracker.time.monotonic", lambda: now[0])
+        yield now
+
+
+def test_a_folder_is_continued(model: nn.Module, data: list, tmp_path: Path, clock: list[float]) -> None:
+    first = CollapseTracker(tmp_path)
+    clock[0] += 30
+    first.measure(model, data, epoch=3)
+    clock[0] += 500  # nothing trains
     later = CollapseTracker(tmp_path)
+    clock[0] += 10
     later.measure(model, data)
     assert [row["epoch"] for row in later.history] == [3, 4]
     assert [row["epoch"] for row in CollapseTracker(tmp_path).history] == [3, 4]
-    assert float(later.history[1]["seconds"] or 0) >= float(later.history[0]["seconds"] or 0)
+    assert [row["seconds"] for row in later.history] == [30, 40]
+
+
+def test_the_seconds_of_dropped_rows_are_not_counted(
+    model: nn.Module, data: list, tmp_path: Path, clock: list[float]
+) -> None:
+    tracker = CollapseTracker(tmp_path)
+    for _ in range(10):
+        clock[0] += 10
+        tracker.measure(model, data)
+    tracker.begin(5)
+    clock[0] += 10
+    tracker.measure(model, data)
+    assert (tracker.history[-1]["epoch"], tracker.history[-1]["seconds"]) == (6, 60)
+
+
+@pytest.mark.parametrize(("layers", "pooling"), [(["0"], {"0": -1}), ("all", {"0": -1, "3": -1})])
+def test_a_pooling_by_layer_holds_where_test_data_has_no_layers(
+    model: nn.Module, data: list, layers: object, pooling: dict
+) -> None:
+    tracker = CollapseTracker(layers=layers, pooling=pooling)  # type: ignore[arg-type]
+    tracker.measure(model, data, test_loader=data)
+    assert tracker.history[0]["test_nc1"] == tracker.history[0]["nc1"]
+    assert any(name.startswith("nc1/") for name in tracker.history[0])
+
+
+@pytest.mark.parametrize("name", ["a(1)", "größe", 'a, "b"', "<b>", "="])
+def test_layers_of_any_name_are_recorded(data: list, tmp_path: Path, name: str) -> None:
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.blocks = nn.ModuleDict({name: nn.Linear(4, 8)})
+            self.fc = nn.Linear(8, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.fc(self.blocks[name](x).relu())
+
+    tracker = CollapseTracker(tmp_path, layers=[f"blocks.{name}"])
+    for _ in range(2):
+        tracker.measure(Named(), data)
+    assert CollapseTracker(tmp_path).history == tracker.history
+    assert tracker.history[1][f"nc1/blocks.{name}"] is not None
+
+
+def test_a_layer_whose_name_does_not_print_is_refused_before_anything_is_written(data: list, tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 3))
+    model.add_module("0\n1", model._modules.pop("0"))
+    model.add_module("fc", model._modules.pop("1"))
+    with pytest.raises(ValueError, match=r"nc1/0\\n1' is no name of a column"):
+        CollapseTracker(tmp_path / "run", layers=["0\n1"]).measure(model, data)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_continued_folder_keeps_its_description(model: nn.Module, data: list, tmp_path: Path) -> None:
+    CollapseTracker(tmp_path, config={"optimizer": "sgd", "weight_decay": 5e-4}).measure(model, data)
+    later = CollapseTracker(tmp_path)
+    later.describe(seed=1, optimizer="adam")
+    later.measure(model, data)
+    assert read_config(tmp_path) == {"optimizer": "sgd", "weight_decay": 5e-4, "seed": 1}
+    CollapseTracker(tmp_path, config={"weight_decay": 0.1}).measure(model, data)
+    assert read_config(tmp_path) == {"optimizer": "sgd", "weight_decay": 0.1, "seed": 1}
+
+
+def test_another_run_s_folder_is_refused_before_a_row_is_dropped(model: nn.Module, data: list, tmp_path: Path) -> None:
+    tracker = CollapseTracker(tmp_path, config={"optimizer": "sgd", "weight_decay": 0.5, "epochs": 3, "mine": [1]})
+    for _ in range(3):
+        tracker.measure(model, data)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    message = "holds another run: weight_decay was 0.5 and is now 0.25. Choose another folder"
+    with pytest.raises(ValueError, match=message):
+        CollapseTracker(tmp_path).begin(1, {"optimizer": "sgd", "weight_decay": 0.25, "epochs": 9})
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    same = CollapseTracker(tmp_path)
+    same.begin(3, {"optimizer": "sgd", "weight_decay": torch.tensor(0.5), "epochs": 9, "mine": (1,), "seed": 2})
+    same.measure(model, data)
+    expected = {"optimizer": "sgd", "weight_decay": 0.5, "epochs": 9, "mine": [1], "seed": 2}
+    assert read_config(tmp_path) == expected
+
+
+def test_a_training_that_starts_anew_measures_epoch_0_again(model: nn.Module, data: list, tmp_path: Path) -> None:
+    CollapseTracker(tmp_path).measure(model, data, epoch=0)
+    again = CollapseTracker(tmp_path)
+    again.begin()
+    again.measure(model, data, epoch=0)
+    resumed = CollapseTracker(tmp_path)
+    resumed.measure(model, data)
+    resumed.begin(0, resumed=True)
+    assert [row["epoch"] for row in resumed.history] == [0]
 
 
 def test_an_epoch_is_recorded_once_and_nothing_is_lost(model: nn.Module, data: list, tmp_path: Path) -> None:
@@ -84,14 +185,37 @@ def test_an_epoch_is_recorded_once_and_nothing_is_lost(model: nn.Module, data: l
     assert (tmp_path / "metrics.csv").read_bytes() == before
 
 
-def test_rewind_forgets_later_rows_and_snapshots(model: nn.Module, data: list, tmp_path: Path) -> None:
+def test_rewind_drops_later_rows_and_snapshots(model: nn.Module, data: list, tmp_path: Path) -> None:
     tracker = CollapseTracker(tmp_path)
     for epoch in (1, 2, 3):
         tracker.measure(model, data, epoch=epoch)
-    tracker.begin(1)
-    assert [row["epoch"] for row in read_metrics(tmp_path)] == ["1"]
-    assert [epoch for epoch, _ in snapshots(tmp_path)] == [1]
-    tracker.measure(model, data, epoch=2)
+    tracker.begin(2)
+    assert [row["epoch"] for row in read_metrics(tmp_path)] == ["1", "2"]
+    assert [epoch for epoch, _ in snapshots(tmp_path)] == [1, 2]
+    assert {path.name for path in tmp_path.iterdir()} == {"metrics.csv", "snapshots"}  # of one epoch nothing is kept
+    tracker.measure(model, data, epoch=3)
+
+
+def test_more_than_one_dropped_row_is_set_aside(
+    model: nn.Module, data: list, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tracker = CollapseTracker(tmp_path)
+    for epoch in (1, 2, 3):
+        tracker.measure(model, data, epoch=epoch)
+    before = (tmp_path / "metrics.csv").read_bytes()
+    for _ in range(2):
+        tracker.begin(1)
+        assert [row["epoch"] for row in read_metrics(tmp_path)] == ["1"]
+        assert [epoch for epoch, _ in snapshots(tmp_path)] == [1]
+        for epoch in (2, 3):
+            tracker.measure(model, data, epoch=epoch)
+    kept = sorted(tmp_path.glob("metrics.csv.*"), key=lambda path: path.stat().st_mtime_ns)
+    assert len(kept) == 2
+    assert kept[0].read_bytes() == before
+    for place in tmp_path.glob("snapshots.*"):
+        assert sorted(path.name for path in place.iterdir()) == [f"epoch-000{epoch}.safetensors" for epoch in (2, 3)]
+    assert len(list(tmp_path.glob("snapshots.*"))) == 2
+    assert str(kept[0]) in caplog.text
 
 
 @pytest.mark.parametrize("epoch", [-1, 1.5, True, "2"])
@@ -185,6 +309,8 @@ DESCRIPTIONS = [
     ({"optimzer": "sgd"}, ValueError, r"optimzer= is unknown: did you mean optimizer=\?"),
     ({"epoch": 3}, ValueError, r"epoch= is unknown: did you mean epochs=\?"),
     ({"weight_decay": "abc"}, TypeError, "weight_decay='abc' must be a number"),
+    ({"learning_rate": torch.tensor([0.1, 0.2])}, TypeError, "learning_rate=tensor.* must be a number"),
+    ({"seed": np.array([1, 2])}, TypeError, "seed=array.* must be a number"),
     ({"batch_size": True}, TypeError, "batch_size=True must be a number"),
     ({"optimizer": 3}, TypeError, "optimizer=3 must be a string"),
     ({"class_names": "cat"}, TypeError, "class_names='cat' must be a list of names"),
@@ -204,12 +330,16 @@ def test_descriptions_become_plain_values(model: nn.Module, data: list, tmp_path
     config = {
         "learning_rate": torch.tensor(0.5),
         "weight_decay": np.float64(0.25),
+        "momentum": torch.tensor([0.5]),
+        "seed": np.array([[7]]),
         "epochs": 3,
         "epoch": 2,
         "mine": [1],
     }
     CollapseTracker(tmp_path / "run", config=config).measure(model, data)
-    assert read_config(tmp_path / "run") == config | {"learning_rate": 0.5, "weight_decay": 0.25}
+    assert read_config(tmp_path / "run") == config | {
+        "learning_rate": 0.5, "weight_decay": 0.25, "momentum": 0.5, "seed": 7,
+    }  # fmt: skip
 
 
 def test_a_first_measurement_that_fails_leaves_no_empty_folder(model: nn.Module, data: list, tmp_path: Path) -> None:

@@ -30,3 +30,10 @@ def test_unknown_names() -> None:
         build_backbone("lenet", 10, (1, 8, 8))
     with pytest.raises(ValueError, match="takes images of 3 channels, not 1"):
         build_backbone("resnet18", 10, (1, 8, 8))
+
+
+@pytest.mark.parametrize("name", ["mlp", "convnet", "resnet18"])
+@pytest.mark.parametrize("width", [0, -1])
+def test_a_width_below_one_is_refused(name: str, width: int) -> None:
+    with pytest.raises(ValueError, match=f"width={width} must be at least 1"):
+        build_backbone(name, 10, (3, 32, 32), width=width)

@@ -198,11 +198,26 @@ def test_hooks_of_the_head_stay_and_can_be_removed(convert):
 def test_hooks_that_compute_the_old_weight_go_with_it(wrap):
     model = small()
     wrap(model[2])
-    model[2].register_forward_hook(lambda layer, given, found: 2 * found)
+    old, seen = model[2], []
+    handles = [
+        model[2].register_forward_hook(lambda layer, given, found: 2 * found),
+        model[2].register_forward_pre_hook(lambda layer, given: seen.append("in")),
+        model[2].register_forward_pre_hook(lambda layer, given, kept: seen.append("kept"), with_kwargs=True),
+    ]
     fix_classifier(model)
     x = torch.randn(6, 4)
     h = model[:2](x)
     torch.testing.assert_close(model(x), 2 * (h @ model[2].weight.T))
+    assert seen == ["in", "kept"]
+    with torch.no_grad():
+        list(old.parameters())[-1].mul_(3)
+    before = old(h).detach() / 2  # the old layer still computes its weight
+    torch.testing.assert_close(before, nn.functional.linear(h, old.weight, old.bias).detach())
+    seen.clear()
+    for handle in handles:
+        handle.remove()
+    torch.testing.assert_close(model(x), h @ model[2].weight.T)
+    assert not seen
 
 
 def test_the_means_of_prototypes_are_copied_and_in_the_precision_of_the_model():

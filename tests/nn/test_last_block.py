@@ -154,6 +154,18 @@ def test_kinds_of_layers_and_hooks_stay() -> None:
     assert len(seen) == 1
 
 
+def test_the_norm_of_a_new_skip_path_has_no_hooks_of_the_block_s_norm() -> None:
+    block = Block(convolution(), nn.BatchNorm2d(8))
+    seen: list[int] = []
+    block.bn2.register_forward_hook(lambda layer, given, found: seen.append(1))
+    block.bn2.register_forward_pre_hook(lambda layer, given: seen.append(2))
+    block.bn2.register_full_backward_hook(lambda layer, given, found: seen.append(3))
+    model = set_feature_dim(ResNet(block), 4)
+    assert isinstance(block.downsample, nn.Sequential)
+    model(torch.randn(5, 3, 7, 7)).sum().backward()
+    assert seen == [2, 1, 3]
+
+
 @pytest.mark.parametrize("change", [
     lambda block: nn.utils.parametrizations.weight_norm(block.conv2),
     lambda block: nn.utils.parametrizations.spectral_norm(block.conv2),

@@ -71,6 +71,17 @@ def test_one_of_two_heads_by_name():
     assert [variant.feature_dim for variant in savings.variants] == [8, 8, 5, 5]
 
 
+@pytest.mark.parametrize("dim", [0, -1, 3])
+def test_a_dimension_that_holds_no_etf_is_refused_before_anything_is_measured(dim: int) -> None:
+    with pytest.raises(ValueError, match=f"feature_dim={dim} cannot hold a simplex ETF of 5 classes: pass at least 4"):
+        parameter_savings(
+            nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 5)),
+            feature_dim=dim,
+            inputs=torch.randn(6, 4),
+            watch=lambda *_: pytest.fail("it was measured"),
+        )
+
+
 def test_features_too_few_for_the_classes():
     savings = parameter_savings(nn.Sequential(nn.Linear(4, 5), nn.Linear(5, 20)))
     assert [variant.name for variant in savings.variants] == ["as it is", "d = K", "both"]

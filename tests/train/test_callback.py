@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import csv
 import random
 
 import lightning as L
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -198,6 +200,130 @@ def test_several_loaders_ask_for_one(tmp_path) -> None:
 
     with pytest.raises(ValueError, match="no single training loader, so pass loader="):
         fitted(Joint(), {"a": loader()}, tmp_path, [NeuralCollapseCallback()])
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_list_of_batches_is_measured_and_a_pooling_by_layer_leaves_test_data_alone(tmp_path) -> None:
+    x, y = loader().dataset.tensors
+    callback = NeuralCollapseCallback([(x, y)], test_loader=[(x, y)], layers=["net.0"], pooling={"net.0": -1})
+    fitted(Plain(), loader(), tmp_path, [callback])
+    assert callback.history[-1]["test_nc1"] == callback.history[-1]["nc1"]
+    assert callback.history[-1]["nc1/net.0"] is not None
+    with pytest.raises(ValueError, match=r"pooling names 'net\.0', which is not measured"):
+        fitted(Plain(), loader(), tmp_path, [NeuralCollapseCallback([(x, y)], pooling={"net.0": -1})])
+
+
+class Stops(L.Callback):
+    """Ends the training after so many epochs, as late as a callback can."""
+
+    def __init__(self, epochs: int) -> None:
+        self.epochs = epochs
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        trainer.should_stop = trainer.current_epoch + 1 >= self.epochs
+
+
+def trained(folder, module: L.LightningModule, callbacks: list, checkpoint=None, **options: object) -> L.Trainer:
+    trainer = L.Trainer(
+        callbacks=callbacks, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        accelerator="cpu", default_root_dir=folder, **{"logger": False, **options},
+    )  # fmt: skip
+    trainer.fit(module, loader(), ckpt_path=checkpoint)
+    return trainer
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize(
+    ("others", "options", "epochs"),
+    [
+        ([], {"max_epochs": -1, "max_steps": 9}, [0, 2, 3]),
+        ([], {"max_epochs": -1, "max_steps": 8}, [0, 2, 3]),
+        ([Stops(3)], {"max_epochs": 9}, [0, 2, 3]),
+        ([Stops(1)], {"max_epochs": 9, "min_epochs": 5}, [0, 2, 4, 5]),
+        ([Stops(4)], {"max_epochs": 9}, [0, 2, 4]),
+    ],
+)
+@pytest.mark.parametrize("first", [True, False])
+def test_the_last_epoch_is_measured_however_the_training_ends(
+    others: list, options: dict, epochs: list[int], first: bool, tmp_path
+) -> None:
+    callback = NeuralCollapseCallback(every=2)
+    log = CSVLogger(tmp_path)
+    module = Plain()
+    trained(tmp_path, module, [callback, *others] if first else [*others, callback], logger=log, **options)
+    assert [row["epoch"] for row in callback.history] == epochs
+    x, y = loader().dataset.tensors
+    assert callback.history[-1]["nc1"] == pytest.approx(measure(module, [(x - 100, y)]).metrics.nc1, rel=1e-5)
+    with open(f"{log.log_dir}/metrics.csv", newline="") as file:
+        logged = [float(row["nc/nc1"]) for row in csv.DictReader(file) if row["nc/nc1"]]
+    assert logged == pytest.approx([row["nc1"] for row in callback.history[1:]])
+
+
+class Scheduled(Plain):
+    """Warms up step by step; its two groups of parameters may have rates of their own."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def configure_optimizers(self):
+        groups = [{"params": layer.parameters(), "lr": rate} for layer, rate in zip(
+            (self.net[0], self.net[2]), (0.1, 0.1 * self.factor), strict=True)]  # fmt: skip
+        optimizer = torch.optim.SGD(groups, lr=0.1)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: (step + 1) / 6)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("factor", [1, 0.5])
+def test_the_learning_rate_is_that_of_the_last_step_where_all_groups_share_it(factor: float, tmp_path) -> None:
+    callback = NeuralCollapseCallback(folder=tmp_path / "run")
+    fitted(Scheduled(factor), loader(), tmp_path, [callback])
+    expected = [None, pytest.approx(0.05), pytest.approx(0.1)] if factor == 1 else [None] * 3
+    assert [row["learning_rate"] for row in callback.history] == expected
+    assert read_config(tmp_path / "run").get("learning_rate") == (0.1 if factor == 1 else None)
+
+
+class Decayed(Plain):
+    def __init__(self, decay: float) -> None:
+        super().__init__()
+        self.decay = decay
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1, weight_decay=self.decay)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_resuming_over_another_run_deletes_nothing_of_it(tmp_path) -> None:
+    trained(tmp_path, Decayed(0.5), [NeuralCollapseCallback(folder=tmp_path / "B")], max_epochs=4)
+    written = {path: path.read_bytes() for path in (tmp_path / "B").rglob("*") if path.is_file()}
+    for decay in (0.25, 0.5):
+        trainer = trained(tmp_path, Decayed(decay), [], max_epochs=1)
+        trainer.save_checkpoint(tmp_path / f"{decay}.ckpt")
+    other = [NeuralCollapseCallback(folder=tmp_path / "B")]
+    with pytest.raises(ValueError, match=r"holds another run: weight_decay was 0.5 and is now 0.25"):
+        trained(tmp_path, Decayed(0.25), other, tmp_path / "0.25.ckpt", max_epochs=2)
+    assert {path: path.read_bytes() for path in (tmp_path / "B").rglob("*") if path.is_file()} == written
+    alike = NeuralCollapseCallback(folder=tmp_path / "B")
+    trained(tmp_path, Decayed(0.5), [alike], tmp_path / "0.5.ckpt", max_epochs=2)
+    assert [row["epoch"] for row in alike.history] == [0, 1, 2]
+    assert read_config(tmp_path / "B")["epochs"] == 2
+    kept = [path.read_bytes() for path in (tmp_path / "B").rglob("*") if path.is_file()]
+    config = tmp_path / "B" / "config.yaml"
+    assert all(content in kept for path, content in written.items() if path != config)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_training_resumed_within_its_first_epoch_goes_on(tmp_path) -> None:
+    class Saves(L.Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
+            if trainer.global_step == 2:
+                trainer.save_checkpoint(tmp_path / "2.ckpt")
+
+    trained(tmp_path, Plain(), [NeuralCollapseCallback(folder=tmp_path / "run"), Saves()], max_epochs=1)
+    callback = NeuralCollapseCallback(folder=tmp_path / "run")
+    trained(tmp_path, Plain(), [callback], tmp_path / "2.ckpt", max_epochs=2)
+    assert [row["epoch"] for row in callback.history] == [0, 1, 2]
 
 
 def test_every_must_be_positive() -> None:

@@ -9,12 +9,19 @@ import torch
 pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
 
+from transformers import TrainerCallback
+
 from neuralcollapse import NeuralCollapseTrainerCallback, measure
 from neuralcollapse.measurement.run_folder import read_metrics
 
 
 def trained(
-    tmp_path: Path, callbacks: list[Any], epochs: int = 2, logging_strategy: str = "epoch", **options: Any
+    tmp_path: Path,
+    callbacks: list[Any],
+    epochs: int = 2,
+    logging_strategy: str = "epoch",
+    checkpoint: Path | None = None,
+    **options: Any,
 ) -> Any:
     from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainingArguments
 
@@ -27,11 +34,13 @@ def trained(
     )
     arguments = TrainingArguments(
         output_dir=str(tmp_path / "trainer"), num_train_epochs=epochs, per_device_train_batch_size=16, report_to=[],
-        save_strategy="no", disable_tqdm=True, logging_strategy=logging_strategy, learning_rate=1e-2,
-        dataloader_pin_memory=False, use_cpu=True, **options,
+        disable_tqdm=True, logging_strategy=logging_strategy, learning_rate=1e-2, dataloader_pin_memory=False,
+        use_cpu=True, **{"save_strategy": "no", **options},
     )  # fmt: skip
-    trainer = Trainer(BertForSequenceClassification(config), arguments, train_dataset=data, callbacks=callbacks)
-    trainer.train()
+    trainer = Trainer(
+        BertForSequenceClassification(config), arguments, train_dataset=data, eval_dataset=data, callbacks=callbacks
+    )
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     return trainer, data
 
 
@@ -92,3 +101,68 @@ def test_the_learning_rate_of_a_linear_schedule(tmp_path: Path) -> None:
     trained(tmp_path, [callback], logging_strategy="no", lr_scheduler_type="linear")
     steps = [1e-2 * (6 - step) / 6 for step in range(6)]  # three steps an epoch, the rate falls after each
     assert [row["learning_rate"] for row in callback.tracker.history[1:]] == pytest.approx([steps[2], steps[5]])
+
+
+class Stops(TrainerCallback):
+    """Ends the training where an evaluation comes after so many steps, or at that step."""
+
+    def __init__(self, step: int, *, evaluated: bool) -> None:
+        self.step, self.evaluated = step, evaluated
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        control.should_training_stop |= not self.evaluated and state.global_step >= self.step
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        control.should_training_stop |= self.evaluated and state.global_step >= self.step
+
+
+@pytest.mark.parametrize(
+    ("options", "stop", "epochs"),
+    [
+        ({"max_steps": 2}, None, [(0, 0), (1, 2)]),
+        ({"max_steps": 7}, None, [(0, 0), (1, 3), (2, 6), (3, 7)]),
+        ({}, Stops(7, evaluated=False), [(0, 0), (1, 3), (2, 6), (3, 7)]),
+        ({}, Stops(8, evaluated=False), [(0, 0), (1, 3), (2, 6), (3, 8)]),
+        ({"logging_strategy": "no"}, Stops(7, evaluated=False), [(0, 0), (1, 3), (2, 6), (3, 7)]),
+    ],
+)
+def test_a_training_that_stops_within_an_epoch_records_that_epoch_once(
+    tmp_path: Path, options: dict, stop: Any, epochs: list
+) -> None:
+    callback = NeuralCollapseTrainerCallback(folder=tmp_path / "run")
+    trained(tmp_path, [callback, *([stop] if stop else [])], epochs=5, **options)
+    assert [(row["epoch"], row["step"]) for row in callback.tracker.history] == epochs
+
+
+@pytest.mark.parametrize("options", [
+    {}, {"save_strategy": "epoch"},
+    {"save_strategy": "epoch", "load_best_model_at_end": True, "metric_for_best_model": "loss"},
+])  # fmt: skip
+@pytest.mark.parametrize("first", [True, False])
+def test_a_last_epoch_that_its_evaluation_ends_is_measured(tmp_path: Path, options: dict, first: bool) -> None:
+    callback = NeuralCollapseTrainerCallback(every=2)
+    stop = Stops(9, evaluated=True)
+    callbacks = [callback, stop] if first else [stop, callback]
+    trained(tmp_path, callbacks, epochs=5, eval_strategy="epoch", **options)
+    assert [(row["epoch"], row["step"]) for row in callback.tracker.history] == [(0, 0), (2, 6), (3, 9)]
+    assert callback.tracker.history[-1]["train_loss"] is not None
+
+
+@pytest.mark.parametrize("step", [2, 5])
+def test_a_resumed_training_measures_the_epoch_again_in_which_it_stopped(tmp_path: Path, step: int) -> None:
+    saved = {"save_strategy": "steps", "save_steps": step}
+    stopping = [NeuralCollapseTrainerCallback(folder=tmp_path / "run"), Stops(step, evaluated=False)]
+    trained(tmp_path, stopping, epochs=3, **saved)
+    callback = NeuralCollapseTrainerCallback(folder=tmp_path / "run")
+    trained(tmp_path, [callback], epochs=3, checkpoint=tmp_path / "trainer" / f"checkpoint-{step}", **saved)
+    assert [(row["epoch"], row["step"]) for row in callback.tracker.history] == [(0, 0), (1, 3), (2, 6), (3, 9)]
+
+
+def test_resuming_over_another_run_is_refused(tmp_path: Path) -> None:
+    trained(tmp_path, [NeuralCollapseTrainerCallback(folder=tmp_path / "B")], epochs=3, weight_decay=0.5)
+    before = (tmp_path / "B" / "metrics.csv").read_bytes()
+    trained(tmp_path, [], epochs=1, save_strategy="epoch")
+    other = [NeuralCollapseTrainerCallback(folder=tmp_path / "B")]
+    with pytest.raises(ValueError, match=r"holds another run: weight_decay was 0\.5 and is now 0\.0\. Choose"):
+        trained(tmp_path, other, epochs=2, checkpoint=tmp_path / "trainer" / "checkpoint-3")
+    assert (tmp_path / "B" / "metrics.csv").read_bytes() == before

@@ -181,23 +181,18 @@ def _check_names(choices: Choices) -> None:
 
 
 def _measure_features(choices: Choices) -> tuple[dict[str, float | None], Any]:
-    from rich.table import Table
-
-    from neuralcollapse.geometry.tables import cell, grouped
     from neuralcollapse.measurement import load_embeddings
     from neuralcollapse.measurement.embeddings import measure_embeddings
+    from neuralcollapse.measurement.presentation import rich_table
+    from neuralcollapse.measurement.regression_report import ideals_of_regression
 
     if not Path(str(choices.features)).is_file():
         raise FileNotFoundError(f"--features {choices.features}: there is no such file")
     stored = load_embeddings(str(choices.features))
     values = measure_embeddings(stored, choices.task, allow_missing=choices.allow_missing)
-    table = Table("measure", "value", "at collapse", title=f"{choices.features}: {len(stored['labels']):,} samples")
-    ideals = {"stable_rank": f"≤ {stored['labels'][0].numel()}"} if choices.task == "regression" else {}
-    for group, rows in grouped({"value": values}):
-        table.add_row(f"[bold]{group}[/]")
-        for row in rows:
-            table.add_row(f"  {row.name}", cell(values[row.name]), ideals.get(row.name, row.goal()))
-    return values, table
+    ideals = ideals_of_regression(stored["labels"][0].numel()) if choices.task == "regression" else {}
+    title = f"{choices.features}: {len(stored['labels']):,} samples"
+    return values, rich_table({"value": values}, title, ideals)
 
 
 def _measure_network(choices: Choices) -> CollapseReport:

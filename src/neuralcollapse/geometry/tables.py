@@ -13,6 +13,9 @@ from neuralcollapse.geometry.measures import GROUPS, HEADLINE, MEASURES, Measure
 Values = Mapping[str, float | None]
 """Measures by name; None where one was not measured."""
 
+Ideals = Mapping[str, float | str]
+"""Values at collapse by name, where they depend on the network; a bound, such as ``≤ 3``, is a string."""
+
 _COLLAPSED, _OPEN = 0.1, 0.5
 """Distances to the ideal below and above which :func:`sentences` calls a measure near and far."""
 
@@ -31,7 +34,7 @@ def cell(value: float | int | None) -> str:
     return "" if value is None else f"{value:.4g}"
 
 
-def html_table(columns: Mapping[str, Values], caption: str, ideals: Mapping[str, float] | None = None) -> str:
+def html_table(columns: Mapping[str, Values], caption: str, ideals: Ideals | None = None) -> str:
     """An HTML table with one row per measure; each name shows its meaning under the pointer.
 
     Args:
@@ -54,7 +57,7 @@ def html_table(columns: Mapping[str, Values], caption: str, ideals: Mapping[str,
     return "\n".join([*lines, "</tbody></table>"])
 
 
-def text_table(values: Values, ideals: Mapping[str, float] | None = None) -> str:
+def text_table(values: Values, ideals: Ideals | None = None) -> str:
     """Lines of text: one per measure, group by group, with the value at collapse and the direction.
 
     >>> print(text_table({"nc1": 0.25, "accuracy": 1.0}))

@@ -30,8 +30,8 @@ class Agreement:
         self.samples = 0
         self.others = 0
         """Samples for which the model decides otherwise."""
-        self.width: int | None = None
-        """How many logits the model returns, if it is another number."""
+        self.widths: tuple[int, int] | None = None
+        """How many numbers the layer gives and the model returns per sample, where they differ."""
 
     def add(self, logits: Float[Tensor, "B K"], returned: Any) -> None:
         """Take a batch.
@@ -53,20 +53,22 @@ class Agreement:
             return
         if output.shape[1] in (1, own):  # one number: the probability of the second of two classes
             return
-        self.width = output.shape[1]
+        returned = output.shape[1]
+        self.widths = own, returned
         if not self.named:
             raise ValueError(
-                f"layer {self.layer!r} gives {own} numbers and the model returns {self.width} per sample, so it does "
-                f"not look like the classifier: name the classifier with classifier= (also {self.layer!r}, to insist), "
-                "or give the features and the weight of a classifier that is no layer to measure_features"
+                f"layer {self.layer!r} gives {own} numbers per sample and the model returns {returned}, so it does "
+                f"not look like the classifier: name the classifier with classifier= (also {self.layer!r}, to insist). "
+                "If the classifier is not a layer, pass its features and weight to measure_features"
             )
 
     def warn(self) -> None:
         """Say after the last batch what did not fit."""
-        if self.width is not None:
+        if self.widths is not None:
+            own, returned = self.widths
             warnings.warn(
-                f"classifier={self.layer!r} is measured, but the model returns {self.width} numbers per sample, and "
-                "this layer gives another number of them",
+                f"classifier={self.layer!r} gives {own} numbers per sample, but the model returns {returned}: the "
+                "measures are those of this layer",
                 CollapseWarning,
                 stacklevel=2,
             )

@@ -54,9 +54,13 @@ class Attack:
     def __post_init__(self) -> None:
         if self.kind not in ("fgsm", "pgd"):
             raise ValueError(f"attack={self.kind!r} is unknown: choose 'fgsm', 'pgd' or an Attack(...)")
-        for name, value in (("epsilon", self.epsilon), ("step", self.step)):
+        sizes = {
+            "epsilon": (self.epsilon, "largest change of an entry"),
+            "step": (self.step, "length of a step of PGD"),
+        }
+        for name, (value, meaning) in sizes.items():
             if value is not None and not (value > 0 and math.isfinite(value)):
-                raise ValueError(f"{name}={value} must be positive and finite: the largest change of an entry")
+                raise ValueError(f"{name}={value} must be positive and finite: it is the {meaning}")
         if self.steps < 1:
             raise ValueError(f"steps={self.steps} must be at least 1")
         if self.bounds is not None and not bool(

@@ -93,7 +93,7 @@ def _label_place(batch: Sequence[Any], model: nn.Module | None, task: Task) -> i
     first = max(1, len(required))  # part after as many inputs as the model requires
     named = next((place for place, name in enumerate(required) if place and name in LABEL_NAMES), None)
     if named in places and (task == "classification" or first not in places):
-        return places[places.index(named)]
+        return named
     taker = None if model is None or named in places else _taker(model, first, task)
     if first in places and named not in places and (taker is None or places[-1] == first):
         return first

@@ -21,7 +21,7 @@ INTERNAL = frozenset(vars(nn.Module()))
 """Attributes of every module: its tables of parameters, buffers, children and hooks, and its training flag."""
 
 _COPIED_BYTES = 64 << 20
-"""Parameters, and tensors and arrays in attributes, that are copied; of the larger ones a change is noticed."""
+"""Tensors up to this total are copied. For larger ones a change is only detected."""
 
 _MOST_CONTAINERS = 100_000
 _MOST_PARTS = 10_000

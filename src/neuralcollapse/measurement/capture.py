@@ -34,8 +34,8 @@ from neuralcollapse.nn.surgery import not_a_module
 class Capture:
     """A pass over the data, to be iterated once within a ``with`` block.
 
-    Inside, the model is in evaluation mode, without gradient or autocast, uncompiled; on leaving, also after an error,
-    it, the random numbers and the caller's modes are as they were.
+    Inside the block the model is in evaluation mode and runs uncompiled, without gradients or autocast. After the
+    block, also after an error, the model, the random numbers and the caller's modes are as they were.
 
     Args:
         model: any torch module; wrappers for several devices and for compilation are seen through.

@@ -18,6 +18,7 @@ from neuralcollapse.measurement.attack import AttackReport
 from neuralcollapse.measurement.depth import NO_DEPTH, centre_mismatches, network_depth
 from neuralcollapse.measurement.options import Options
 from neuralcollapse.measurement.passes import Seen, over_data, readable_again
+from neuralcollapse.measurement.pooling import pooling_for
 from neuralcollapse.measurement.ranks import Ranks
 from neuralcollapse.measurement.report import CollapseReport
 
@@ -54,7 +55,10 @@ def measure_classes(
     if options.layers == "all":
         _warn_of_blocks(seen, inner)
         centres = {name: moments for name, (moments, _) in found.items()}
-        again = dataclasses.replace(options, classifier=seen.classifier or None, layers=list(centres), attack=None)
+        pooling = pooling_for([*centres, seen.classifier], options.pooling)
+        again = dataclasses.replace(
+            options, classifier=seen.classifier or None, layers=list(centres), pooling=pooling, attack=None
+        )
         mismatches = None
         if ncc and seen.right is not None and readable_again(loader, ranks, NO_DEPTH):
             mismatches = centre_mismatches(model, loader, again, ranks, centres)

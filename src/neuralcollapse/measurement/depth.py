@@ -76,10 +76,9 @@ class NetworkDepth:
         """What was found, in words."""
         lines = []
         if self.law is not None:
-            way = "falls" if self.law.rate < 1 else "grows"
             lines.append(
-                f"From layer to layer NC1 {way} by a factor of {self.law.rate:.3g} on average; the correlation of its "
-                f"logarithm with depth is {self.law.correlation:.3g} (-1 is an exact law of separation)."
+                f"NC1 is multiplied by {self.law.rate:.3g} per layer on average; the correlation of its logarithm with "
+                f"depth is {self.law.correlation:.3g} (-1 is an exact law of separation)."
             )
         if self.effective_depth is not None:
             name = list(self.layers)[self.effective_depth - 1]

@@ -55,7 +55,7 @@ def measure_embeddings(
         TypeError: likewise.
     """
     features, weight, bias = stored["features"], stored.get("weight"), stored.get("bias")
-    labels = as_labels(stored["labels"], torch.device("cpu"), task)
+    labels = as_labels(stored["labels"], torch.device("cpu"), task, advice="store labels of that kind")
     if task == "regression":
         return regression_metrics(features, labels, weight).to_dict()
     measured = measure_features if task == "classification" else multilabel_metrics

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from neuralcollapse.geometry import CollapseMetrics
@@ -18,7 +18,7 @@ _WORDS = ("dataset", "model", "head", "optimizer", "precision")
 _NUMBERS = ("learning_rate", "momentum", "weight_decay", "feature_decay", "batch_size", "epochs", "seed")
 _LISTS = ("class_names",)
 _CLOSE = 0.85
-"""Likeness of two names from which on one counts as the other's misspelling."""
+"""From this similarity on, a name counts as a misspelling of another."""
 
 
 def numbers(columns: Mapping[str, Any], *, tested: bool) -> dict[str, float | int | None]:
@@ -62,7 +62,7 @@ def refusal(name: str, value: Any, others: Mapping[str, Any]) -> Exception | Non
     known = (*_WORDS, *_NUMBERS, *_LISTS)
     close = [] if name in known else difflib.get_close_matches(name, known, n=1, cutoff=_CLOSE)
     if close and close[0] not in others:
-        return ValueError(f"{name}= is unknown: did you mean {close[0]}=? A name of your own must be less like it")
+        return ValueError(f"{name}= is unknown: did you mean {close[0]}=? Otherwise choose a name that is less similar")
     value = _plain(value)
     if value is None:
         return None
@@ -75,15 +75,22 @@ def refusal(name: str, value: Any, others: Mapping[str, Any]) -> Exception | Non
     return None if _fits_yaml(value) else TypeError(f"{name}={value!r} is no plain value: give a number or a string")
 
 
+def shared(groups: Sequence[Mapping[str, Any]], name: str) -> float | None:
+    """The value that all parameter groups of an optimizer have, such as their ``lr``; None where they differ."""
+    found = {None if group.get(name) is None else float(group[name]) for group in groups}
+    return found.pop() if len(found) == 1 else None
+
+
 def _plain(value: Any) -> Any:
-    """NumPy's scalars and tensors of one element as Python's own numbers."""
-    return value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
+    """NumPy's scalars, and arrays and tensors of one element, as Python's own numbers."""
+    count = value.numel() if hasattr(value, "numel") else getattr(value, "size", None)
+    return value.item() if hasattr(value, "item") and count == 1 else value
 
 
 def _is_number(value: Any) -> bool:
     try:
         float(value)  # YAML reads 5e-4 as a string
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RuntimeError):  # torch: a tensor of several elements
         return False
     return not isinstance(value, bool)
 

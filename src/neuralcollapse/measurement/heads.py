@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from neuralcollapse.measurement.agreement import close, decided_otherwise, reordered
 from neuralcollapse.measurement.axes import as_rows, batch_axis
-from neuralcollapse.measurement.layers import own_name
+from neuralcollapse.measurement.layers import inner_model, own_name
 from neuralcollapse.measurement.options import Options
 from neuralcollapse.measurement.outputs import logits_in, main_output
-from neuralcollapse.measurement.pooling import Batch, Pooling, last_kept, mean_over_positions
+from neuralcollapse.measurement.pooling import Batch, Pooling, last_kept, mean_over_positions, pooling_for
 from neuralcollapse.nn import find_classifier
 from neuralcollapse.nn.surgery import is_pointwise, layer_shape
 
@@ -45,6 +45,20 @@ def find_head(model: nn.Module, options: Options) -> Head | None:
             'a network that predicts one number is measured with task="regression"'
         )
     return head
+
+
+def head_pooling(
+    model: nn.Module, classifier: str | None, pooling: Pooling | Mapping[str, Pooling] | None
+) -> Pooling | Mapping[str, Pooling] | None:
+    """The choice for the classifier alone, for a pass that measures no inner layers.
+
+    Raises:
+        ValueError: as :func:`find_head`.
+    """
+    if not isinstance(pooling, Mapping):
+        return pooling
+    head = find_head(inner_model(model), Options(classifier))
+    return pooling_for([] if head is None else [head.name], pooling)
 
 
 def _first_argument(module: nn.Module) -> str | None:

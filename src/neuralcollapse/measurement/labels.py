@@ -50,22 +50,28 @@ def _is_rectangle(part: Any) -> bool:
         return False
 
 
-def as_labels(labels: Any, device: torch.device, task: Task = "classification") -> Tensor:
+def as_labels(labels: Any, device: torch.device, task: Task = "classification", *, advice: str = ADVICE) -> Tensor:
     """Labels on a device: int64 (B,) of a classification, booleans (B, K), or float64 targets (B, n).
 
     They are a copy: what the user does to the memory of the labels later, a loader that reuses it among others,
     changes no number.
+
+    Args:
+        labels: of a batch.
+        device: where they go.
+        task: what they are.
+        advice: the way out that an error names where no better one is known.
 
     Raises:
         ValueError: if they are none, or not what the task has, with the task that they look like.
         TypeError: if they are not numbers of the kind that the task has.
     """
     if labels is None:
-        raise ValueError(f"the labels of a batch are None: {ADVICE}")
-    return _KINDS[task](_tensor(labels, device, task).detach(), device)
+        raise ValueError(f"the labels of a batch are None: {advice}")
+    return _KINDS[task](_tensor(labels, device, task, advice).detach(), device, advice)
 
 
-def _tensor(labels: Any, device: torch.device, task: Task) -> Tensor:
+def _tensor(labels: Any, device: torch.device, task: Task, advice: str) -> Tensor:
     """Labels as a tensor, which may share the user's memory."""
     if isinstance(labels, list | tuple) and labels and all(isinstance(item, Tensor) for item in labels):
         items = [item.reshape(()) if item.numel() == 1 else item for item in labels]
@@ -73,7 +79,7 @@ def _tensor(labels: Any, device: torch.device, task: Task) -> Tensor:
             shapes = ", ".join(str(tuple(item.shape)) for item in items[:3])
             raise ValueError(
                 f"the labels of a batch are a {type(labels).__name__} of tensors of shapes {shapes}, which looks like "
-                f"samples that were not collated: leave out collate_fn=, or {ADVICE}"
+                f"samples that were not collated: leave out collate_fn=, or {advice}"
             )
         return torch.stack(items)
     try:
@@ -82,7 +88,7 @@ def _tensor(labels: Any, device: torch.device, task: Task) -> Tensor:
         if holds_strings(labels) and task == "classification":
             raise TypeError(f"labels are {not_numbers(labels, 'labels')}") from error
         kind = "integers" if task == "classification" else "numbers"
-        raise TypeError(f"labels are a {type(labels).__name__} that holds no {kind}: {ADVICE}") from error
+        raise TypeError(f"labels are a {type(labels).__name__} that holds no {kind}: {advice}") from error
 
 
 def _plain(labels: Any) -> Any:
@@ -97,21 +103,21 @@ def _plain(labels: Any) -> Any:
     return np.array(array, dtype=array.dtype.newbyteorder("="))
 
 
-def _classes(labels: Tensor, device: torch.device) -> Tensor:
+def _classes(labels: Tensor, device: torch.device, advice: str) -> Tensor:
     if labels.is_floating_point() or labels.is_complex() or (labels.dtype == torch.bool and labels.ndim == 1):
         whole = labels.is_floating_point() and labels.ndim == 1 and bool((labels == labels.round()).all())
-        way = "pass labels.long()" if whole or labels.dtype == torch.bool else _other_task(labels)
+        way = "pass labels.long()" if whole or labels.dtype == torch.bool else _other_task(labels, advice)
         raise TypeError(f"labels have dtype {labels.dtype}: expected integers, one class index per sample; {way}")
     if labels.ndim != 1:
-        ways = {0: "wrap a data set in a DataLoader", 2: _other_task(labels)}
+        ways = {0: "wrap a data set in a DataLoader", 2: _other_task(labels, advice)}
         raise ValueError(
             f"labels have shape {tuple(labels.shape)}: expected (B,), one integer per sample; "
-            + ways.get(labels.ndim, ADVICE)
+            + ways.get(labels.ndim, advice)
         )
     return labels.to(device, torch.int64, copy=True)
 
 
-def _other_task(labels: Tensor) -> str:
+def _other_task(labels: Tensor, advice: str) -> str:
     """What to do with labels that are no class indices."""
     if labels.ndim == 2 and _binary(labels):
         if labels.shape[1] == 1:
@@ -121,10 +127,10 @@ def _other_task(labels: Tensor) -> str:
         return 'several labels per sample are measured with task="multilabel"'
     if labels.is_floating_point() and labels.ndim in (1, 2):
         return 'continuous targets are measured with task="regression"'
-    return "a column is flattened by labels[:, 0], one-hot rows by labels.argmax(1)" if labels.ndim == 2 else ADVICE
+    return "a column is flattened by labels[:, 0], one-hot rows by labels.argmax(1)" if labels.ndim == 2 else advice
 
 
-def _label_sets(labels: Tensor, device: torch.device) -> Tensor:
+def _label_sets(labels: Tensor, device: torch.device, advice: str) -> Tensor:
     if labels.ndim != 2:
         way = (
             'continuous targets are measured with task="regression"'
@@ -135,16 +141,16 @@ def _label_sets(labels: Tensor, device: torch.device) -> Tensor:
             f"labels have shape {tuple(labels.shape)}: task='multilabel' expects (B, K) of zeros and ones; {way}"
         )
     if not _binary(labels):
-        way = 'continuous targets are measured with task="regression"' if labels.is_floating_point() else ADVICE
+        way = 'continuous targets are measured with task="regression"' if labels.is_floating_point() else advice
         raise ValueError(f"labels hold other numbers than 0 and 1, which task='multilabel' expects; {way}")
     return labels.to(device, torch.bool, copy=True)
 
 
-def _targets(labels: Tensor, device: torch.device) -> Tensor:
+def _targets(labels: Tensor, device: torch.device, advice: str) -> Tensor:
     if labels.is_complex() or labels.dtype == torch.bool:
         raise TypeError(f"labels have dtype {labels.dtype}: task='regression' expects real targets, (B,) or (B, n)")
     if labels.ndim not in (1, 2):
-        raise ValueError(f"labels have shape {tuple(labels.shape)}: task='regression' expects (B,) or (B, n); {ADVICE}")
+        raise ValueError(f"labels have shape {tuple(labels.shape)}: task='regression' expects (B,) or (B, n); {advice}")
     rows = labels[:, None] if labels.ndim == 1 else labels
     if rows.shape[1] > 1 and len(rows) > 1 and _binary(rows):
         raise ValueError(

@@ -20,6 +20,7 @@ from neuralcollapse.geometry.ncc import ncc_mismatch
 from neuralcollapse.measurement.language_report import LanguageReport
 from neuralcollapse.measurement.layers import inner_model
 from neuralcollapse.measurement.passes import read_alike
+from neuralcollapse.measurement.placement import checked_device
 from neuralcollapse.measurement.preserve import on_device, plain_modes, same_random_numbers, untouched
 from neuralcollapse.measurement.progress import tracked
 from neuralcollapse.measurement.tokens import real_positions, token_inputs
@@ -41,6 +42,8 @@ def measure_language_model(
     streamed: V x d numbers are kept for a vocabulary of V, never d x d. The model is left as it was found. Cost: a
     forward pass over the data (two with ``ncc``, whose second adds O(Kd) per token), and three K x K products.
 
+    Under torch.distributed nothing is merged: each process gets the measures of the batches that it reads.
+
     Args:
         model: any Hugging Face causal model, or a module with ``get_output_embeddings()``.
         token_loader: batches of token numbers, (B, T) with T at least 2, or mappings with ``input_ids`` and, where
@@ -51,8 +54,8 @@ def measure_language_model(
         progress: show a progress bar; by default on a terminal.
 
     Raises:
-        ValueError: if the model has no output embedding, a batch holds no sequences, or fewer than two tokens follow
-            often enough.
+        ValueError: if the model has no output embedding, a batch holds no sequences, fewer than two tokens follow
+            often enough, or the device is not available.
         TypeError: if the token numbers are not integers.
 
     Warns:
@@ -67,7 +70,8 @@ def measure_language_model(
     """
     if min_samples < 1:
         raise ValueError(f"min_samples={min_samples} must be at least 1")
-    source = _Pass(inner_model(model), token_loader, None if device is None else torch.device(device), progress)
+    model = inner_model(model)
+    source = _Pass(model, token_loader, checked_device(model, device), progress)
     weight, _ = affine(source.head)
     vocabulary, dim = weight.shape
     gathered = ClassStatistics(vocabulary, dim, within="traces")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -56,13 +57,8 @@ def as_features(output: Any, samples: int) -> Tensor:
     found = getattr(output, "pooler_output", None)
     found = output if found is None else found
     found = found[0] if isinstance(found, tuple | list) and found else found
-    if (
-        isinstance(found, Tensor)
-        and found.ndim > 2
-        and found.shape[0] == samples
-        and found.shape[1] == found.numel() // samples
-    ):
-        found = found.flatten(1)
+    if isinstance(found, Tensor) and found.ndim > 2 and math.prod(found.shape[2:]) == 1:
+        found = found[(..., *[0] * (found.ndim - 2))]  # flatten(1) refuses an empty batch
     if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != samples:
         shape = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
         raise ValueError(

@@ -21,7 +21,7 @@ _TRUE_IS_REAL = re.compile(r"(^|_)(attention|input)_masks?(_|$)")
 """Masks that mark what is real, as Hugging Face's do; one with negative numbers is added to attention scores."""
 
 _EITHER = ("mask", "attn_mask")
-"""Masks of whose two meanings the name tells neither."""
+"""The name of these masks does not say whether True marks real positions or padding."""
 
 _NO_TOKENS = re.compile(r"mask|type|segment|position|label|index|(^|_)idx?$")
 """Arguments of whole numbers that are no token numbers."""

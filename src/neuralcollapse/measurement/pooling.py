@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +46,15 @@ def pooling_of(pooling: Pooling | Mapping[str, Pooling] | None, layer: str) -> P
             "function of the layer's output, or a dictionary of these by layer"
         )
     return chosen
+
+
+def pooling_for(
+    layers: Container[str], pooling: Pooling | Mapping[str, Pooling] | None
+) -> Pooling | Mapping[str, Pooling] | None:
+    """The choices for some layers alone: a pass refuses those for layers that it does not measure."""
+    if not isinstance(pooling, Mapping):
+        return pooling
+    return {name: chosen for name, chosen in pooling.items() if name in layers}
 
 
 def pooled(

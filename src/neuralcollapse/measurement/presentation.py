@@ -9,7 +9,30 @@ from typing import Any, ClassVar
 
 from neuralcollapse import valid_json
 from neuralcollapse.geometry.measures import HEADLINE, MEASURES
-from neuralcollapse.geometry.tables import Values, cell, frame, grouped, html_table
+from neuralcollapse.geometry.tables import Ideals, Values, cell, frame, grouped, html_table
+
+
+def rich_table(columns: Mapping[str, Values], title: str, ideals: Ideals) -> Any:
+    """The measures of each layer as a rich table.
+
+    Args:
+        columns: the measures of each layer.
+        title: of the table.
+        ideals: values at collapse, where they depend on the network.
+    """
+    from rich.table import Table
+
+    table = Table(title=title)
+    table.add_column("measure", no_wrap=True)
+    for name in columns:
+        table.add_column(name, justify="right", overflow="fold")
+    table.add_column("at collapse", justify="right")
+    for group, rows in grouped(columns):
+        table.add_row(f"[bold]{group}[/]")
+        for measure in rows:
+            cells = (cell(column.get(measure.name)) for column in columns.values())
+            table.add_row(f"  {measure.name}", *cells, measure.goal(ideals.get(measure.name)))
+    return table
 
 
 class Presented:
@@ -42,7 +65,7 @@ class Presented:
         """What JSON holds beside the measures."""
         return {}
 
-    def _ideals(self) -> dict[str, float]:
+    def _ideals(self) -> Ideals:
         """Values at collapse, where they depend on the network."""
         return {}
 
@@ -110,19 +133,7 @@ class Presented:
 
     def table(self) -> Any:
         """The measures as a rich table: group by group, one column per layer, with the value at collapse."""
-        from rich.table import Table
-
-        columns, ideals = self._columns(), self._ideals()
-        table = Table(title=self._title())
-        table.add_column("measure", no_wrap=True)
-        for name in columns:
-            table.add_column(name, justify="right", overflow="fold")
-        table.add_column("at collapse", justify="right")
-        for group, rows in grouped(columns):
-            table.add_row(f"[bold]{group}[/]")
-            for measure in rows:
-                cells = (cell(column.get(measure.name)) for column in columns.values())
-                table.add_row(f"  {measure.name}", *cells, measure.goal(ideals.get(measure.name)))
+        table = rich_table(self._columns(), self._title(), self._ideals())
         table.caption = self._caption() or None
         return table
 

@@ -70,8 +70,9 @@ class _Squares:
         return _Squares(sum(sums, torch.zeros_like(self.sums)), unit)
 
     def r_squared(self, spread: Float[Tensor, " n"], unit: int) -> float:
-        """One less the share of the targets' own sums of squares, which are in units of 4**unit."""
-        return float((1 - times_power_of_two(self.sums / spread.to(self.sums), 2 * (self.unit - unit))).mean())
+        """One less the share of the targets' own sums of squares, which are in units of 4**unit; NaN where one is 0."""
+        shares = times_power_of_two(self.sums / spread.to(self.sums), 2 * (self.unit - unit))
+        return float(torch.where(spread > 0, 1 - shares, torch.nan).mean())
 
 
 class _Seen:

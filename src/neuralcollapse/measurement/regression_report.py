@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from neuralcollapse.geometry.regression import RegressionMetrics
-from neuralcollapse.geometry.tables import Values, sentences
+from neuralcollapse.geometry.tables import Ideals, Values, sentences
 from neuralcollapse.measurement.presentation import Presented
 
 
@@ -80,5 +80,10 @@ class RegressionReport(Presented):
         head: dict[str, Values] = {self.classifier or "features": self.to_dict()}
         return head | {name: metrics.to_dict() for name, metrics in self.layers.items()}
 
-    def _ideals(self) -> dict[str, float]:
-        return {"stable_rank": float(self.targets)}
+    def _ideals(self) -> Ideals:
+        return ideals_of_regression(self.targets)
+
+
+def ideals_of_regression(targets: int) -> Ideals:
+    """Values at collapse that depend on the number of targets: the features span n directions or fewer."""
+    return {"stable_rank": f"≤ {targets}"}

@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import operator
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, SupportsFloat, SupportsIndex, TypeAlias
 
 from neuralcollapse import files
 from neuralcollapse.measurement.ranks import first_process
 from neuralcollapse.measurement.report import CollapseReport
-from neuralcollapse.measurement.run_folder import CONFIG, append_metrics, read_metrics, write_config, write_metrics
-from neuralcollapse.measurement.snapshots import snapshot_of, snapshots, write_snapshot
+from neuralcollapse.measurement.run_folder import (
+    CONFIG,
+    METRICS,
+    append_metrics,
+    as_written,
+    check_names,
+    dated_name,
+    read_config,
+    read_metrics,
+    write_config,
+    write_metrics,
+)
+from neuralcollapse.measurement.snapshots import SNAPSHOTS, snapshot_of, snapshots, write_snapshot
 
 _INTEGERS = ("epoch", "step")
+_MAY_CHANGE = ("epochs",)
+"""What a run that goes on may describe otherwise than before."""
+
+_log = logging.getLogger(__name__)
 
 Whole: TypeAlias = SupportsIndex | SupportsFloat
 """A whole number as people hold it: Python's, NumPy's, or a tensor of one element."""
@@ -74,7 +90,7 @@ class Rows:
         config: plain values for config.yaml, which is written with the first row.
 
     Raises:
-        ValueError: if metrics.csv is damaged, or the folder holds another run's configuration.
+        ValueError: if metrics.csv or config.yaml is damaged, or the folder holds another run's configuration.
         WriteError: if the folder cannot be made or written.
     """
 
@@ -82,7 +98,8 @@ class Rows:
         self.folder = folder
         self.values = [] if folder is None else [_numbers(row) for row in read_metrics(folder)]
         self._written = folder if folder is not None and first_process() else None
-        self._config = dict(config or {})
+        self._given = dict(config or {})
+        self._described = {} if folder is None or not self.values else read_config(folder)
         self._config_is_new = config is not None
         self._made: list[Path] = []
         if self._written is not None:
@@ -94,9 +111,29 @@ class Rows:
         return float(self.values[-1].get("seconds") or 0) if self.values else 0.0
 
     def describe(self, config: Mapping[str, Any]) -> None:
-        """Say how the run was made; values that the user gave stay. Written with the next row."""
-        self._config = {**config, **self._config}
+        """Say how the run was made; values that the user gave, or the folder has, stay. Written with the next row."""
+        self._described = {**config, **self._described}
         self._config_is_new = True
+
+    def go_on_as(self, config: Mapping[str, Any]) -> None:
+        """Say how the run goes on: as it was described before, but for the number of epochs.
+
+        Raises:
+            ValueError: if the folder holds another run; it names the values that differ.
+        """
+        now = as_written(config)
+        changed = [
+            f"{name} was {before!r} and is now {now[name]!r}"
+            for name, before in self._described.items()
+            if name in now and name not in _MAY_CHANGE and now[name] != before
+        ]
+        if changed and self.values and self.folder is not None:
+            raise ValueError(
+                f"folder={str(self.folder)!r} holds another run: {', '.join(changed)}. Choose another folder, or, if "
+                f"it is the same run, write the new values into its {CONFIG}"
+            )
+        self._described = {**self._described, **config}
+        self._config_is_new = self._config_is_new or bool(config)
 
     def next_epoch(self, epoch: Whole | None) -> int:
         """The epoch of the next row: the one asked for, or the last one plus one.
@@ -120,12 +157,15 @@ class Rows:
         """Add a row and the snapshot of its report; with a folder, both are on disk before this returns.
 
         Raises:
+            ValueError: if a layer's name cannot be that of a column.
             WriteError: if the folder cannot be written; the rows before are then unchanged.
         """
+        if self.folder is not None:
+            check_names(row)
         if self._written is not None:
             files.make_folder(self._written)
             if self._config_is_new:
-                write_config(self._written, self._config)
+                write_config(self._written, {**self._described, **self._given})
                 self._config_is_new = False
             if report.weight is not None:
                 write_snapshot(self._written, int(row["epoch"] or 0), snapshot_of(report))
@@ -154,18 +194,20 @@ class Rows:
             )
 
     def rewind(self, epoch: int) -> None:
-        """Forget every row and snapshot after an epoch.
+        """Drop every row and snapshot after an epoch; more than one are set aside, as they may be another run's.
 
         Raises:
             WriteError: if the folder cannot be written.
         """
         kept = [row for row in self.values if (row["epoch"] or 0) <= epoch]
         if len(kept) < len(self.values) and self._written is not None:
+            late = [path for number, path in snapshots(self._written) if number > epoch]
+            if max(len(self.values) - len(kept), len(late)) > 1:
+                _set_aside(self._written, late)
             write_metrics(self._written, kept)
-            for late, path in list(snapshots(self._written)):
-                if late > epoch:
-                    with files.explained(path, "could not remove"):
-                        path.unlink()
+            for path in late:
+                with files.explained(path, "could not remove"):
+                    path.unlink(missing_ok=True)
         self.values = kept
 
     def _open(self, folder: Path) -> None:
@@ -175,6 +217,21 @@ class Rows:
             raise ValueError(
                 f"folder={str(folder)!r} holds another run's configuration and no rows: choose another one"
             )
+
+
+def _set_aside(folder: Path, late: Sequence[Path]) -> None:
+    """Copy metrics.csv, and move snapshots, to dated names."""
+    metrics = folder / METRICS
+    backup = dated_name(metrics)
+    files.write_bytes(backup, metrics.read_bytes())
+    _log.warning("the training goes on from an earlier epoch than %s holds: its rows are kept in %s", metrics, backup)
+    if not late:
+        return
+    place = files.make_folder(dated_name(folder / SNAPSHOTS))
+    for path in late:
+        with files.explained(path, "could not move"):
+            path.rename(place / path.name)
+    _log.warning("%d snapshots of later epochs are moved to %s", len(late), place)
 
 
 def _numbers(row: Mapping[str, str]) -> dict[str, float | int | None]:

@@ -11,6 +11,7 @@ import csv
 import io
 import itertools
 import re
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ METRICS = "metrics.csv"
 CONFIG = "config.yaml"
 
 _COLUMN = re.compile(r"[A-Za-z_][\w .:/+%-]*", re.ASCII)
+_LAYER = "nc1/"
+"""Columns of inner layers begin so."""
 
 
 def read_config(folder: str | Path) -> dict[str, Any]:
@@ -85,19 +88,24 @@ def read_metrics(folder: str | Path, columns: Sequence[str] = ("epoch", "nc1")) 
 
 
 def check_names(names: Iterable[str]) -> None:
-    """Accept names of columns: a letter, then letters, digits, spaces and ``_ . : / + % -``.
+    """Accept names of columns: a letter, then letters, digits, spaces and ``_ . : / + % -``; or ``nc1/`` and a layer's.
 
     Raises:
         ValueError: if one is no such name.
     """
     for name in names:
-        if not _COLUMN.fullmatch(name):
+        if not _is_column(name):
             raise ValueError(f"{name[:80]!r} is no name of a column: use letters, digits, spaces and _ . : / + % -")
+
+
+def _is_column(name: str) -> bool:
+    """Whether a column can have this name: layers are called as their authors please, in characters that print."""
+    return bool(_COLUMN.fullmatch(name)) or (name.startswith(_LAYER) and name.isprintable())
 
 
 def _check_header(path: Path, header: Sequence[str], needed: Sequence[str]) -> None:
     for name in header:
-        if not _COLUMN.fullmatch(name):
+        if not _is_column(name):
             raise ValueError(f"{path} is damaged: its header has {name[:80]!r}, which is no name of a column")
     missing = [name for name in needed if name not in header]
     if missing:
@@ -131,7 +139,7 @@ def write_metrics(folder: str | Path, rows: Sequence[Mapping[str, Any]]) -> None
         WriteError: if it cannot be written; the previous file is then unchanged.
     """
     fields = list(dict.fromkeys(name for row in rows for name in row))
-    lines = [_line(fields, row) for row in ({name: name for name in fields}, *rows)]
+    lines = [_line(fields, row) for row in ({name: name for name in fields}, *rows)] if rows else []
     files.write_text(Path(folder) / METRICS, "".join(lines))
 
 
@@ -165,6 +173,24 @@ def write_config(folder: str | Path, values: Mapping[str, Any]) -> None:
     Raises:
         WriteError: if it cannot be written; the previous file is then unchanged.
     """
+    files.write_text(Path(folder) / CONFIG, _yaml_of(values))
+
+
+def as_written(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values as :func:`read_config` would read them, were they written."""
     import yaml
 
-    files.write_text(Path(folder) / CONFIG, yaml.safe_dump(dict(values), sort_keys=False))
+    return dict(yaml.safe_load(_yaml_of(values)))
+
+
+def _yaml_of(values: Mapping[str, Any]) -> str:
+    import yaml
+
+    return yaml.safe_dump(dict(values), sort_keys=False)
+
+
+def dated_name(path: Path) -> Path:
+    """A free name beside a file or folder that is to be set aside: its own, with the time."""
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    names = (f"{path.name}.{stamp}" + (f"-{count}" if count else "") for count in itertools.count())
+    return next(free for name in names if not (free := path.with_name(name)).exists())

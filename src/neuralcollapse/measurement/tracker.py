@@ -11,6 +11,7 @@ from torch import nn
 
 from neuralcollapse.extras import missing
 from neuralcollapse.measurement.given import described, numbers
+from neuralcollapse.measurement.heads import head_pooling
 from neuralcollapse.measurement.model import measure
 from neuralcollapse.measurement.pooling import Pooling
 from neuralcollapse.measurement.report import CollapseReport
@@ -42,7 +43,7 @@ class CollapseTracker:
         report: the last :class:`neuralcollapse.CollapseReport`, None before the first.
 
     Raises:
-        ValueError: if the folder's metrics.csv is damaged, or as :meth:`describe`.
+        ValueError: if the folder's metrics.csv or config.yaml is damaged, or as :meth:`describe`.
         TypeError: as :meth:`describe`.
         WriteError: if the folder cannot be written.
 
@@ -139,7 +140,7 @@ class CollapseTracker:
                 loader,
                 classifier=self._classifier,
                 layers=self._layers if layers else None,
-                pooling=self._pooling,
+                pooling=self._pooling if layers else head_pooling(model, self._classifier, self._pooling),
                 forward=self._forward,
                 batch=self._batch,
                 allow_missing=self._allow_missing,
@@ -175,8 +176,9 @@ class CollapseTracker:
     def describe(self, **config: Any) -> None:
         """Say how the run is made: plain values for config.yaml, which the page lists.
 
-        They are written with the next row. Values that were given before stay. With the ``weight_decay`` and the
-        ``optimizer`` the page also compares the run with the theory. It lists names of your own as well.
+        They are written with the next row. Values that were given before, or that the folder has, stay. With the
+        ``weight_decay`` and the ``optimizer`` the page also compares the run with the theory. It lists names of your
+        own as well.
 
         Args:
             **config: such as ``model="mlp"``, ``optimizer="sgd"``, ``weight_decay=5e-4``.
@@ -187,26 +189,32 @@ class CollapseTracker:
         """
         self._rows.describe(described(config))
 
-    def begin(self, epoch: int = 0) -> None:
-        """Say from which epoch a training goes on; rows after it are forgotten.
+    def begin(self, epoch: int = 0, config: Mapping[str, Any] | None = None, *, resumed: bool = False) -> None:
+        """Say from which epoch a training goes on; rows after it are dropped as by :meth:`rewind`.
 
         Args:
-            epoch: of the checkpoint; 0 for a training that starts anew.
+            epoch: of the checkpoint; 0 for a training that starts anew, whose epoch 0 is then measured again.
+            config: how the run is made, as for :meth:`describe`; of an earlier session only ``epochs`` may differ.
+            resumed: whether epoch 0 is that of a checkpoint within the first epoch.
 
         Raises:
-            ValueError: if a training starts anew in a folder that holds rows of an earlier one.
+            ValueError: if a training starts anew over rows of an earlier one, or config.yaml describes another run.
         """
-        if epoch == 0:
+        if anew := epoch == 0 and not resumed:
             self._rows.check_unbegun()
-        self.rewind(epoch)
+        self._rows.go_on_as(described(config or {}))
+        self.rewind(-1 if anew else epoch)
 
     def rewind(self, epoch: int) -> None:
-        """Forget every row after an epoch, for a training that goes on from an earlier checkpoint.
+        """Drop every row after an epoch, for a training that goes on from an earlier checkpoint.
+
+        Where this is more than one row, a copy of metrics.csv and the snapshots get dated names in the folder.
 
         Raises:
             WriteError: if the folder cannot be written.
         """
         self._rows.rewind(epoch)
+        self._before, self._start = self._rows.seconds, time.monotonic()
 
     def to_frame(self) -> pandas.DataFrame:
         """The history as a DataFrame, one row per measurement.

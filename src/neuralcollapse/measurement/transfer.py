@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -36,8 +36,7 @@ def moved(value: Any, device: torch.device | None, dtype: torch.dtype) -> Any:
     if isinstance(value, tuple | list):
         return type(value)(moved(part, device, dtype) for part in value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        parts = {field.name: moved(getattr(value, field.name), device, dtype) for field in dataclasses.fields(value)}
-        return dataclasses.replace(value, **parts)
+        return _of_fields(value, lambda part: moved(part, device, dtype))
     return value
 
 
@@ -53,6 +52,8 @@ def converted(value: Any, dtype: torch.dtype) -> Any:
         if all(new is part for new, part in zip(found, value, strict=True)):
             return value
         return type(value)(*found) if hasattr(value, "_fields") else type(value)(found)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return _of_fields(value, lambda part: converted(part, dtype))
     return value
 
 
@@ -66,8 +67,20 @@ def copied(value: Any) -> Any:
         found = [copied(part) for part in value]
         return type(value)(*found) if hasattr(value, "_fields") else type(value)(found)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return dataclasses.replace(value, **{f.name: copied(getattr(value, f.name)) for f in dataclasses.fields(value)})
+        return _of_fields(copy.copy(value), copied)
     return copy.deepcopy(value) if callable(getattr(value, "clone", None)) else value
+
+
+def _of_fields(record: Any, change: Callable[[Any], Any]) -> Any:
+    """A dataclass with its fields changed; the very same object where none is. Its ``__init__`` does not run again."""
+    parts = {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
+    changed = {name: new for name, part in parts.items() if (new := change(part)) is not part}
+    if not changed:
+        return record
+    found = copy.copy(record)
+    for name, part in changed.items():
+        object.__setattr__(found, name, part)  # a frozen one as well
+    return found
 
 
 def _numbers(value: list[Any]) -> bool:

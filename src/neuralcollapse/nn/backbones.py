@@ -32,20 +32,22 @@ def build_backbone(
         stem: of ``resnet18`` and ``resnet50``: ``small`` is a 3x3 convolution of stride 1 without pooling.
 
     Raises:
-        ValueError: if no network has this name, or it cannot be built for these images.
+        ValueError: if no network has this name, it cannot be built for these images, or the width is less than 1.
         ImportError: if ``timm:`` is asked for and timm is not installed.
 
     >>> net = build_backbone("mlp", 10, (1, 8, 8))
     >>> sum(parameter.numel() for parameter in net.parameters())
     218634
     """
+    if width is not None and width < 1:
+        raise ValueError(f"width={width} must be at least 1, or None for the usual width")
     channels, height, breadth = image_shape
     if name == "mlp":
-        return mlp(channels * height * breadth, num_classes, width or 256)
+        return mlp(channels * height * breadth, num_classes, 256 if width is None else width)
     if name == "convnet":
         return convnet(channels, num_classes)
     if name in BACKBONES and (width not in (None, 64) or stem != "imagenet"):
-        return resnet(name, num_classes, width or 64, stem)
+        return resnet(name, num_classes, 64 if width is None else width, stem)
     source, _, architecture = name.rpartition(":")
     if source == "timm":
         return _timm(architecture, num_classes, channels)

@@ -83,10 +83,7 @@ def set_feature_dim(model: Model, feature_dim: int, *, classifier: str | None = 
     """
     name, old = _replaceable(model, classifier)
     width, classes = layer_shape(old)
-    if feature_dim < max(1, classes - 1):
-        raise ValueError(
-            f"feature_dim={feature_dim} cannot hold a simplex ETF of {classes} classes: pass at least {classes - 1}"
-        )
+    check_feature_dim(feature_dim, classes)
     if feature_dim == width:
         return model
     head = _resized_head(old, feature_dim, classes)
@@ -99,6 +96,19 @@ def set_feature_dim(model: Model, feature_dim: int, *, classifier: str | None = 
     else:
         project = nn.Linear(width, feature_dim, **made)
     return _swap(model, {name: nn.Sequential(project, head).train(old.training)})
+
+
+def check_feature_dim(feature_dim: int, num_classes: int) -> None:
+    """Refuse a dimension that cannot hold a simplex ETF.
+
+    Raises:
+        ValueError: if d is less than K - 1, or than 1.
+    """
+    least = max(1, num_classes - 1)
+    if feature_dim < least:
+        raise ValueError(
+            f"feature_dim={feature_dim} cannot hold a simplex ETF of {num_classes} classes: pass at least {least}"
+        )
 
 
 def use_prototypes(model: Model, class_means: Float[Tensor, "K d"] | Rows, *, classifier: str | None = None) -> Model:
@@ -195,14 +205,18 @@ _HOOKS = (
 
 
 def _with_hooks(new: Layer, old: nn.Module) -> Layer:
-    """The new layer with the user's hooks on the old one; their handles remove them from both.
+    """The new layer with the user's hooks on the old one; their handles remove them from it.
 
-    Hooks by which torch computes the old weight (weight norm, pruning) stay behind.
+    Hooks by which torch computes the old weight (weight norm, pruning) stay behind. A handle knows its hook by the
+    very table that holds it: the new layer takes that one, and the old layer, where the two differ, gets a copy.
     """
     for attribute in _HOOKS:
-        held = getattr(old, attribute)
+        held = vars(new)[attribute] = getattr(old, attribute)
         of_torch = [key for key, hook in held.items() if _computes_weight(hook)] if isinstance(held, dict) else []
-        vars(new)[attribute] = type(held)((k, h) for k, h in held.items() if k not in of_torch) if of_torch else held
+        if of_torch:
+            vars(old)[attribute] = held.copy()
+        for key in of_torch:
+            del held[key]
     return new
 
 

@@ -44,7 +44,7 @@ def narrowed(name: str, block: nn.Module, width: int) -> dict[str, nn.Module]:
         assert isinstance(last, nn.Conv2d)
         shortcut = nn.Conv2d(last.out_channels, width, 1, bias=False).to(last.weight)
         nn.init.kaiming_normal_(shortcut.weight, mode="fan_out", nonlinearity="relu")
-        new[f"{name}.downsample"] = nn.Sequential(shortcut.train(last.training), _of_width(norm, width))
+        new[f"{name}.downsample"] = nn.Sequential(shortcut.train(last.training), _without_hooks(_of_width(norm, width)))
         new[f"{name}.downsample"].training = block.training
     return new
 
@@ -73,6 +73,12 @@ def _can_be_made_anew(layer: nn.Module) -> bool:
 def _of_width(layer: nn.Module, width: int) -> nn.Module:
     """A layer with other weights and another width; all of its settings and hooks are those of the old one."""
     return _convolution(layer, width) if isinstance(layer, nn.Conv2d) else _norm(layer, width)
+
+
+def _without_hooks(layer: nn.Module) -> nn.Module:
+    """An additional layer, beside the one whose settings it has: the hooks are that one's alone."""
+    vars(layer).update({name: made for name, made in vars(nn.Module()).items() if "hook" in name})
+    return layer
 
 
 def _convolution(old: nn.Conv2d, width: int) -> nn.Conv2d:

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from neuralcollapse.nn.conversion import fix_classifier, set_feature_dim
+from neuralcollapse.nn.conversion import check_feature_dim, fix_classifier, set_feature_dim
 from neuralcollapse.nn.memory import measure_memory
 from neuralcollapse.nn.surgery import find_classifier, layer_shape
 
@@ -139,7 +139,8 @@ def parameter_savings(
     """
     name, head = find_classifier(model, classifier)
     features, classes = layer_shape(head)
-    width = feature_dim or classes
+    width = classes if feature_dim is None else feature_dim
+    check_feature_dim(width, classes)
 
     def fixed(net: nn.Module) -> nn.Module:
         projected = isinstance(net.get_submodule(name), nn.Sequential)

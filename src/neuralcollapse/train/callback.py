@@ -15,7 +15,8 @@ from torch.utils.data import DataLoader
 from neuralcollapse.geometry.measures import HEADLINE
 from neuralcollapse.measurement import CollapseReport, measure
 from neuralcollapse.measurement.batches import arguments
-from neuralcollapse.measurement.given import refusal
+from neuralcollapse.measurement.given import refusal, shared
+from neuralcollapse.measurement.heads import head_pooling
 from neuralcollapse.measurement.pooling import Pooling
 from neuralcollapse.measurement.tracker import CollapseTracker
 
@@ -38,7 +39,8 @@ class NeuralCollapseCallback(L.Callback):
         allow_missing: as in :func:`neuralcollapse.measure`.
         prefix: of the logged names, as in ``nc/nc1``.
         folder: of the run, for ``neuralcollapse report FOLDER``; None keeps the history in memory alone. Besides the
-            measures it gets the learning rate and, where the module logs one, the ``train_loss``.
+            measures it gets the learning rate of the epoch's last step, where all parameter groups share it, and, where
+            the module logs one, the ``train_loss``.
 
     Attributes:
         report: the last :class:`neuralcollapse.CollapseReport`, None before the first.
@@ -77,7 +79,7 @@ class NeuralCollapseCallback(L.Callback):
         self.report: CollapseReport | None = None
         self.test_report: CollapseReport | None = None
         self.tracker = CollapseTracker(folder)
-        self._learning_rate: float | None = None  # of the epoch under way; none before the first
+        self._learning_rate: float | None = None  # of the last step begun; none before the first
 
     @property
     def history(self) -> list[dict[str, float | int | None]]:
@@ -85,23 +87,33 @@ class NeuralCollapseCallback(L.Callback):
         return self.tracker.history
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Measure the untrained network; when a training is resumed, forget the rows after its checkpoint."""
-        self.tracker.begin(trainer.current_epoch)
-        self.tracker.describe(**_described(trainer, pl_module))
-        if trainer.current_epoch == 0:
+        """Measure the untrained network; when a training is resumed, drop the rows after its checkpoint."""
+        resumed = trainer.global_step > 0
+        self.tracker.begin(trainer.current_epoch, _described(trainer, pl_module), resumed=resumed)
+        if trainer.current_epoch == 0 and not resumed:
             with self.tracker._rows.tidied():
                 self.measure(trainer, pl_module, epoch=0)
 
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Note the learning rate before the schedule steps: at the end of the epoch it is the next one's."""
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Note the learning rate that a step trains with: after it, the schedule has gone on."""
         if trainer.optimizers:
-            self._learning_rate = float(trainer.optimizers[0].param_groups[0]["lr"])
+            self._learning_rate = shared(trainer.optimizers[0].param_groups, "lr")
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Measure, where it is due, and log."""
         done = trainer.current_epoch + 1
-        if done % self.every == 0 or done == trainer.max_epochs:
+        if done % self.every == 0 or _is_last(trainer, done):
             self.measure(trainer, pl_module)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Measure the last epoch, where only its end has shown that it is the last: early stopping asks then."""
+        done = trainer.current_epoch
+        if not self.history or done > (self.history[-1]["epoch"] or 0):
+            self._add_row(trainer, pl_module, done)
+            for logger in trainer.loggers:  # the module's own log is closed by now
+                logger.log_metrics(self._named(), step=trainer.global_step - 1)
 
     def measure(self, trainer: L.Trainer, pl_module: L.LightningModule, *, epoch: int | None = None) -> CollapseReport:
         """Measure now, log to the module's loggers and show NC1 to NC4 in the progress bar.
@@ -114,16 +126,27 @@ class NeuralCollapseCallback(L.Callback):
         Raises:
             ValueError: if there is no data, or as :func:`neuralcollapse.measure`.
         """
-        loader = self.loader if self.loader is not None else trainer.train_dataloader
-        if not isinstance(loader, Iterable) or isinstance(loader, Mapping | list | tuple):
-            raise ValueError(
-                "NeuralCollapseCallback has no data: the trainer has no single training loader, so pass loader="
-            )
-        self.report = self._measured(trainer, pl_module, loader, layers=self.layers)
-        self.test_report = None
         done = trainer.current_epoch + 1 if epoch is None else epoch
+        report = self._add_row(trainer, pl_module, done)
+        if done:
+            for name, value in self._named().items():
+                pl_module.log(name, value, prog_bar=name.removeprefix(self.prefix) in HEADLINE)
+        return report
+
+    def _add_row(self, trainer: L.Trainer, pl_module: L.LightningModule, done: int) -> CollapseReport:
+        """Measure, and add the row of an epoch."""
+        loader = self.loader
+        if loader is None:
+            loader = trainer.train_dataloader
+            if not isinstance(loader, Iterable) or isinstance(loader, Mapping | list | tuple):
+                raise ValueError(
+                    "NeuralCollapseCallback has no data: the trainer has no single training loader, so pass loader="
+                )
+        self.report = self._measured(trainer, pl_module, loader, self.layers, self.pooling)
+        self.test_report = None
         if self.test_loader is not None and self._tests(trainer, done):
-            self.test_report = self._measured(trainer, pl_module, self.test_loader)
+            pooling = head_pooling(pl_module, self.classifier, self.pooling)
+            self.test_report = self._measured(trainer, pl_module, self.test_loader, None, pooling)
         loss = trainer.callback_metrics.get("train_loss") if done else None
         self.tracker.record(
             self.report,
@@ -133,17 +156,14 @@ class NeuralCollapseCallback(L.Callback):
             learning_rate=self._learning_rate,
             train_loss=None if loss is None else float(loss),
         )
-        if done:
-            self._log(pl_module)
         return self.report
 
-    def _log(self, module: L.LightningModule) -> None:
+    def _named(self) -> dict[str, float]:
+        """What was measured last, by the names that are logged."""
         found = {} if self.report is None else self.report.to_dict()
         if self.test_report is not None:
             found |= {f"test_{name}": value for name, value in self.test_report.to_dict().items()}
-        for name, value in found.items():
-            if value is not None:
-                module.log(self.prefix + name, value, prog_bar=name in HEADLINE)
+        return {self.prefix + name: value for name, value in found.items() if value is not None}
 
     def _tests(self, trainer: L.Trainer, epoch: int) -> bool:
         """Whether the test data is measured after this epoch."""
@@ -154,14 +174,15 @@ class NeuralCollapseCallback(L.Callback):
         trainer: L.Trainer,
         module: L.LightningModule,
         loader: Iterable[Any],
-        layers: Sequence[str] | None = None,
+        layers: Sequence[str] | None,
+        pooling: Pooling | Mapping[str, Pooling] | None,
     ) -> CollapseReport:
         return measure(
             module,
             _Transferred(loader, trainer),
             classifier=self.classifier,
             layers=layers,
-            pooling=self.pooling,
+            pooling=pooling,
             allow_missing=self.allow_missing,
             forward=_in_precision_of(trainer),
             progress=False,
@@ -181,10 +202,10 @@ def _described(trainer: L.Trainer, module: L.LightningModule) -> dict[str, Any]:
     config: dict[str, Any] = {"model": type(module).__name__}
     if trainer.optimizers:
         groups = trainer.optimizers[0].param_groups
-        decays = {group.get("weight_decay") for group in groups}
         config["optimizer"] = type(trainer.optimizers[0]).__name__
-        config["learning_rate"] = groups[0].get("initial_lr", groups[0]["lr"])
-        config["weight_decay"] = decays.pop() if len(decays) == 1 else None
+        scheduled = all("initial_lr" in group for group in groups)
+        config["learning_rate"] = shared(groups, "initial_lr" if scheduled else "lr")
+        config["weight_decay"] = shared(groups, "weight_decay")
     config["batch_size"] = getattr(trainer.train_dataloader, "batch_size", None)
     config["epochs"] = trainer.max_epochs
     config["precision"] = str(trainer.precision)
@@ -193,7 +214,18 @@ def _described(trainer: L.Trainer, module: L.LightningModule) -> dict[str, Any]:
         for name, value in module.hparams.items()
         if isinstance(value, int | float | str) and refusal(name, value, module.hparams) is None
     }
-    return plain | {name: value for name, value in config.items() if value is not None}
+    described = plain | {name: value for name, value in config.items() if value is not None}
+    if trainer.optimizers and trainer.global_step and not scheduled:  # the rate may have changed since the start
+        described.pop("learning_rate", None)
+    return described
+
+
+def _is_last(trainer: L.Trainer, done: int) -> bool:
+    """Whether the training ends with this epoch, as far as is known at its end."""
+    if done == trainer.max_epochs or 0 < trainer.max_steps <= trainer.global_step:
+        return True
+    least = done >= (trainer.min_epochs or 0) and trainer.global_step >= (trainer.min_steps or 0)
+    return trainer.should_stop and least
 
 
 def _in_precision_of(trainer: L.Trainer) -> Any:

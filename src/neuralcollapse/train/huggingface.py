@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from torch.utils.data import DataLoader, IterableDataset, Subset
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from neuralcollapse.measurement import CollapseReport
+from neuralcollapse.measurement.given import shared
 from neuralcollapse.measurement.tracker import CollapseTracker
 
 
@@ -18,12 +20,15 @@ class NeuralCollapseTrainerCallback(TrainerCallback):
 
     The training data is read through a loader of its own, in order, so that the Trainer's batches stay what they would
     be without the callback. Under several processes each measures its share, and the first one writes. The
-    ``learning_rate`` of a row is that of the epoch's last step, as the Trainer logs it.
+    ``learning_rate`` of a row is that of the epoch's last step, as the Trainer logs it, where all parameter groups
+    share it. A training that stops within an epoch records that epoch as if it were whole: 2.4 epochs give the row of
+    epoch 3, which is measured again when the training is resumed.
 
     Args:
         loader: the data to measure; by default the Trainer's training data.
         test_loader: test data; its measures are recorded as ``test_nc1``, ``test_accuracy`` and so on.
-        every: epochs between measurements; the untrained network and the last epoch are always measured.
+        every: epochs between measurements; the untrained network and the last epoch are always measured. With
+            ``load_best_model_at_end`` a last epoch that an evaluation stops is measured only if it is saved.
         folder: of the run, for ``neuralcollapse report FOLDER``; None keeps the history in memory alone.
         classifier: dotted name of the classifier layer, where it cannot be found.
         layers: names of inner layers to measure as well.
@@ -64,11 +69,10 @@ class NeuralCollapseTrainerCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **parts: Any
     ) -> None:
-        """Measure the untrained network; when a training is resumed, forget the rows after its checkpoint."""
-        done = round(state.epoch or 0)
-        self.tracker.begin(done)
-        self.tracker.describe(**_described(args, parts["model"]))
-        if done == 0 and not self.tracker.history:
+        """Measure the untrained network; when a training is resumed, drop the rows after its checkpoint."""
+        resumed = state.global_step > 0
+        self.tracker.begin(math.floor(state.epoch or 0), _described(args, parts["model"]), resumed=resumed)
+        if not resumed:
             self._measure(args, state, 0, parts)
             self._record()
 
@@ -81,13 +85,18 @@ class NeuralCollapseTrainerCallback(TrainerCallback):
     ) -> None:
         """Note the learning rate that a step trains with: after it, the schedule has gone on."""
         if parts.get("optimizer") is not None:
-            self._learning_rate = float(parts["optimizer"].param_groups[0]["lr"])
+            self._learning_rate = shared(parts["optimizer"].param_groups, "lr")
 
     def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **parts: Any) -> None:
         """Measure, where it is due."""
-        epoch = round(state.epoch or 0)
-        if epoch % self.every == 0 or state.global_step >= state.max_steps:
-            self._measure(args, state, epoch, parts)
+        last = state.global_step >= state.max_steps or control.should_training_stop
+        if last or _epoch(state) % self.every == 0:
+            self._measure_once(args, state, parts)
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **parts: Any) -> None:
+        """Measure the last epoch where its evaluation stops the training: the best model may be loaded after it."""
+        if control.should_training_stop:
+            self._measure_once(args, state, parts)
 
     def on_log(
         self,
@@ -101,9 +110,19 @@ class NeuralCollapseTrainerCallback(TrainerCallback):
         if "loss" in (logs or {}):
             self._record(train_loss=(logs or {})["loss"])
 
-    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Record the last epoch."""
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **parts: Any) -> None:
+        """Record the last epoch; measure it, if it was not known to be the last and the model is still its own."""
+        if not args.load_best_model_at_end:
+            self._measure_once(args, state, parts)
         self._record()
+
+    def _measure_once(self, args: TrainingArguments, state: TrainerState, parts: dict[str, Any]) -> None:
+        """Measure the epoch under way, unless it was measured."""
+        epoch, history = _epoch(state), self.tracker.history
+        measured = self._pending.get("epoch", history[-1]["epoch"] if history else None)
+        if measured is None or epoch > measured:
+            self._record()
+            self._measure(args, state, epoch, parts)
 
     def _measure(self, args: TrainingArguments, state: TrainerState, epoch: int, parts: dict[str, Any]) -> None:
         """Measure now; :meth:`_record` writes the row, with the loss of the epoch as soon as it is known."""
@@ -124,6 +143,11 @@ class NeuralCollapseTrainerCallback(TrainerCallback):
         if self._pending:
             self.tracker.record(**{**self._pending, **columns})
             self._pending = {}
+
+
+def _epoch(state: TrainerState) -> int:
+    """Number of the epoch under way, or just finished, counted from 1: a part of an epoch counts as one."""
+    return math.ceil(state.epoch or 0)
 
 
 def _described(args: TrainingArguments, model: Any) -> dict[str, Any]:

@@ -57,15 +57,18 @@ class Measure:
         """Short name for narrow columns: NC1 to NC4 in capitals, the others as they are."""
         return self.name.upper() if self.name in HEADLINE else self.name
 
-    def goal(self, ideal: float | None = None) -> str:
+    def goal(self, ideal: float | str | None = None) -> str:
         """The value at collapse, with an arrow that tells which way is more collapsed.
 
         Args:
-            ideal: its value for the network at hand, where it depends on that.
+            ideal: its value for the network at hand, where it depends on that; a bound, such as ``≤ 3``, as a string.
 
-        >>> Measure("a", "A", "means", "a", "nobody", "It is.", ideal="K - 1", direction="near").goal(9.0)
-        '→ 9'
+        >>> measure = Measure("a", "A", "means", "a", "nobody", "It is.", ideal="K - 1", direction="near")
+        >>> measure.goal(9.0), measure.goal("≤ 9")
+        ('→ 9', '≤ 9')
         """
+        if isinstance(ideal, str):
+            return ideal
         found = self.ideal if ideal is None else ideal
         arrow = {"lower": "↓", "higher": "↑", "near": "→"}[self.direction]
         return f"{arrow} {found if isinstance(found, str) else format(found, 'g')}"
