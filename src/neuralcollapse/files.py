@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import secrets
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -93,6 +95,25 @@ def remove_empty(folders: Iterable[Path]) -> None:
     for folder in folders:
         with contextlib.suppress(OSError):
             folder.rmdir()
+
+
+def dated_name(path: Path) -> Path:
+    """A free name beside a file or folder: its own, with the time."""
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    names = (f"{path.name}.{stamp}" + (f"-{count}" if count else "") for count in itertools.count())
+    return next(free for name in names if not (free := path.with_name(name)).exists())
+
+
+def set_aside(path: Path) -> Path:
+    """Give a file or folder a dated name, which it returns.
+
+    Raises:
+        WriteError: if it cannot be moved.
+    """
+    free = dated_name(path)
+    with explained(path, "could not move"):
+        path.rename(free)
+    return free
 
 
 def append_line(path: str | Path, line: str) -> None:

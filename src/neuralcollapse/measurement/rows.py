@@ -18,7 +18,6 @@ from neuralcollapse.measurement.run_folder import (
     append_metrics,
     as_written,
     check_names,
-    dated_name,
     read_config,
     read_metrics,
     write_config,
@@ -222,12 +221,12 @@ class Rows:
 def _set_aside(folder: Path, late: Sequence[Path]) -> None:
     """Copy metrics.csv, and move snapshots, to dated names."""
     metrics = folder / METRICS
-    backup = dated_name(metrics)
+    backup = files.dated_name(metrics)
     files.write_bytes(backup, metrics.read_bytes())
     _log.warning("the training goes on from an earlier epoch than %s holds: its rows are kept in %s", metrics, backup)
     if not late:
         return
-    place = files.make_folder(dated_name(folder / SNAPSHOTS))
+    place = files.make_folder(files.dated_name(folder / SNAPSHOTS))
     for path in late:
         with files.explained(path, "could not move"):
             path.rename(place / path.name)

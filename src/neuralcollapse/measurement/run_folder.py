@@ -11,7 +11,6 @@ import csv
 import io
 import itertools
 import re
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -187,10 +186,3 @@ def _yaml_of(values: Mapping[str, Any]) -> str:
     import yaml
 
     return yaml.safe_dump(dict(values), sort_keys=False)
-
-
-def dated_name(path: Path) -> Path:
-    """A free name beside a file or folder that is to be set aside: its own, with the time."""
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    names = (f"{path.name}.{stamp}" + (f"-{count}" if count else "") for count in itertools.count())
-    return next(free for name in names if not (free := path.with_name(name)).exists())

@@ -69,7 +69,7 @@ def archive(run: str | Path, into: str | Path) -> Path:
 
 def _refuse_full_run(target: Path) -> None:
     """An archived run has no checkpoints: where they are, something is trained or was."""
-    from neuralcollapse.train.checkpoint import FOLDER
+    from neuralcollapse.train.checkpoint_record import FOLDER
 
     if (target / FOLDER).is_dir() and any((target / FOLDER).iterdir()):
         raise FileExistsError(

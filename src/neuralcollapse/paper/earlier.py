@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-import itertools
 import logging
 import re
-import time
 from pathlib import Path
 
 from neuralcollapse import files
@@ -65,12 +63,7 @@ def replace(path: Path, text: str) -> None:
         WriteError: if the file cannot be written, or the other one not moved.
     """
     if path.is_file() and not _is_own(path):
-        name = f"{path.name}.{time.strftime('%Y%m%d-%H%M%S')}"
-        names = (name + (f"-{count}" if count else "") for count in itertools.count())
-        backup = next(path.with_name(free) for free in names if not path.with_name(free).exists())
-        with files.explained(path, "could not move"):
-            path.rename(backup)
-        _log.warning("%s is no file of a gallery: moved to %s", path, backup)
+        _log.warning("%s is no file of a gallery: moved to %s", path, files.set_aside(path))
     files.write_text(path, text)
 
 

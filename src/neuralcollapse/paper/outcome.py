@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -48,7 +47,10 @@ class Outcome:
     @cached_property
     def kept(self) -> int | None:
         """Epochs in its newest checkpoint; None without a readable one, as in an archived run."""
-        return _epochs_kept(self.folder)
+        # Late, as everything that loads torch: the command line's help must not wait for it.
+        from neuralcollapse.train.checkpoint_record import trained_epochs
+
+        return trained_epochs(self.folder)
 
     @property
     def finished(self) -> bool:
@@ -90,23 +92,6 @@ class Outcome:
     def command(self) -> str:
         """What repeats the run alone, in a folder of its own: only what differs from the defaults."""
         return command_of(self.config.to_dict(), self.experiment.name)
-
-
-def _epochs_kept(folder: Path) -> int | None:
-    """Epochs in the newest checkpoint that can be read; its tensors stay on the disk."""
-    # Late, as everything that loads torch: the command line's help must not wait for it.
-    from neuralcollapse.train.checkpoint import FOLDER, LAST, PREVIOUS
-    from neuralcollapse.train.folder import RECORD
-
-    for path in (folder / FOLDER / name for name in (LAST, PREVIOUS)):
-        if path.is_file():
-            import torch
-
-            with contextlib.suppress(Exception):  # torch raises a dozen kinds for a damaged file
-                content = torch.load(str(path), map_location="cpu", weights_only=True, mmap=True)
-                record = content.get(RECORD)
-                return int(content["epoch"]) + 1 if record is None else int(record["epoch"])
-    return None
 
 
 def as_begun(run: Outcome) -> Outcome:

@@ -118,7 +118,7 @@ class TrainConfig:
     """Arithmetic of the training steps, as Lightning names it. Measures are always taken in single precision."""
     capture: Annotated[bool, _MACHINES] = False
     """Replay the training steps of mlp, convnet, resnet18 and resnet50 as one graph, on a single device of CUDA or
-    ROCm, where small networks then train faster. The arithmetic is that of the usual steps."""
+    ROCm, where small networks then train faster. Results can differ from those of the usual steps in rounding."""
     loggers: Annotated[Logger | list[Logger], _RUN, Parameter(converter=_loggers, metavar="NAMES")] = dataclasses.field(
         default_factory=list
     )

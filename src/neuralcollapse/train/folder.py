@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import logging
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -147,16 +145,11 @@ def set_aside(folder: Path) -> None:
         with files.explained(folder / METRICS, "could not remove"):
             (folder / METRICS).unlink(missing_ok=True)
         return
-    stamp = time.strftime("%Y%m%d-%H%M%S")
     for name in (METRICS, SNAPSHOTS, FOLDER, PROVENANCE, CONFIG, "report.html"):
         path = folder / name
         if not path.exists() or (path.is_dir() and not any(path.iterdir())):
             continue
-        names = (f"{name}.{stamp}" + (f"-{count}" if count else "") for count in itertools.count())
-        backup = next(folder / free for free in names if not (folder / free).exists())
-        with files.explained(path, "could not move"):
-            path.rename(backup)
-        _log.warning("%s was there before this run: moved to %s", path, backup)
+        _log.warning("%s was there before this run: moved to %s", path, files.set_aside(path))
 
 
 def _only_begun(folder: Path) -> bool:

@@ -25,9 +25,9 @@ class CapturedStep:
     """Forward and backward of a step, captured at the first full batch and replayed from then on.
 
     A step of ResNet18 on 32x32 images launches some 300 kernels of a few microseconds each, so that an eager loop
-    waits for the host. The replayed kernels do the operations of the eager step. Libraries may
-    choose other kernels during the capture, so that results can differ in rounding. Parameters and buffers must stay where
-    they are in memory, as they do in training.
+    waits for the host. The replayed kernels do the operations of the eager step. Libraries may choose other kernels
+    during the capture, so that results can differ in rounding. Parameters and buffers must stay where they are in
+    memory, as they do in training.
 
     Args:
         loss: of a batch.
