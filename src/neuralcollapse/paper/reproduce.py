@@ -37,7 +37,8 @@ def plan(
         capture: replay the training steps of every run as one graph, where the device can.
 
     Raises:
-        ValueError: if a figure or scale is unknown, or a seed is negative or given twice.
+        ValueError: if a figure or scale is unknown, a seed is negative or given twice, or the configuration in a run's
+            folder is damaged.
     """
     if scale not in SCALES:
         raise ValueError(f"scale={scale!r} is unknown: choose {', '.join(SCALES)}")
