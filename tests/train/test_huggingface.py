@@ -119,7 +119,7 @@ class Stops(TrainerCallback):
 @pytest.mark.parametrize(
     ("options", "stop", "epochs"),
     [
-        ({"max_steps": 2}, None, [(0, 0), (1, 2)]),
+        ({"max_steps": 1}, None, [(0, 0), (1, 1)]),
         ({"max_steps": 7}, None, [(0, 0), (1, 3), (2, 6), (3, 7)]),
         ({}, Stops(7, evaluated=False), [(0, 0), (1, 3), (2, 6), (3, 7)]),
         ({}, Stops(8, evaluated=False), [(0, 0), (1, 3), (2, 6), (3, 8)]),

@@ -58,7 +58,7 @@ def as_features(output: Any, samples: int) -> Tensor:
     found = output if found is None else found
     found = found[0] if isinstance(found, tuple | list) and found else found
     if isinstance(found, Tensor) and found.ndim > 2 and math.prod(found.shape[2:]) == 1:
-        found = found[(..., *[0] * (found.ndim - 2))]  # flatten(1) refuses an empty batch
+        found = found.reshape(found.shape[:2])
     if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != samples:
         shape = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
         raise ValueError(
