@@ -114,7 +114,9 @@ def test_two_networks_that_fit_are_refused_whatever_their_order(kind: str, turne
     torch.save(content, tmp_path / "weights.pt")
     found = network()
     before = {name: tensor.clone() for name, tensor in found.state_dict().items()}
-    with pytest.raises(ValueError, match=f"weights of 2 networks that fit, under {places}: choose one with checkpoint_key"):
+    with pytest.raises(
+        ValueError, match=f"weights of 2 networks that fit, under {places}: choose one with checkpoint_key"
+    ):
         load_weights(found, tmp_path / "weights.pt")
     assert all(torch.equal(tensor, before[name]) for name, tensor in found.state_dict().items())
 
