@@ -90,11 +90,11 @@ def test_bad_options(options, words):
 
 def test_a_batch_that_processes_cannot_share_is_refused(tmp_path):
     """Three would take 42 of 128 each: 126 per step, where every record says 128."""
-    config = TrainConfig(devices=3, accelerator="cpu", output=str(tmp_path / "run"))
+    config = TrainConfig(devices=3, accelerator="cpu", epochs=1, output=str(tmp_path / "run"))
     with pytest.raises(ValueError, match=r"batch_size=128 cannot be shared .* by 3 processes .*: give 126 or 129"):
         train(config, progress=False)
     with pytest.raises(ValueError, match=r"batch_size=1 cannot .* \(devices=1, nodes=2\): give 2"):
-        train(TrainConfig(batch_size=1, nodes=2, output=str(tmp_path / "run")), progress=False)
+        train(TrainConfig(batch_size=1, nodes=2, epochs=1, output=str(tmp_path / "run")), progress=False)
     assert not list(tmp_path.iterdir())
 
 

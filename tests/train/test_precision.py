@@ -28,7 +28,7 @@ def test_the_context_is_lightning_s(name: str) -> None:
 
 def test_a_precision_that_lightning_would_replace_is_refused(tmp_path: Path) -> None:
     """It takes bfloat16 for float16 on a processor, and every record would say float16."""
-    config = TrainConfig(precision="16-mixed", accelerator="cpu", output=str(tmp_path / "run"))
+    config = TrainConfig(precision="16-mixed", accelerator="cpu", epochs=1, output=str(tmp_path / "run"))
     with pytest.raises(ValueError, match=r"precision='16-mixed' is not there .*: choose precision='bf16-mixed' or"):
         train(config, progress=False)
     assert not list(tmp_path.iterdir())
