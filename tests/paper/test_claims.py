@@ -164,8 +164,9 @@ def test_what_is_undecided_never_counts_as_reproduced() -> None:
 
     assert verdict(True, True) == "reproduced"
     assert verdict(True, None, True) == "open: 2 of 2 agree, 1 undecided"
-    assert verdict(False, None) == "open: 0 of 1 agree, 1 undecided"  # the other could still agree: in part
-    assert verdict(False, True, None) == "in part: 1 of 2, 1 undecided"  # whatever the third says
+    assert verdict(False, None) == "not reproduced: 0 of 1, 1 undecided"
+    assert verdict(False, None, missing=1) == "open: 0 of 1 agree so far, 1 undecided, 1 run missing"
+    assert verdict(False, True, None) == "in part: 1 of 2, 1 undecided"
     assert verdict(True, None, missing=2) == "open: 1 of 1 agree so far, 1 undecided, 2 runs missing"
     assert verdict(None) == "open: the numbers cannot decide"
 

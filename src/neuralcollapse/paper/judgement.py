@@ -49,29 +49,27 @@ class Judgement:
     def kind(self) -> str:
         """One of :data:`KINDS`.
 
-        Open while runs are missing, and while findings without a decision could still change the answer.
+        Open while runs are missing, and where all that is decided agrees and something is not decided.
         """
         if self.small:
             return "not judged"
         agreeing, decided, undecided = self._count
         if not decided or self.missing:
             return "open"
-        if 0 < agreeing < decided:
-            return "in part"
-        if undecided:
-            return "open"
-        return "reproduced" if agreeing else "not reproduced"
+        if agreeing == decided:
+            return "open" if undecided else "reproduced"
+        return "in part" if agreeing else "not reproduced"
 
     @property
     def verdict(self) -> str:
         """The kind, with how many findings agree and how many runs are missing: ``in part: 1 of 2``."""
         agreeing, decided, undecided = self._count
-        if self.kind not in ("open", "in part"):
+        if self.small or not (self.kind in ("open", "in part") or undecided):
             return self.kind
         missing = f"{len(self.missing)} run{'' if len(self.missing) == 1 else 's'} missing" if self.missing else ""
         if not decided:
             return f"open: {missing or 'the numbers cannot decide'}"
-        agree = "" if self.kind == "in part" else " agree so far" if missing else " agree"
+        agree = "" if self.kind != "open" else " agree so far" if missing else " agree"
         details = (f"{agreeing} of {decided}{agree}", f"{undecided} undecided" if undecided else "", missing)
         return f"{self.kind}: {', '.join(filter(None, details))}"
 
