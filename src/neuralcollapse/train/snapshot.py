@@ -45,23 +45,14 @@ class Snapshot:
         return cls.of(int(path.stem.rpartition("-")[2]), *parts)
 
 
-def read_snapshots(folder: Path) -> list[Snapshot]:
-    """Every snapshot of a run, in order.
+def last_snapshot(folder: Path) -> Snapshot:
+    """The snapshot of the last measured epoch.
 
     Raises:
         FileNotFoundError: if there is none.
-        ValueError: if one is damaged.
+        ValueError: if it is damaged.
     """
-    return [Snapshot.read(path) for path in _files(folder)]
-
-
-def last_snapshot(folder: Path) -> Snapshot:
-    """The snapshot of the last measured epoch. It raises the same as :func:`read_snapshots`."""
-    return Snapshot.read(_files(folder)[-1])
-
-
-def _files(folder: Path) -> list[Path]:
-    found = [path for _, path in snapshots(folder)]
+    found = list(snapshots(folder))
     if not found:
         raise FileNotFoundError(f"{folder} has no snapshots: is it the folder of a run?")
-    return found
+    return Snapshot.read(found[-1][1])
