@@ -69,3 +69,16 @@ def test_json_has_no_nan(call, tmp_path: Path) -> None:
 
     found = json.loads((tmp_path / "deep" / "found.json").read_text(), parse_constant=refuse)
     assert found["nc1"] == 0
+
+
+@pytest.mark.parametrize(
+    "line", ["savings mlp --json=~/x.json", "savings mlp --json ~/x.json", "ufm theorem --points 1 --json=~/x.json"]
+)
+def test_a_tilde_is_the_home_folder_also_behind_an_equals_sign(
+    call, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "home").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert call(*line.split()).code == 0
+    assert (tmp_path / "home" / "x.json").is_file()
+    assert not (tmp_path / "~").exists()

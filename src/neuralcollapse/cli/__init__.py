@@ -46,11 +46,12 @@ def _run(words: list[str]) -> int:
     """Parse and do; the exit code."""
     from cyclopts import CycloptsError
 
-    from neuralcollapse.cli.app import build_app, chosen, joined
+    from neuralcollapse.cli.app import at_home, build_app, chosen, joined
     from neuralcollapse.cli.errors import failure, one_sentence
     from neuralcollapse.cli.options import UsageError, without_empty_folders
 
-    app = leaf = build_app()
+    app, words = build_app(), at_home(words)
+    leaf = app
     try:
         leaf, row = chosen(app, words)
         function, bound, _ = app.parse_args(joined(words, leaf), exit_on_error=False, print_error=False)

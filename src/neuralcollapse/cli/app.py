@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import os
+import re
 from collections.abc import Sequence
 
 from cyclopts import App, Group, Parameter
@@ -71,6 +73,18 @@ def chosen(app: App, tokens: Sequence[str]) -> tuple[App, Command | None]:
         opposed = any(flag.negatives and not flag.field_info.default for flag in flags)
         leaf.help_epilogue = "Each flag --x has an opposite, --no-x." if opposed else ""
     return leaf, row
+
+
+_TILDE = re.compile(r"(--[\w-]+=)?(~(?:/.*)?)", re.DOTALL)
+
+
+def at_home(words: Sequence[str]) -> list[str]:
+    """The home folder in place of a tilde, which shells leave in ``--output=~/x`` and put in ``--output ~/x``."""
+    found = [_TILDE.fullmatch(word) for word in words]
+    return [
+        word if tilde is None else (tilde[1] or "") + os.path.expanduser(tilde[2])
+        for word, tilde in zip(words, found, strict=True)
+    ]
 
 
 def joined(words: Sequence[str], command: App) -> list[str]:
