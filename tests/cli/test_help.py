@@ -69,7 +69,7 @@ def test_a_path_is_called_one(call, name: str) -> None:
 
 def test_help_says_what_is_allowed(call) -> None:
     said = re.sub(r"\s+", " ", call("train", "--help").out)
-    assert "longer than training. [a whole number, all or auto; default: auto]" in said
+    assert "stays quick. [a whole number, all or auto; default: auto]" in said
     assert "[one or more of tensorboard, wandb]" in said
     assert "[one of sgd, adam, lbfgs; default: sgd]" in said
     assert "--data TEXT Data set to measure on: digits, mnist, " in re.sub(r"\s+", " ", call("measure", "--help").out)

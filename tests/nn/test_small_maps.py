@@ -62,6 +62,17 @@ def test_it_is_a_product_on_small_maps_only(monkeypatch: pytest.MonkeyPatch) -> 
     assert called == [(4, 2, 3, 3), (2, 1, 1)]
 
 
+def test_a_strided_1x1_convolution_of_few_channels_is_a_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    few, many = (multiply_small_maps(nn.Conv2d(channels, 8, 1, stride=2)) for channels in (7, 8))
+    images = torch.randn(4, 7, 8, 8, requires_grad=True)
+    found = few(images)
+    wanted = torch.einsum("oc,bchw->bohw", few.weight[:, :, 0, 0], images[:, :, ::2, ::2]) + few.bias[:, None, None]
+    torch.testing.assert_close(found, wanted)
+    monkeypatch.setattr(nn.Conv2d, "forward", lambda layer, images: "torch's own")
+    assert few(images).shape == (4, 8, 4, 4)
+    assert many(torch.zeros(4, 8, 8, 8)) == "torch's own"
+
+
 @pytest.mark.parametrize(
     "layer",
     [

@@ -39,10 +39,9 @@ def report(
         format: File format of the figures.
     """
     shown = None if classes is None else numbers(classes, "--classes", "0,1,2,3", int)
-    from neuralcollapse.measurement.run_folder import CONFIG, METRICS
-
-    if not any((run / name).is_file() for run in runs for name in (METRICS, CONFIG)):
-        raise FileNotFoundError(f"no {METRICS} in {runs[0]}: is it a run folder?")
+    # The names stand here because their constants come with torch, for which a typing mistake should not wait.
+    if not any((run / name).is_file() for run in runs for name in ("metrics.csv", "config.yaml")):
+        raise FileNotFoundError(f"no metrics.csv in {runs[0]}: is it a run folder?")
     page = writable(output or _default_page(runs), "--output")
     writable(figures, "--figures", folder=True)
     from neuralcollapse.report import write_figures, write_report
