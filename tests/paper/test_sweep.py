@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from neuralcollapse.cli import main
+from neuralcollapse.measurement.run_folder import read_metrics
 from neuralcollapse.paper.engines import run_once
 from neuralcollapse.paper.experiments import Experiment
 from neuralcollapse.paper.outcome import Outcome
@@ -60,17 +61,22 @@ def test_more_epochs_continue_the_run(tmp_path: Path) -> None:
     assert [row["epoch"] for row in Outcome(longer.experiment, longer.config).rows] == [0, 1, 2]
 
 
-@linux
-@pytest.mark.exhaustive
-def test_a_full_disk_stops_the_sweep_and_says_the_way_out(tmp_path: Path) -> None:
-    full, later = small(tmp_path, "full"), small(tmp_path, "later")
-    full.folder.mkdir()
-    (full.folder / "config.yaml").symlink_to("/dev/full")  # every write there fails as on a full disk
-    jobs = sweep([full, later], retries=3)
-    assert [job.state for job in jobs] == [State.FAILED, State.WAITING]
-    assert "free some space and give the same command again" in jobs[0].error
-    (full.folder / "config.yaml").unlink()
-    assert [job.state for job in sweep([full, later])] == [State.FINISHED, State.FINISHED]
+FULL_DISK = """
+import errno
+import os
+
+replace = os.replace
+
+
+def full(source, target):
+    if str(target).startswith({folder!r}) and os.path.exists({marker!r}):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    replace(source, target)
+
+
+os.replace = full
+"""
+"""For a process and its children: every file of a folder is written as to a full disk, while a marker is there."""
 
 
 @linux
@@ -133,6 +139,26 @@ def test_a_run_whose_last_checkpoint_was_not_written_is_resumed(tmp_path: Path) 
 
 def command(*words: str) -> list[str]:
     return [sys.executable, "-m", "neuralcollapse.cli", "reproduce", *words]
+
+
+@linux
+@pytest.mark.exhaustive
+def test_a_full_disk_stops_the_sweep_and_says_the_way_out(tmp_path: Path) -> None:
+    out, site, marker = tmp_path / "out", tmp_path / "site", tmp_path / "disk is full"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(FULL_DISK.format(folder=str(out / "digits"), marker=str(marker)))
+    given = os.environ | {"PYTHONPATH": os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")])}
+    arguments = command("figure6", "--scale", "smoke", "--output", str(out))  # runs digits-resnet18-sgd and -features
+    marker.touch()
+    ended = subprocess.run(arguments, capture_output=True, text=True, check=False, env=given)
+    assert ended.returncode == 1
+    assert "2 of 2 runs are not finished" in ended.stderr
+    assert "free some space and give the same command again" in ended.stderr
+    assert "digits-resnet18-sgd-features: not begun" in ended.stderr
+    marker.unlink()
+    subprocess.run(arguments, capture_output=True, check=True, env=given)
+    names = ("digits-resnet18-sgd", "digits-resnet18-sgd-features")
+    assert [int(read_metrics(out / name)[-1]["epoch"]) for name in names] == [2, 2]
 
 
 @linux
