@@ -208,23 +208,22 @@ def test_a_full_disk_keeps_both_checkpoints(copy: Path) -> None:
     assert contents(copy / "checkpoints") == before
 
 
-def test_an_old_checkpoint_without_record_or_digest_still_resumes(copy: Path, whole: Path) -> None:
-    last = copy / "checkpoints" / "last.ckpt"
-    content = torch.load(last, weights_only=True)
+def as_an_old_version_wrote(checkpoints: Path) -> None:
+    """One checkpoint, without a record and without a digest."""
+    content = torch.load(checkpoints / "last.ckpt", weights_only=True)
     del content["neuralcollapse"]
-    for path in (copy / "checkpoints").iterdir():
+    for path in checkpoints.iterdir():
         path.unlink()
-    torch.save(content, last)
+    torch.save(content, checkpoints / "last.ckpt")
+
+
+def test_an_old_checkpoint_without_record_or_digest_still_resumes(copy: Path, whole: Path) -> None:
+    as_an_old_version_wrote(copy / "checkpoints")
     same(run(copy, epochs=4, resume=True), rows(whole))
 
 
 def test_rows_that_an_old_checkpoint_does_not_hold_are_missed_aloud(copy: Path, caplog) -> None:
-    last = copy / "checkpoints" / "last.ckpt"
-    content = torch.load(last, weights_only=True)
-    del content["neuralcollapse"]
-    for path in (copy / "checkpoints").iterdir():
-        path.unlink()
-    torch.save(content, last)
+    as_an_old_version_wrote(copy / "checkpoints")
     write_metrics(copy, read_metrics(copy)[:2])
     assert [row["epoch"] for row in run(copy, epochs=4, resume=True)] == ["0", "1", "4"]
     assert "metrics.csv lacks 2 of the 4 rows up to" in caplog.text

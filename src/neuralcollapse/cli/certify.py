@@ -28,8 +28,8 @@ def certify(
     the features.
 
     It prints the decays first: λW of the classifier, λH of a feature, here times the n samples of a class, and λb of
-    the bias. Training does not penalise the features, so λH is estimated from the norms of the network. The output says
-    how. In the column of the optimum, a gap or a distance is 0.
+    the bias. Without --feature-decay training does not penalise the features, so λH is estimated from the norms of the
+    network. The output says how. In the column of the optimum, a gap or a distance is 0.
 
     For example:
       neuralcollapse certify runs/digits-mlp-sgd-seed0

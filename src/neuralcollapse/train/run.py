@@ -77,7 +77,7 @@ def train(config: TrainConfig, *, progress: bool | None = None) -> Path:
                 print(
                     f"test accuracy over {len(data.test):,} images, at most "
                     f"{max(int(config.samples_per_class or 0), FEWEST_TESTED)} per class "
-                    "(test_samples_per_class=all tests on every image)",
+                    "(--test-samples-per-class all tests on every image)",
                     file=sys.stderr,
                 )
             _fit(trainer, config, data, network, start, provenance, quiet=progress is False or terminal)
