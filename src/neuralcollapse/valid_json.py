@@ -1,4 +1,4 @@
-"""JSON that every reader accepts: Python alone would write NaN and Infinity, which are none."""
+"""Writes NaN and infinity as null, so that every JSON reader accepts the file: Python alone writes NaN and Infinity."""
 
 from __future__ import annotations
 

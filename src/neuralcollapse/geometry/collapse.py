@@ -59,6 +59,13 @@ def collapse_metrics(
         CollapseWarning: for a class of one sample (its within-class variance counts as zero), where the class means
             span fewer directions than they could, where means coincide (NC1 and its kin are then infinite, or
             NaN without variance), and where rounding of a stream of float32 features decides NC1.
+
+    Source: Papyan et al. 2020; Zhu et al. 2021, equations (7) to (10).
+
+    >>> statistics = ClassStatistics(num_classes=2, feature_dim=1)
+    >>> statistics.update(torch.tensor([[1.0], [3.0], [-1.0], [-3.0]]), torch.tensor([0, 0, 1, 1]))
+    >>> round(collapse_metrics(statistics).nc1, 6)    # within 1, between 4: 1/2 of 1/4
+    0.125
     """
     if isinstance(moments, ClassStatistics):
         moments = moments.moments()

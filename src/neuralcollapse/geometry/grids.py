@@ -88,7 +88,7 @@ def cdnv_tiles(moments: Moments | ClassStatistics, *, exponent: int = 1, size: i
         size: rows and columns of a piece, at least 1.
 
     Raises:
-        ValueError: as :func:`cdnv`.
+        ValueError: as :func:`cdnv`, or if the size is less than 1.
     """
     _check_exponent(exponent)
     means, traces, tolerance, unit = _parts(moments)
@@ -127,7 +127,10 @@ def cosine_tiles(vectors: Float[Tensor, "K d"] | Rows, *, size: int = _PIECE) ->
         size: rows and columns of a piece, at least 1.
 
     Raises:
-        ValueError: if there are fewer than two vectors, or one is zero or not finite.
+        ValueError: if there are fewer than two vectors, one is zero or not finite, or the size is less than 1.
+
+    >>> [tile.values.tolist() for tile in cosine_tiles(torch.tensor([[2.0, 0.0], [0.0, -1.0]]), size=1)]
+    [[[1.0]], [[0.0]], [[1.0]]]
     """
     units = as_rows(vectors, "vectors", True)
     for rows, columns in _pieces(len(units), size):

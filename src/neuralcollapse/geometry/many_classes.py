@@ -31,8 +31,11 @@ def gnc1(features: Float[Tensor, "N d"] | Rows, labels: Int[Tensor, " N"] | Rows
 
     .. math:: \tfrac1K \mathrm{tr}(\Sigma_W \Sigma_B^\dagger) \text{ of } h_i / \|h_i\|
 
-    In [0, ∞); 0 at collapse. Source: Jiang et al. 2024, Section 3. Cost, O(NdK), and errors as
-    :func:`measure_features`; a zero feature is an error.
+    In [0, ∞); 0 at collapse. Source: Jiang et al. 2024, Section 3. Cost: O(NdK).
+
+    Raises:
+        ValueError: if a feature is zero, or as :func:`measure_features`.
+        TypeError: as :func:`measure_features`.
 
     >>> round(gnc1(torch.tensor([[1.0, 0.1], [10.0, 1.0], [-1.0, 0.1], [-5.0, 0.5]]), torch.tensor([0, 0, 1, 1])), 6)
     0.0

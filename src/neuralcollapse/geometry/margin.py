@@ -107,8 +107,11 @@ def _distance_to_hull(rows: np.ndarray, k: int) -> tuple[float, float]:
 def gnc2(weight: Float[Tensor, "K d"] | Rows) -> float:
     """GNC2: the one-vs-rest margin of the rows of W scaled to length one, in [0, 2].
 
-    At collapse it is as large as K and d allow. Cost and errors as :func:`one_vs_rest_margin`, which also proves how
-    exact it is.
+    At collapse it is as large as K and d allow. The cost is that of :func:`one_vs_rest_margin`, which also proves how
+    exact the margin is.
+
+    Raises:
+        ValueError: as :func:`one_vs_rest_margin`.
 
     Source: Jiang et al. 2024, Definition 3.1; the largest values are those of ``ufm.softmax_code``.
 

@@ -37,8 +37,8 @@ class Belongings:
     cannot be, and a warning names it.
 
     Args:
-        model: it. One that is sharded over processes, or whose weights lie elsewhere, manages its parameters in
-            the forward pass: they are left alone.
+        model: to be restored. The parameters of a model that is sharded over processes, or whose weights lie elsewhere,
+            are left alone: it manages them in the forward pass.
     """
 
     def __init__(self, model: nn.Module) -> None:

@@ -142,7 +142,11 @@ class _Layer:
 def measure_label_sets(
     model: nn.Module, loader: Iterable[Any], options: Options, ranks: Ranks, *, hold_bytes: int, allow_missing: bool
 ) -> MultilabelReport:
-    """One pass of all ranks over the data; see :func:`neuralcollapse.measure`."""
+    """One pass of all ranks over the data; see :func:`neuralcollapse.measure`.
+
+    Raises:
+        ValueError: if the loader is empty, or batches disagree on the number of labels.
+    """
     budget = Budget(hold_bytes)
     layers: dict[str, _Layer] = {}
     seen = {"samples": 0, "labels": 0}

@@ -17,6 +17,10 @@ def token_inputs(batch: Any) -> dict[str, Any]:
     """Arguments of the forward pass; labels are left out, as the tokens themselves are the labels.
 
     In a tuple the tokens come first, and a part of zeros and ones of their shape is their attention mask.
+
+    Raises:
+        ValueError: if the batch holds no (B, T) token numbers with T of at least 2, or more than one possible mask.
+        TypeError: if the tokens are not integers.
     """
     if isinstance(batch, tuple | list) and batch and isinstance(batch[0], Tensor):
         batch = _named(batch)

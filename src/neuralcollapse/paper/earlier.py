@@ -1,4 +1,4 @@
-"""The gallery that a folder has already: its scale, figures and runs; and files of others in the places of its own."""
+"""The gallery that a folder has already: its scale, figures and runs. What is not of ours is moved aside."""
 
 from __future__ import annotations
 

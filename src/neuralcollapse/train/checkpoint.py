@@ -20,8 +20,7 @@ from neuralcollapse.train.module import ImageNetwork
 from neuralcollapse.train.weights import Weights, found_in, mappings_in
 
 _KEPT = 8
-"""Digests that a checkpoint may have at once: as many kills in a row, each between a digest and its file, lose nothing.
-"""
+"""A checkpoint may match any of its last 8 digests. Each kill between digest and file adds one."""
 
 _log = logging.getLogger(__name__)
 

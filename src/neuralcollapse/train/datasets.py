@@ -141,6 +141,9 @@ def load_images(
             is asked for.
         FileNotFoundError: if the data is not there and cannot be downloaded.
         ImportError: if ``hf:`` is asked for without the extra.
+
+    >>> load_images("digits", samples_per_class=5).image_shape
+    (1, 8, 8)
     """
     check_samples(samples_per_class=samples_per_class, test_samples_per_class=test_samples_per_class)
     source = dataset.partition(":")[0]
