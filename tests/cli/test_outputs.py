@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from neuralcollapse.cli.options import without_empty_folders, writable
+
 LINES = [
     "train --output PLACE",
     "savings mlp --json PLACE",
@@ -56,6 +58,15 @@ def test_a_command_that_fails_leaves_no_empty_folder(call, tmp_path: Path, line:
         (tmp_path / name).mkdir()
     assert call(*line.split()).code == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["deep", "runs"]  # the user's own stay
+
+
+def test_a_command_within_another_tidies_its_own_folders_alone(tmp_path: Path) -> None:
+    with without_empty_folders():
+        writable(tmp_path / "outer" / "page.html", "--output")
+        with without_empty_folders():
+            writable(tmp_path / "inner" / "page.html", "--output")
+        assert [path.name for path in tmp_path.iterdir()] == ["outer"]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_json_has_no_nan(call, tmp_path: Path) -> None:

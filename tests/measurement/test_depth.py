@@ -235,10 +235,10 @@ def test_the_part_that_holds_most_weights_is_opened(stem: int, width: int, names
     assert [name for name, _ in trunk(model, model.classifier)] == names
 
 
-def warnings_of(features: Tensor, labels: Tensor, **options: object) -> int:
+def warnings_of(features: Tensor, labels: Tensor, action: str = "always", **options: object) -> int:
     model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3))
     with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+        warnings.simplefilter(action)  # type: ignore[arg-type]
         measure(model, [(features, labels)], layers=["0"], **options)  # type: ignore[arg-type]
     return len([found for found in caught if issubclass(found.category, CollapseWarning)])
 
@@ -246,4 +246,7 @@ def warnings_of(features: Tensor, labels: Tensor, **options: object) -> int:
 def test_what_was_allowed_is_said_once_and_what_is_undefined_is_said_of_each_layer() -> None:
     features = torch.randn(20, 4, generator=torch.Generator().manual_seed(0))
     assert warnings_of(features, torch.arange(20) % 2, allow_missing=True) == 1  # the third class has no samples
-    assert warnings_of(features[:1].expand(20, 4), torch.arange(20) % 3) == 2  # all samples are one
+    same = features[:1].expand(20, 4)
+    assert warnings_of(same, torch.arange(20) % 3) == 2  # all samples are one
+    assert warnings_of(same, torch.arange(20) % 2, allow_missing=True) == 3  # that of each layer, and the third class
+    assert warnings_of(same, torch.arange(20) % 3, action="ignore") == 0

@@ -8,10 +8,12 @@ import math
 
 import pytest
 import torch
+from rich.console import Console
 from torch import nn
 
 from neuralcollapse import NECO, CollapseReport, measure
 from neuralcollapse.geometry.measures import MEASURES
+from neuralcollapse.measurement.presentation import rich_table
 
 LABELS = torch.arange(60) % 3
 INPUTS = torch.randn(60, 8, generator=torch.Generator().manual_seed(0)) + LABELS[:, None]
@@ -32,6 +34,14 @@ def test_every_measure_of_the_registry_has_a_row_with_its_ideal(report: Collapse
         (line,) = (line for line in lines if f" {name} " in line)
         assert f"{'↓' if measure_.direction == 'lower' else '↑'} {measure_.ideal:g}" in line
     assert "at collapse" in str(report)
+
+
+def test_names_in_brackets_are_printed_as_they_are() -> None:
+    console = Console(width=200)
+    with console.capture() as captured:
+        console.print(rich_table({"[/blocks.0]": {"nc1": 0.5}}, "runs/[old]/f.npz: 60 samples", {}))
+    assert "[/blocks.0]" in captured.get()
+    assert "runs/[old]/f.npz: 60 samples" in captured.get()
 
 
 def test_json_is_valid_where_numbers_are_not(report: CollapseReport) -> None:

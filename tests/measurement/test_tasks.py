@@ -6,6 +6,7 @@ import html
 import itertools
 import json
 import math
+import warnings
 from types import SimpleNamespace
 
 import numpy as np
@@ -104,6 +105,17 @@ def test_a_class_that_is_never_alone() -> None:
         expected = multilabel_metrics(network(4)[:-1](INPUTS[without]), LABELS[without][:, columns])
     assert found.metrics.tag_angle == pytest.approx(expected.tag_angle, rel=1e-6)
     assert found.metrics.nc1 == pytest.approx(expected.nc1, rel=1e-5)
+
+
+def test_classes_that_are_never_alone_are_named_once_and_other_warnings_of_each_layer() -> None:
+    kept = ~((LABELS.sum(1) == 1) & LABELS[:, 2])
+    labels = LABELS[kept]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        measure(network(4), [(torch.ones(len(labels), 8), labels)], task="multilabel", layers=["0"], allow_missing=True)
+    said = [str(found.message) for found in caught if found.category is CollapseWarning]
+    assert sum("have no samples" in one for one in said) == 1
+    assert sum("coincide" in one for one in said) == 2
 
 
 @pytest.mark.parametrize("hold", [1 << 30, 3000, 0])

@@ -162,6 +162,26 @@ def test_another_run_s_folder_is_refused_before_a_row_is_dropped(model: nn.Modul
     assert read_config(tmp_path) == expected
 
 
+@pytest.mark.parametrize(("name", "other"), [("model", "cnn"), ("dataset", "cifar10")])
+def test_rows_of_another_model_or_data_set_are_not_continued(
+    model: nn.Module, data: list, tmp_path: Path, name: str, other: str
+) -> None:
+    before = {"model": "mlp", "dataset": "mnist"}
+    CollapseTracker(tmp_path, config=before).measure(model, data)
+    with pytest.raises(ValueError, match=f"holds another run: {name} was .* and is now '{other}'. Choose another fold"):
+        CollapseTracker(tmp_path, config={name: other, "weight_decay": 0.1})
+    assert read_config(tmp_path) == before
+
+
+def test_a_folder_that_stays_empty_is_removed_again(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    for folder in ("runs/new", "mine"):
+        tracker = CollapseTracker(tmp_path / folder)
+        with pytest.raises(KeyError), tracker.tidied():
+            raise KeyError
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
 def test_a_training_that_starts_anew_measures_epoch_0_again(model: nn.Module, data: list, tmp_path: Path) -> None:
     CollapseTracker(tmp_path).measure(model, data, epoch=0)
     again = CollapseTracker(tmp_path)

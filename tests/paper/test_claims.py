@@ -157,6 +157,29 @@ def test_a_comparison_with_a_run_that_did_not_learn_decides_nothing(tmp_path: Pa
         assert poor == "reference" or name in finding.measured
 
 
+def test_runs_on_fewer_images_are_not_compared(tmp_path: Path) -> None:
+    def run(optimizer: str, accuracy: float, head: str = "learned", **counts: int) -> Outcome:
+        config = dataclasses.replace(CONFIG, **counts).resolved()
+        experiment = Experiment("a", optimizer=optimizer, head=head)  # type: ignore[arg-type]
+        return written(tmp_path / f"{accuracy} {counts}", experiment, config, **COLLAPSED | {"test_accuracy": accuracy})
+
+    every = [run("sgd", 0.9), run("adam", 0.904), run("lbfgs", 0.5, samples_per_class=500)]
+    (finding,) = judge("figure4", every)[1].findings
+    assert finding.measured == "sgd 90.00%, adam 90.40%, lbfgs 50.00% (fewer images: not compared)"
+    assert finding.agrees is False
+    assert judge("figure4", [every[0], every[2]])[1].findings[0].agrees is None
+    part = [run(name, accuracy, samples_per_class=500) for name, accuracy in (("sgd", 0.7), ("lbfgs", 0.6))]
+    assert judge("figure4", part)[1].findings[0].agrees is True
+    tested = [every[0], run("lbfgs", 0.5, test_samples_per_class=100)]
+    assert judge("figure4", tested)[1].findings[0].agrees is None
+
+    heads = [every[0], run("sgd", 0.5, head="fixed", samples_per_class=500), run("sgd", 0.9, head="small")]
+    assert [(one.measured, one.agrees) for one in judge("figure7", heads)[-1].findings] == [
+        ("50.00% against 90.00%; not the same images", None),
+        ("90.00% against 90.00%", True),
+    ]
+
+
 def test_what_is_undecided_never_counts_as_reproduced() -> None:
     def verdict(*agrees: bool | None, missing: int = 0) -> str:
         findings = [Finding("a", "1", one) for one in agrees]
@@ -195,7 +218,7 @@ def test_savings_are_counted(row: int, saved: float) -> None:
     ("name", "said"),
     [
         ("mnist-resnet18-sgd-seed0", "width 16 of 64"),
-        ("cifar10-resnet18-lbfgs-seed0", "width 32 of 64, 50 of 200 epochs"),
+        ("cifar10-resnet18-lbfgs-seed0", "width 32 of 64, 200 images per class, 200 test images per class"),
         (
             "cifar10-resnet50-sgd-fixed-seed0",
             "width 16 of 64, 500 images per class, batches of 32, 500 test images per class",

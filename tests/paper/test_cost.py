@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from pathlib import Path
 
 import pytest
 import torch
 
+from neuralcollapse.cli.reproduce import Choices, _list
 from neuralcollapse.measurement.run_folder import write_metrics
 from neuralcollapse.paper.cost import Cost, Forecast, _sizes, emulated_precisions, estimate, pace, total
 from neuralcollapse.paper.experiments import Experiment
 from neuralcollapse.paper.outcome import Outcome
 from neuralcollapse.paper.sweep import Job, State
+from neuralcollapse.train.checkpoint_record import FOLDER, LAST, RECORD
 from neuralcollapse.train.config import TrainConfig
 from neuralcollapse.train.module import build_network
 
@@ -98,7 +101,7 @@ def test_precisions_that_are_emulated_are_named_once(tmp_path: Path, monkeypatch
     half = [run(tmp_path, folder, {}, precision="bf16-mixed") for folder in ("one", "two")]
     done = run(tmp_path, "done", {0: 5.0, 10: 25.0}, precision="16-mixed")
     (said,) = emulated_precisions([*half, done, run(tmp_path, "single", {})])
-    assert said.startswith("--precision bf16-mixed: ")
+    assert said.startswith("precision='bf16-mixed': ")
     assert "10 times" in said
 
 
@@ -124,6 +127,21 @@ def test_the_time_left_follows_the_speed_of_the_runs(tmp_path: Path) -> None:
     assert forecast.left(jobs) == pytest.approx(400)
     jobs[1].state = State.FINISHED
     assert forecast.left(jobs) is None
+
+
+def test_epochs_after_the_last_checkpoint_are_still_to_come(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lagging = run(tmp_path, "lagging", {0: 5.0, 10: 25.0})
+    assert (lagging.done, lagging.epoch) == (10, 10)
+    lagging = dataclasses.replace(lagging)
+    checkpoint = lagging.folder / FOLDER / LAST
+    checkpoint.parent.mkdir()
+    torch.save({RECORD: {"epoch": 4}}, checkpoint)
+    assert (lagging.done, lagging.epoch) == (4, 10)
+    costs = estimate([lagging], threads=1)
+    assert costs == {name(lagging): Cost(12.0)}
+    assert Forecast([lagging], costs, workers=1).left([Job(lagging)]) == 12.0
+    _list([lagging], Choices())
+    assert f"# {name(lagging)}: epoch 4 of 10, about 12 s\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("tested", "images"), [("all", 360), ("auto", 100), (5, 50)])

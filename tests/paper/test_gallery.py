@@ -204,6 +204,13 @@ def test_a_run_is_drawn_wherever_its_data_came_from(tmp_path: Path, capsys: pyte
             assert f"dataset was '{source}'" in capsys.readouterr().err
 
 
+def test_a_figure_that_joins_a_gallery_takes_its_place_in_the_papers_order(tmp_path: Path) -> None:
+    for figure in ("figure3", "figure6"):
+        main(["reproduce", figure, "--scale", "smoke", "--draw", "--output", str(tmp_path)])
+    with (tmp_path / "claims.csv").open(encoding="utf-8") as file:
+        assert list(dict.fromkeys(row["figure"] for row in csv.DictReader(file))) == ["figure3", "figure6"]
+
+
 @pytest.mark.exhaustive
 def test_one_figure_drawn_again_takes_no_other_from_the_gallery(tmp_path: Path) -> None:
     folder = Path(shutil.copytree(ROOT / "results" / "reduced", tmp_path / "reduced"))

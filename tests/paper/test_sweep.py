@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from neuralcollapse.cli import main
+from neuralcollapse.cli.sweep_view import watching
 from neuralcollapse.measurement.run_folder import read_metrics
-from neuralcollapse.paper.engines import run_once
+from neuralcollapse.paper.cost import Forecast
+from neuralcollapse.paper.engines import End, run_once
 from neuralcollapse.paper.experiments import Experiment
 from neuralcollapse.paper.outcome import Outcome
 from neuralcollapse.paper.sweep import Job, State, sweep
@@ -135,6 +137,27 @@ def test_a_run_whose_last_checkpoint_was_not_written_is_resumed(tmp_path: Path) 
     last.write_bytes(b"damaged")
     previous.unlink()
     assert Outcome(run.experiment, run.config).finished  # its numbers are there, and nothing to continue from
+
+
+def test_a_diverged_run_is_not_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def diverged(*given: object, **options: object) -> None:
+        raise FloatingPointError("the training diverged in epoch 1")
+
+    monkeypatch.setattr("neuralcollapse.train.run.train", diverged)
+    assert run_once(small(tmp_path, "run").config) == End("the training diverged in epoch 1")
+
+
+def test_errors_in_brackets_are_shown_as_they_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    errors = ("no MNIST in [/data/mnist]", "[enforce fail at alloc_cpu.cpp:117]")
+    jobs = [Job(small(tmp_path, f"run{place}"), State.FAILED, error=error) for place, error in enumerate(errors)]
+    for terminal in (True, False):
+        with watching(terminal, Forecast([], {}, 1)) as watch:
+            watch(jobs)
+        said = capsys.readouterr().err
+        assert [error for error in errors if error in said] == list(errors)
 
 
 def command(*words: str) -> list[str]:

@@ -17,7 +17,7 @@ from neuralcollapse.report import RunSkipped, write_report
 from neuralcollapse.report.dynamics import write_dynamics
 from neuralcollapse.report.geometry import MAPS
 from neuralcollapse.report.headline import headline, lead
-from neuralcollapse.report.history import History, read_history
+from neuralcollapse.report.history import History, numbered, read_histories, read_history
 from neuralcollapse.report.page import write_page
 from neuralcollapse.report.seeds import by_experiment
 from neuralcollapse.report.template import number
@@ -161,6 +161,28 @@ def test_seeds_of_a_captured_and_a_plain_run_are_one_band() -> None:
         for seed in (0, 1)
     ]
     assert list(by_experiment(runs)) == ["mlp (2 seeds)"]
+
+
+def test_experiments_of_equal_names_stay_apart(tmp_path: Path) -> None:
+    """Seeds 0 and 1 at one learning rate, 2 and 3 at another; then the same names in two folders."""
+    rates = {0: 0.05, 1: 0.05, 2: 0.1, 3: 0.1}
+    runs = [
+        History(f"mlp-seed{seed}", {"epoch": [0]}, {"learning_rate": rate, "seed": seed})
+        for seed, rate in rates.items()
+    ]
+    found = {name: [run.config["seed"] for run in group] for name, group in by_experiment(runs).items()}
+    assert found == {"mlp (2 seeds) (1)": [0, 1], "mlp (2 seeds) (2)": [2, 3]}
+    folders = [
+        make_run(tmp_path / place / f"x-seed{seed}", config={"learning_rate": rate, "seed": seed}, snapshots=False)
+        for place, rate in (("a", 0.05), ("b", 0.1))
+        for seed in (0, 1)
+    ]
+    bands = by_experiment(read_histories(folders)[0])
+    assert [[run.name for run in group] for group in bands.values()] == [
+        ["x-seed0 (1)", "x-seed1 (1)"], ["x-seed0 (2)", "x-seed1 (2)"],
+    ]  # fmt: skip
+    assert list(by_experiment([History("mine", {"epoch": [0]})] * 2)) == ["mine (1)", "mine (2)"]
+    assert numbered(["a", "a", "a (1)"]) == ["a (2)", "a (3)", "a (1)"]
 
 
 NUMBERS = {

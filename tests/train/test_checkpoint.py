@@ -323,10 +323,21 @@ def test_a_run_killed_in_its_first_epoch_begins_anew_and_leaves_no_copies(copy: 
     assert not caplog.text
 
 
-@pytest.mark.parametrize("epochs", [3, 2])
-def test_a_session_that_trains_nothing_leaves_no_trace(copy: Path, epochs: int) -> None:
+def test_a_session_that_trains_nothing_leaves_no_trace(copy: Path) -> None:
     before = contents(copy)
-    run(copy, epochs=epochs, resume=True)
+    run(copy, resume=True)
+    assert contents(copy) == before
+
+
+@pytest.mark.parametrize("record", [True, False])
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_fewer_epochs_than_are_done_are_refused(copy: Path, epochs: int, record: bool) -> None:
+    """Lightning would speak of its Trainer, or say nothing."""
+    if not record:
+        as_an_old_version_wrote(copy / "checkpoints")
+    before = contents(copy)
+    with pytest.raises(ValueError, match=rf"^epochs={epochs} is less than the 3 that \S+ has finished: give more"):
+        run(copy, epochs=epochs, resume=True)
     assert contents(copy) == before
 
 

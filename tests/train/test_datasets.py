@@ -11,6 +11,7 @@ from sklearn.datasets import load_digits
 
 from neuralcollapse.train import load_images
 from neuralcollapse.train.datasets import eval_loader, split_sizes, train_loader
+from neuralcollapse.train.image_folder import TEST_SPLITS
 from neuralcollapse.train.module import ImageNetwork, pad_crop_flip
 from neuralcollapse.train.splits import has_splits, joined, load_split
 
@@ -54,6 +55,46 @@ def test_cifar10_from_a_hub_folder(data_root: Path) -> None:
     assert torch.bincount(data.train.labels).tolist() == [2] * 10
     assert torch.bincount(data.test.labels).tolist() == [1000] * 10
     assert data.classes[0] == "airplane"
+
+
+def of_the_hub(monkeypatch: pytest.MonkeyPatch, **labels: list[int | None]) -> None:
+    """Every data set of the Hub is this one, of three classes; each image is as bright as its place in its split."""
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b", "c"])})
+    splits = {
+        split: datasets.Dataset.from_dict(
+            {"image": [Image.new("RGB", (4, 4), (row,) * 3) for row in range(len(found))], "label": found}, features
+        )
+        for split, found in labels.items()
+    }
+    monkeypatch.setattr(datasets, "load_dataset", lambda path: datasets.DatasetDict(splits))
+
+
+@pytest.mark.parametrize("hidden", [[-1, -1], [0, -1], [2, None]])
+def test_a_test_split_with_hidden_labels_is_passed_over(hidden: list[int | None], monkeypatch) -> None:
+    """ImageNet's are all -1: an accuracy on them is 0, and a test set of so many per class is empty."""
+    of_the_hub(monkeypatch, train=[0, 1, 2, 0], validation=[2, 1, 0], test=hidden, val=[1])
+    for samples in (None, 1):
+        data = load_images("hf:x", samples_per_class=samples, test_samples_per_class="auto", image_size=4)
+        assert data.test.labels.tolist() == [2, 1, 0]
+        assert data.test.pixels[:, 0, 0, 0].tolist() == [0, 1, 2]
+    assert split_sizes("hf:x") == (4, 3)
+    assert len(load_split("hf:x", choice="test", image_size=4)[1]) == 3
+
+
+@pytest.mark.parametrize(
+    ("labels", "named"),
+    [
+        ({"train": [0, 1, 2], "test": [-1]}, "test"),
+        ({"train": [0, 1, 2], "test": [-1], "val": [0, None]}, "test and val"),
+        ({"train": [0, -1, 2], "test": [1]}, "train"),
+    ],
+)
+def test_labels_that_are_hidden_everywhere_are_refused(labels: dict, named: str, monkeypatch) -> None:
+    of_the_hub(monkeypatch, **labels)
+    for load in (load_images, split_sizes):
+        with pytest.raises(ValueError, match=rf"'x' hides labels of split {named}, where each must lie in \[0, 3\): "):
+            load("hf:x")
 
 
 def image_folder(root: Path, splits: tuple[str, ...]) -> None:
@@ -101,9 +142,32 @@ def test_missing_and_unknown_data(name: str, error: type[Exception], message: st
         load_images(name, tmp_path)
 
 
+@pytest.mark.parametrize("name", TEST_SPLITS)
+def test_every_name_of_a_test_folder_is_known_to_all(name: str, tmp_path: Path) -> None:
+    image_folder(tmp_path, ("train", name))
+    dataset = f"imagefolder:{tmp_path}"
+    assert has_splits(dataset)
+    assert split_sizes(dataset) == (20, 20)
+
+
 def test_more_samples_than_there_are() -> None:
     with pytest.raises(ValueError, match="samples_per_class=500, but class '0' has only 142"):
         load_images("digits", samples_per_class=500)
+
+
+@pytest.mark.parametrize(("choice", "kind"), [("train", "training "), ("test", "test "), ("all", "")])
+def test_too_many_samples_of_a_split_are_refused_in_the_callers_words(choice: str, kind: str) -> None:
+    message = rf"^samples_per_class=1000, but class '0' has only \d+ {kind}samples$"
+    with pytest.raises(ValueError, match=message):
+        load_split("digits", choice=choice, samples_per_class=1000)
+
+
+def test_a_split_has_so_many_samples_of_each_class_as_asked_for() -> None:
+    for choice in ("train", "test", "all"):
+        data, split = load_split("digits", choice=choice, samples_per_class=4)
+        assert split.labels.bincount().tolist() == [4] * 10
+        assert split is (data.test if choice == "test" else data.train)
+    assert torch.equal(split.pixels, joined(load_images("digits"), 4).pixels)
 
 
 @pytest.mark.parametrize("asked", [{"samples_per_class": -1}, {"samples_per_class": 0}, {"test_samples_per_class": 0}])

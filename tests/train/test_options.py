@@ -8,7 +8,7 @@ import torch
 import torchvision
 from torch import nn
 
-from neuralcollapse.measurement.run_folder import read_metrics
+from neuralcollapse.measurement.run_folder import read_config, read_metrics
 from neuralcollapse.nn import build_backbone
 from neuralcollapse.train import train
 from neuralcollapse.train.config import TrainConfig
@@ -29,6 +29,26 @@ def test_test_samples_per_class():
     assert data.test.labels.bincount().tolist() == [3] * 10
     with pytest.raises(ValueError, match=r"test_samples_per_class=99, but class '0' has only \d+ test samples"):
         load_images("digits", test_samples_per_class=99)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "it holds no names with values"),
+        (b"- 3", "it holds no names with values"),
+        (b"model: \xff", "'utf-8' codec"),
+        (b"epochs: [", "while parsing"),
+    ],
+)
+def test_a_damaged_configuration_is_refused_by_its_two_readers_alike(tmp_path, content, reason):
+    path = tmp_path / "config.yaml"
+    path.write_bytes(content)
+    said = []
+    for read in (lambda: TrainConfig.load(path), lambda: read_config(tmp_path)):
+        with pytest.raises(ValueError, match=f"is not a valid configuration: {reason}") as refused:
+            read()
+        said.append(str(refused.value))
+    assert said[0] == said[1]
 
 
 def test_feature_decay_penalises_features_and_classifier_alone():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import lightning as L
@@ -9,6 +10,8 @@ import pytest
 import torch
 from torch.nn.functional import conv2d
 
+from neuralcollapse.cli.app import build_app
+from neuralcollapse.cli.errors import log_as_typed
 from neuralcollapse.train import TrainConfig, precision, train
 from neuralcollapse.train.precision import DTYPES, autocast, emulated, slowdown
 
@@ -65,7 +68,17 @@ def test_only_an_emulated_precision_is_said(factor: float, said: bool, monkeypat
     monkeypatch.setattr(precision, "slowdown", lambda name, device: factor)
     sentence = emulated("bf16-mixed", HERE)
     assert (sentence is not None) == said
-    assert sentence is None or f"takes {factor:.0f} times as long as with --precision 32-true" in sentence
+    assert sentence is None or f"takes {factor:.0f} times as long as with precision='32-true'" in sentence
+
+
+def test_the_command_line_says_it_with_its_own_options(capsys: pytest.CaptureFixture[str]) -> None:
+    library = logging.getLogger("neuralcollapse")
+    before = [*library.handlers]
+    with log_as_typed(build_app()["train"]):
+        logging.getLogger(precision.__name__).warning("%s", "precision='bf16-mixed': slower than precision='32-true'")
+        logging.getLogger(precision.__name__).info("unsaid")
+    assert capsys.readouterr().err == "--precision='bf16-mixed': slower than --precision='32-true'\n"
+    assert library.handlers == before
 
 
 def test_training_says_so_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog) -> None:

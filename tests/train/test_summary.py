@@ -17,10 +17,10 @@ def row(epoch: int, nc1: float | None, nc4: float, tested: str = "0.5") -> dict[
     return {"epoch": str(epoch), "nc1": value, "nc4": "" if nc1 is None else str(nc4), "test_accuracy": tested}
 
 
-def text(rows: list[dict[str, str]]) -> str:
+def text(rows: list[dict[str, str]], title: str = "run") -> str:
     console = Console(width=200, no_color=True)
     with console.capture() as captured:
-        console.print(summary_table("run", rows))
+        console.print(summary_table(title, rows))
     return captured.get()
 
 
@@ -37,6 +37,10 @@ def test_values_of_the_untrained_network_and_of_the_first_tenth() -> None:
     cells = [cell.strip() for cell in lines["NC1"].split("│")[1:-1]]
     assert cells == ["NC1", "8", "6", "0.5", "fell 12-fold", "↓ 0"]
     assert [cell.strip() for cell in lines["NC4"].split("│")[1:-1]][2:5] == ["2", "0.5", "fell 4-fold"]
+
+
+def test_a_folder_in_brackets_is_named_as_it_is() -> None:
+    assert "mlp[old]" in text([row(0, 0.5, 1.0)], "mlp[old]")
 
 
 def test_a_short_run_is_compared_with_the_untrained_network() -> None:

@@ -55,11 +55,14 @@ def test_the_loss_of_lbfgs_is_that_of_the_first_look_at_each_batch(tmp_path: Pat
 
 @pytest.mark.parametrize(("progress", "said"), [(True, True), (None, True), (False, False)])
 def test_a_reduced_test_set_is_said(
-    progress: bool | None, said: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    progress: bool | None, said: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("neuralcollapse.train.run._fit", lambda *arguments, **options: None)
     train(TrainConfig(samples_per_class=6, output=str(tmp_path / "run")), progress=progress)
-    assert ("test accuracy over 360 images, at most 100 per class" in capsys.readouterr().err) is said
+    sentence = (
+        "test accuracy over 360 images, at most 100 per class (test_samples_per_class='all' tests on every image)"
+    )
+    assert (sentence in caplog.text) is said
 
 
 def test_a_divergence_names_the_rate_of_its_epoch(tmp_path: Path) -> None:

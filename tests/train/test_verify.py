@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from neuralcollapse.measurement.run_folder import append_metrics, read_metrics
 from neuralcollapse.train import TrainConfig, train
 from neuralcollapse.train.datasets import Split
 from neuralcollapse.train.provenance import fingerprint
@@ -72,7 +73,6 @@ def test_provenance_is_recorded(run: Path) -> None:
     ("line", "to", "message"),
     [
         ("seed: 0", "seed: 1", "seed was 0 and is now 1"),
-        ("epochs: 2", "epochs: 3", "epochs was 2 and is now 3"),
         ("momentum: 0.9", "momentum: 0.8", "momentum was 0.9 and is now 0.8"),
         ("measure_every: 1", "measure_every: 2", "measure_every was 1 and is now 2"),
         ("width: 16", "width: many", "not a valid configuration"),
@@ -83,6 +83,22 @@ def test_a_changed_line(run: Path, line: str, to: str, message: str) -> None:
     assert line in text
     (run / "config.yaml").write_text(text.replace(line, to))
     assert message in changed(run)["config"]
+
+
+def test_a_run_that_was_continued_and_stopped_before_its_next_checkpoint_holds(run: Path) -> None:
+    text = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(text.replace("epochs: 2", "epochs: 4").replace("data_root: data", "data_root: x"))
+    found = verify(run)
+    assert {check.holds for check in found.checks} == {True}
+    assert [check.name for check in found.checks][-1] == "epoch 2"
+    append_metrics(run, read_metrics(run)[-1] | {"epoch": "3"})
+    found = verify(run)
+    assert found.holds
+    (row,) = [check for check in found.checks if check.holds is not True]
+    assert (row.name, row.holds, row.found) == ("rows", None, "epoch 3 is not yet in the checkpoint")
+    lines = (run / "metrics.csv").read_text().splitlines(keepends=True)
+    (run / "metrics.csv").write_text("".join([lines[0], *lines[2:]]))
+    assert changed(run) == {"rows": "epoch 0 is missing"}
 
 
 def test_a_changed_or_missing_row(run: Path) -> None:

@@ -51,7 +51,12 @@ def test_errors(call, tmp_path: Path) -> None:
     np.savez(tmp_path / "half.npz", W=np.ones((2, 2)))
     (tmp_path / "bad.npz").write_bytes(b"nonsense")
     np.savez(tmp_path / "shape.npz", W=np.ones((2, 2)), H=np.ones((2, 3)), b=np.ones(2), labels=np.array([0, 1]))
+    whole = {"W": np.ones((2, 2)), "H": np.ones((2, 4)), "b": np.ones(2)}
+    np.savez(tmp_path / "part.npz", **whole, labels=np.array([0.2, 0.9, 1.4, 1.9]))
+    np.savez(tmp_path / "third.npz", **whole, labels=np.array([0, 1, 1, 2]))
     for name, message in [
+        ("part.npz", "part.npz: labels have dtype torch.float64: expected integers, one class index per sample"),
+        ("third.npz", "third.npz: labels must be 2 classes from 0"),
         ("half.npz", "lacks H, b, labels"),
         ("bad.npz", "not a readable"),
         ("shape.npz", r"H has shape (2, 3), expected (2, 2)"),

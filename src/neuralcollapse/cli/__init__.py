@@ -47,7 +47,7 @@ def _run(words: list[str]) -> int:
     from cyclopts import CycloptsError
 
     from neuralcollapse.cli.app import at_home, build_app, chosen, joined
-    from neuralcollapse.cli.errors import failure, one_sentence
+    from neuralcollapse.cli.errors import failure, log_as_typed, one_sentence
     from neuralcollapse.cli.options import UsageError, without_empty_folders
 
     app, words = build_app(), at_home(words)
@@ -61,7 +61,7 @@ def _run(words: list[str]) -> int:
         app.help_print(words)
         return _fail("error: give a command", 2)
     try:
-        with without_empty_folders():
+        with without_empty_folders(), log_as_typed(leaf):
             function(*bound.args, **bound.kwargs)
     except KeyboardInterrupt:
         return _fail("stopped" + (f". {row.if_stopped}" if row and row.if_stopped else ""), 130)

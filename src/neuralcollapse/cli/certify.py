@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from neuralcollapse.cli.options import writable, write_json
+from neuralcollapse.run_files import CONFIG, SNAPSHOTS
 from neuralcollapse.train.config import PATH
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def certify(
     try:
         found = certify_run(run, data_root=data_root, class_means=class_means)
     except FileNotFoundError as error:
-        if (run / "snapshots").is_dir() and not class_means and (run / "config.yaml").is_file():
+        if (run / SNAPSHOTS).is_dir() and not class_means and (run / CONFIG).is_file():
             raise FileNotFoundError(f"{error} (--class-means judges the run without its data)") from error
         raise
     _print(run, found)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import re
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, get_args
 
 from cyclopts import (
@@ -28,6 +31,27 @@ def show_warning(message: Warning | str, category: type[Warning], *rest: Any, **
     """Print a warning as one line, without the file that raised it."""
     if not issubclass(category, DeprecationWarning | FutureWarning):
         print(f"neuralcollapse: warning: {message}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def log_as_typed(command: App) -> Iterator[None]:
+    """Around a command: what the library logs is a line on stderr, with options as the user types them."""
+    printed, library = logging.StreamHandler(), logging.getLogger("neuralcollapse")
+    printed.setFormatter(_Typed(command))
+    library.addHandler(printed)
+    try:
+        yield
+    finally:
+        library.removeHandler(printed)
+
+
+class _Typed(logging.Formatter):
+    def __init__(self, command: App) -> None:
+        super().__init__()
+        self._command = command
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return as_typed(record.message, self._command)
 
 
 def one_sentence(error: CycloptsError, command: App) -> str:

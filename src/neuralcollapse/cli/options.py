@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,18 +19,20 @@ class UsageError(ValueError):
     """A word of the command line cannot be read, or one is left out: exit code 2, as where the parser says so."""
 
 
-_made: list[Path] = []
-"""Folders that the running command had :func:`writable` make, the innermost first."""
+_made: ContextVar[list[Path] | None] = ContextVar("made", default=None)
+"""Folders that the running command had :func:`writable` make, the innermost first; None outside of a command."""
 
 
 @contextlib.contextmanager
 def without_empty_folders() -> Iterator[None]:
     """Around a command: what it made for its results and left empty, because it failed, is removed again."""
-    _made.clear()
+    made: list[Path] = []
+    before = _made.set(made)
     try:
         yield
     finally:
-        remove_empty(_made)
+        _made.reset(before)
+        remove_empty(made)
 
 
 def words(text: str) -> list[str]:
@@ -74,7 +77,8 @@ def writable(path: str | Path | None, option: str, *, folder: bool = False) -> P
             raise NotADirectoryError("it is a file, give a folder")
         if place.is_file() and not folder:
             place.open("ab").close()
-        _made[:0] = absent_folders(parent)
+        if (made := _made.get()) is not None:
+            made[:0] = absent_folders(parent)
         parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=parent).close()
     except OSError as error:

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from neuralcollapse.cli.options import numbers, writable
+from neuralcollapse.run_files import CONFIG, METRICS, REPORT
 
 
 def report(
@@ -39,9 +40,8 @@ def report(
         format: File format of the figures.
     """
     shown = None if classes is None else numbers(classes, "--classes", "0,1,2,3", int)
-    # The names stand here because their constants come with torch, for which a typing mistake should not wait.
-    if not any((run / name).is_file() for run in runs for name in ("metrics.csv", "config.yaml")):
-        raise FileNotFoundError(f"no metrics.csv in {runs[0]}: is it a run folder?")
+    if not any((run / name).is_file() for run in runs for name in (METRICS, CONFIG)):
+        raise FileNotFoundError(f"no {METRICS} in {runs[0]}: is it a run folder?")
     page = writable(output or _default_page(runs), "--output")
     writable(figures, "--figures", folder=True)
     from neuralcollapse.report import write_figures, write_report
@@ -56,5 +56,5 @@ def report(
 def _default_page(runs: list[Path]) -> Path:
     """A page of several runs stays out of the folder of each."""
     if len(runs) == 1:
-        return runs[0] / "report.html"
+        return runs[0] / REPORT
     return Path(os.path.commonpath([run.absolute().parent for run in runs])) / "comparison.html"

@@ -99,7 +99,7 @@ def reproduce(
     output = choices.output or Path(f"runs/paper-{choices.scale}")
     if not choices.list:
         writable(output, "--output", folder=True)
-    from neuralcollapse.paper.earlier import check_scale
+    from neuralcollapse.paper.earlier import PAGE, check_scale
     from neuralcollapse.paper.outcome import as_trained
     from neuralcollapse.paper.reproduce import plan, plan_again
     from neuralcollapse.paper.sweep import check_counts, check_folders
@@ -125,6 +125,7 @@ def reproduce(
         _list(runs, choices)
         return
     planned |= plan_again(planned, choices.scale, output=output, data_root=choices.data_root, sources=sources)
+    planned = {name: planned[name] for name in FIGURES if name in planned}  # the page keeps the paper's order
     check_folders(_runs(planned))
     failed = [] if choices.draw else _sweep(runs, choices)
     from neuralcollapse.paper.gallery import write_gallery
@@ -133,7 +134,7 @@ def reproduce(
     planned = {name: [dataclasses.replace(run) for run in group] for name, group in planned.items()}
     judged = write_gallery(output, choices.scale, planned, static=choices.static)
     _print_verdicts(judged)
-    print(f"\nGallery: {output / 'gallery.html'}")
+    print(f"\nGallery: {output / PAGE}")
     if failed:
         listed = "\n".join(f"  {job.name}: {job.error or 'not begun'}" for job in failed)
         raise ChildProcessError(
@@ -160,7 +161,7 @@ def _list(runs: Sequence[Outcome], choices: Choices) -> None:
         print(f"# {DATA} stands for the folder that holds your data sets")
     for run in runs:
         cost = "" if run.finished else f", {costs[run.experiment.name]}"
-        print(f"# {run.experiment.name}: epoch {run.epoch} of {run.epochs}{cost}\n{run.command}")
+        print(f"# {run.experiment.name}: epoch {run.done} of {run.epochs}{cost}\n{run.command}")
 
 
 def _sweep(runs: Sequence[Outcome], choices: Choices) -> list[Job]:
@@ -193,13 +194,17 @@ def _estimate(runs: Sequence[Outcome], choices: Choices) -> dict[str, Cost]:
 
 
 def _emulated(runs: Sequence[Outcome]) -> list[str]:
+    from neuralcollapse.cli.app import build_app
+    from neuralcollapse.cli.errors import as_typed
     from neuralcollapse.paper.cost import emulated_precisions
 
-    return emulated_precisions(runs)
+    command = build_app()["reproduce"]
+    return [as_typed(said, command) for said in emulated_precisions(runs)]
 
 
 def _say_cost(runs: Sequence[Outcome], costs: Mapping[str, Cost], choices: Choices) -> str:
-    from neuralcollapse.paper.cost import duration, total
+    from neuralcollapse.durations import duration
+    from neuralcollapse.paper.cost import total
 
     finished = sum(run.finished for run in runs)
     said = f"{len(runs)} runs, {finished} finished"

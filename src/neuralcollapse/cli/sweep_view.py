@@ -44,7 +44,7 @@ def _done(jobs: Sequence[Job]) -> int:
 
 
 def _left(forecast: Forecast, jobs: Sequence[Job]) -> str:
-    from neuralcollapse.paper.cost import duration
+    from neuralcollapse.durations import duration
 
     seconds = forecast.left(jobs)
     return "" if seconds is None else f" (about {duration(seconds)} left)"
@@ -56,6 +56,7 @@ _COLOURS = {"running": "cyan", "failed": "red", "waiting": "default", "finished"
 
 def _table(jobs: Sequence[Job], room: int, left: str) -> Any:
     from rich.table import Table
+    from rich.text import Text
 
     caption = f"{_done(jobs)} of {len(jobs)} finished{left}"
     table = Table("run", "state", "epoch", "minutes", "attempts", "error", caption=caption)
@@ -66,11 +67,11 @@ def _table(jobs: Sequence[Job], room: int, left: str) -> Any:
             seconds += time.monotonic() - job.started
         epochs = job.outcome.epochs
         table.add_row(
-            job.name,
-            f"[{_COLOURS[job.state]}]{job.state}",
-            f"{epochs if job.state == 'finished' else job.outcome.epoch}/{epochs}",
+            Text(job.name),
+            Text(job.state, _COLOURS[job.state]),
+            f"{epochs if job.state == 'finished' else job.outcome.done}/{epochs}",
             f"{seconds / 60:.1f}" if seconds else "",
             str(job.attempts or ""),
-            job.error[:60],
+            Text(job.error[:60]),
         )
     return table

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 from neuralcollapse.cli.config_file import ConfigFile
 from neuralcollapse.cli.options import writable
 from neuralcollapse.names import check_dataset, check_model
+from neuralcollapse.run_files import REPORT
 from neuralcollapse.train.config import TrainConfig
 
 
@@ -56,7 +57,7 @@ def train(
     from neuralcollapse.train.summary import summary_table
 
     Console().print(summary_table(folder.name, read_metrics(folder)))
-    page = write_report([folder], folder / "report.html")
+    page = write_report([folder], folder / REPORT)
     print(f"\nReport: {page}\nRun:    {folder}")
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from neuralcollapse.cli.options import writable, write_json
+from neuralcollapse.run_files import CONFIG
 from neuralcollapse.train.config import PATH
 
 
@@ -26,8 +27,8 @@ def verify(run: Path, /, *, data_root: Annotated[str | None, PATH] = None, json:
         data_root: Folder of torchvision's data sets, if it is elsewhere now.
         json: Write the result to this file as well.
     """
-    if not (run / "config.yaml").is_file():
-        raise FileNotFoundError(f"no configuration at {run / 'config.yaml'}: is its folder a run?")
+    if not (run / CONFIG).is_file():
+        raise FileNotFoundError(f"no configuration at {run / CONFIG}: is its folder a run?")
     writable(json, "--json")
     from neuralcollapse.train.verify import verify as verify_run
 

@@ -16,6 +16,7 @@ from neuralcollapse.geometry.moments import Moments
 from neuralcollapse.geometry.target import Target
 from neuralcollapse.measurement.attack import AttackReport
 from neuralcollapse.measurement.depth import NO_DEPTH, centre_mismatches, network_depth
+from neuralcollapse.measurement.missing import not_said_again
 from neuralcollapse.measurement.options import Options
 from neuralcollapse.measurement.passes import Seen, over_data, readable_again
 from neuralcollapse.measurement.pooling import pooling_for
@@ -40,8 +41,7 @@ def measure_classes(
     metrics = collapse_metrics(main, seen.weight, seen.bias, allow_missing=allow_missing, target=target)
     inner: dict[str, CollapseMetrics] = {}
     found: dict[str, tuple[Moments, ClassStatistics | None]] = {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore" if allow_missing else "default", CollapseWarning)
+    with not_said_again(allow_missing):
         for name, gathered in seen.layers.items():
             found[name] = gathered.moments(ranks, seen.widths[name], seen.num_classes)
             inner[name] = collapse_metrics(found[name][0], allow_missing=allow_missing)

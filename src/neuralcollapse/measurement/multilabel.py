@@ -23,6 +23,7 @@ from neuralcollapse.geometry.multilabel import (
 )
 from neuralcollapse.geometry.tables import Values, sentences
 from neuralcollapse.measurement.gather import Budget, Gathered
+from neuralcollapse.measurement.missing import not_said_again
 from neuralcollapse.measurement.options import Captured, Options
 from neuralcollapse.measurement.passes import agreed_widths, entered, finished, taken
 from neuralcollapse.measurement.presentation import Presented
@@ -185,9 +186,7 @@ def measure_label_sets(
             _check_found(moments, sets, samples, allow_missing)
             main = moments, sets
         head = () if name else (capture.weight, capture.bias)
-        with warnings.catch_warnings():
-            if name and allow_missing:  # said once, of the classifier
-                warnings.simplefilter("ignore", CollapseWarning)
+        with not_said_again(allow_missing and bool(name)):
             metrics[name] = with_tags(collapse_metrics(moments, *head, allow_missing=allow_missing), sets)
     assert main is not None
     return MultilabelReport(

@@ -21,11 +21,12 @@ def rich_table(columns: Mapping[str, Values], title: str, ideals: Ideals) -> Any
         ideals: values at collapse, where they depend on the network.
     """
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(title=title)
+    table = Table(title=Text(title, "table.title"))
     table.add_column("measure", no_wrap=True)
     for name in columns:
-        table.add_column(name, justify="right", overflow="fold")
+        table.add_column(Text(name), justify="right", overflow="fold")
     table.add_column("at collapse", justify="right")
     for group, rows in grouped(columns):
         table.add_row(f"[bold]{group}[/]")
@@ -133,8 +134,10 @@ class Presented:
 
     def table(self) -> Any:
         """The measures as a rich table: group by group, one column per layer, with the value at collapse."""
+        from rich.text import Text
+
         table = rich_table(self._columns(), self._title(), self._ideals())
-        table.caption = self._caption() or None
+        table.caption = Text(self._caption(), "table.caption") if self._caption() else None
         return table
 
     def __str__(self) -> str:

@@ -28,6 +28,8 @@ from neuralcollapse.measurement.snapshots import SNAPSHOTS, snapshot_of, snapsho
 _INTEGERS = ("epoch", "step")
 _MAY_CHANGE = ("epochs",)
 """What a run that goes on may describe otherwise than before."""
+_WHICH_RUN = ("model", "dataset")
+"""What makes another run of it, also where its user describes it anew."""
 
 _log = logging.getLogger(__name__)
 
@@ -89,7 +91,7 @@ class Rows:
         config: plain values for config.yaml, which is written with the first row.
 
     Raises:
-        ValueError: if metrics.csv or config.yaml is damaged, or the folder holds another run's configuration.
+        ValueError: if metrics.csv or config.yaml is damaged, or the folder holds another run.
         WriteError: if the folder cannot be made or written.
     """
 
@@ -101,6 +103,7 @@ class Rows:
         self._described = {} if folder is None or not self.values else read_config(folder)
         self._config_is_new = config is not None
         self._made: list[Path] = []
+        self._refuse_another(self._given, _WHICH_RUN)
         if self._written is not None:
             self._open(self._written)
 
@@ -120,19 +123,22 @@ class Rows:
         Raises:
             ValueError: if the folder holds another run; it names the values that differ.
         """
+        self._refuse_another(config, [name for name in config if name not in _MAY_CHANGE])
+        self._described = {**self._described, **config}
+        self._config_is_new = self._config_is_new or bool(config)
+
+    def _refuse_another(self, config: Mapping[str, Any], names: Sequence[str]) -> None:
         now = as_written(config)
         changed = [
             f"{name} was {before!r} and is now {now[name]!r}"
             for name, before in self._described.items()
-            if name in now and name not in _MAY_CHANGE and now[name] != before
+            if name in now and name in names and now[name] != before
         ]
         if changed and self.values and self.folder is not None:
             raise ValueError(
                 f"folder={str(self.folder)!r} holds another run: {', '.join(changed)}. Choose another folder, or, if "
                 f"it is the same run, write the new values into its {CONFIG}"
             )
-        self._described = {**self._described, **config}
-        self._config_is_new = self._config_is_new or bool(config)
 
     def next_epoch(self, epoch: Whole | None) -> int:
         """The epoch of the next row: the one asked for, or the last one plus one.

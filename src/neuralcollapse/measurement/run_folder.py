@@ -16,9 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from neuralcollapse import files
-
-METRICS = "metrics.csv"
-CONFIG = "config.yaml"
+from neuralcollapse.run_files import CONFIG, METRICS
 
 _COLUMN = re.compile(r"[A-Za-z_][\w .:/+%-]*", re.ASCII)
 _LAYER = "nc1/"
@@ -31,13 +29,20 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     Raises:
         ValueError: if it is not a YAML mapping.
     """
+    path = Path(folder) / CONFIG
+    return read_values(path) if path.is_file() else {}
+
+
+def read_values(path: str | Path) -> dict[str, Any]:
+    """The plain values of a file as config.yaml is one.
+
+    Raises:
+        ValueError: if it is not a YAML mapping.
+    """
     import yaml
 
-    path = Path(folder) / CONFIG
-    if not path.is_file():
-        return {}
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not a valid configuration: {error}") from error
     if not isinstance(values, Mapping):

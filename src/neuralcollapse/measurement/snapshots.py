@@ -13,11 +13,10 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from neuralcollapse import files
+from neuralcollapse.run_files import SNAPSHOTS
 
 if TYPE_CHECKING:
     from neuralcollapse.measurement import CollapseReport
-
-SNAPSHOTS = "snapshots"
 
 _GEOMETRY = ("weight", "bias", "class_means", "global_mean")
 _SHOWN_CLASSES = 10

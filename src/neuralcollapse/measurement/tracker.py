@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -37,13 +38,15 @@ class CollapseTracker:
         forward: as in :func:`neuralcollapse.measure`.
         batch: as in :func:`neuralcollapse.measure`.
         allow_missing: as in :func:`neuralcollapse.measure`.
-        config: plain values that describe the run, kept as config.yaml: see :meth:`describe`.
+        config: plain values that describe the run, kept as config.yaml: see :meth:`describe`. In a folder that
+            holds rows already they replace the values there; another ``model`` or ``dataset`` is refused.
 
     Attributes:
         report: the last :class:`neuralcollapse.CollapseReport`, None before the first.
 
     Raises:
-        ValueError: if the folder's metrics.csv or config.yaml is damaged, or as :meth:`describe`.
+        ValueError: if the folder's metrics.csv or config.yaml is damaged, if it holds rows of another ``model`` or
+            ``dataset`` than ``config`` names, or as :meth:`describe`.
         TypeError: as :meth:`describe`.
         WriteError: if the folder cannot be written.
 
@@ -73,15 +76,12 @@ class CollapseTracker:
             raise ValueError("folder='' is no folder: give a path such as 'runs/mine', or None to write nothing")
         self.folder = None if folder is None else Path(folder)
         self.report: CollapseReport | None = None
-        self._classifier = classifier
-        self._layers = layers
-        self._pooling = pooling
-        self._forward = forward
-        self._batch = batch
-        self._allow_missing = allow_missing
+        self._layers, self._pooling = layers, pooling
+        self._options: dict[str, Any] = {
+            "classifier": classifier, "forward": forward, "batch": batch, "allow_missing": allow_missing,
+        }  # fmt: skip
         self._rows = Rows(self.folder, None if config is None else described(config))
-        self._before = self._rows.seconds
-        self._start = time.monotonic()
+        self._before, self._start = self._rows.seconds, time.monotonic()
 
     @property
     def history(self) -> list[dict[str, float | int | None]]:
@@ -138,13 +138,10 @@ class CollapseTracker:
             return measure(
                 model,
                 loader,
-                classifier=self._classifier,
                 layers=self._layers if layers else None,
-                pooling=self._pooling if layers else head_pooling(model, self._classifier, self._pooling),
-                forward=self._forward,
-                batch=self._batch,
-                allow_missing=self._allow_missing,
+                pooling=self._pooling if layers else head_pooling(model, self._options["classifier"], self._pooling),
                 progress=False,
+                **self._options,
             )
 
     def record(
@@ -205,6 +202,10 @@ class CollapseTracker:
         self._rows.go_on_as(described(config or {}))
         self.rewind(-1 if anew else epoch)
 
+    def tidied(self) -> contextlib.AbstractContextManager[None]:
+        """Around a block: where it fails, a folder that was made for this run and is still empty is removed again."""
+        return self._rows.tidied()
+
     def rewind(self, epoch: int) -> None:
         """Drop every row after an epoch, for a training that goes on from an earlier checkpoint.
 
@@ -242,8 +243,7 @@ class CollapseTracker:
         rows = self._rows.values
         if not rows:
             raise ValueError("nothing to plot: call measure() first")
-        columns = {name: [row.get(name) for row in rows] for name in rows[-1]}
-        return plot_measures(columns, backend=backend)
+        return plot_measures({name: [row.get(name) for row in rows] for name in rows[-1]}, backend=backend)
 
     def __repr__(self) -> str:
         folder = None if self.folder is None else str(self.folder)

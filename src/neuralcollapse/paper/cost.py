@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from neuralcollapse.durations import duration
 from neuralcollapse.measurement.run_folder import read_metrics
 from neuralcollapse.paper.outcome import Outcome
 from neuralcollapse.train.config import TrainConfig
@@ -65,7 +66,7 @@ def _cost(run: Outcome, start: float, threads: int) -> Cost:
         return Cost(0.0)
     rate = pace(run)
     if rate is not None:
-        return Cost(rate * (run.epochs - run.epoch))
+        return Cost(rate * (run.epochs - run.done))
     config = run.config
     try:
         images, tested = _sizes(
@@ -178,7 +179,7 @@ class Forecast:
     """
 
     def __init__(self, runs: Sequence[Outcome], costs: Mapping[str, Cost], workers: int) -> None:
-        self._before = {run.experiment.name: run.epoch for run in runs}
+        self._before = {run.experiment.name: run.done for run in runs}
         self._costs = {name: cost.seconds for name, cost in costs.items() if cost.seconds}
         self._workers = workers
 
@@ -196,20 +197,7 @@ class Forecast:
             if job.state in ("finished", "failed"):
                 continue
             if job.name in paces:
-                left.append(paces[job.name] * max(job.outcome.epochs - job.outcome.epoch, 0))
+                left.append(paces[job.name] * max(job.outcome.epochs - job.outcome.done, 0))
             elif job.name in self._costs:
                 left.append(self._costs[job.name] * factor)
         return max(sum(left) / self._workers, max(left)) if left else None
-
-
-def duration(seconds: float) -> str:
-    """As people say it.
-
-    >>> [duration(value) for value in (0.4, 42.0, 600.0, 5000.0, 36000.0)]
-    ['1 s', '42 s', '10 min', '83 min', '10 h']
-    """
-    if seconds < 90:
-        return f"{max(round(seconds), 1)} s"
-    if seconds < 100 * 60:
-        return f"{round(seconds / 60)} min"
-    return f"{seconds / 3600:.2g} h"

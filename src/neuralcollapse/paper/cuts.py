@@ -6,7 +6,7 @@ from pathlib import Path
 
 from neuralcollapse.paper.experiments import SCALES
 from neuralcollapse.paper.outcome import Outcome
-from neuralcollapse.train.datasets import FEWEST_TESTED
+from neuralcollapse.train.datasets import most_tested
 
 _WIDTH = 64
 """Of the first stage of the paper's ResNets."""
@@ -26,12 +26,18 @@ def cut(run: Outcome) -> str:
         said.append(f"batches of {config.batch_size}")
     if config.precision != paper.precision:
         said.append(config.precision)
-    tested = config.test_samples_per_class
-    if tested == "auto":  # a resolved configuration has it only together with samples_per_class
-        tested = max(config.samples_per_class or 0, FEWEST_TESTED)
-    if tested != "all":
+    _, tested = images(run)
+    if tested is not None:
         said.append(f"{tested} test images per class")
     return ", ".join(said)
+
+
+def images(run: Outcome) -> tuple[int | None, int | None]:
+    """Training and test images per class of a run; None where it has all."""
+    trained, tested = run.config.samples_per_class, run.config.test_samples_per_class
+    if tested == "auto":
+        return trained, most_tested(trained)
+    return trained, None if tested == "all" else tested
 
 
 def named(run: Outcome) -> str:

@@ -16,6 +16,9 @@ from neuralcollapse import files
 from neuralcollapse.extras import missing
 from neuralcollapse.train.config import TrainConfig
 
+_LOG = "log.txt"
+"""In the folder of a run: what its process printed."""
+
 
 @dataclass(frozen=True)
 class End:
@@ -57,7 +60,7 @@ def run_once(config: TrainConfig, threads: int | None = None) -> End:
         train(config, progress=False)
     except OSError as error:
         return _failed_write(error)
-    except (ValueError, TypeError, ImportError) as error:
+    except (ValueError, TypeError, ImportError, ArithmeticError) as error:  # what diverged will do so again
         return End(str(error))
     except Exception as error:  # an accelerator out of memory, a lost peer: may pass
         return End(f"{type(error).__name__}: {error}", again=True)
@@ -101,9 +104,7 @@ class InProcesses:
             try:
                 ends[name] = receiver.recv()
             except EOFError:
-                ends[name] = End(
-                    f"its process died with code {process.exitcode}: see log.txt in its folder", again=True
-                )
+                ends[name] = End(f"its process died with code {process.exitcode}: see {_LOG} in its folder", again=True)
             receiver.close()
             del self._running[name]
         return ends
@@ -131,7 +132,7 @@ def _child(config: TrainConfig, threads: int, sender: Connection) -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
     try:
-        with (files.make_folder(str(config.output)) / "log.txt").open("a") as log:
+        with (files.make_folder(str(config.output)) / _LOG).open("a") as log:
             for descriptor in (1, 2):  # warnings, and what a crash leaves, without disturbing the table
                 os.dup2(log.fileno(), descriptor)
     except OSError as error:

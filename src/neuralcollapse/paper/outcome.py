@@ -34,6 +34,14 @@ class Outcome:
         return int(rows[-1]["epoch"]) if rows else 0
 
     @property
+    def done(self) -> int:
+        """Epochs that need not be trained again: those on disk now, up to its newest checkpoint where it has one."""
+        from neuralcollapse.train.checkpoint_record import trained_epochs
+
+        kept = trained_epochs(self.folder)
+        return self.epoch if kept is None else min(self.epoch, kept)
+
+    @property
     def epochs(self) -> int:
         """Epochs that it trains for."""
         return int(self.config.epochs or 0)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 from statistics import median
 
 from scipy.stats import spearmanr
 
 from neuralcollapse.figures.names import title
 from neuralcollapse.geometry.change import change
-from neuralcollapse.paper.cuts import cut, named
+from neuralcollapse.paper.cuts import cut, images, named
 from neuralcollapse.paper.judgement import Check, Claim, Finding
 from neuralcollapse.paper.outcome import Outcome, groups, variants
 
@@ -98,15 +99,22 @@ def reaches(share: float) -> Claim:
 def optimizers_differ(runs: Sequence[Outcome]) -> list[Finding]:
     """Test accuracies of a group's optimizers differ by more than half a percentage point: medians over seeds.
 
-    A comparison with a run that did not learn its training data decides nothing.
+    A comparison with a run that did not learn its training data decides nothing, and runs on a part of the images
+    are not compared with those on more.
     """
     found = []
     for key, group in groups(runs).items():
-        accuracies = {
-            seeds[0].experiment.optimizer: _middle(seeds, "test_accuracy") for seeds in variants(group).values()
-        }
-        measured = ", ".join(f"{optimizer} {accuracy:.2%}" for optimizer, accuracy in accuracies.items())
-        excuse = _not_learned(group)
+        most = max((images(run) for run in group), key=lambda counts: [count or inf for count in counts])
+        compared = [run for run in group if images(run) == most]
+        accuracies, every = (
+            {seeds[0].experiment.optimizer: _middle(seeds, "test_accuracy") for seeds in variants(some).values()}
+            for some in (compared, group)
+        )
+        measured = ", ".join(
+            f"{optimizer} {accuracy:.2%}{'' if optimizer in accuracies else ' (fewer images: not compared)'}"
+            for optimizer, accuracy in every.items()
+        )
+        excuse = _not_learned(compared)
         decided = len(accuracies) > 1 and not excuse
         differ = max(accuracies.values()) - min(accuracies.values()) > 0.005 if decided else None
         found.append(Finding(_with_cuts(key, group), measured + excuse, differ))
@@ -182,7 +190,7 @@ def goes_with_error(name: str) -> Claim:
 def as_accurate_as(attribute: str, reference: str, points: float) -> Check:
     """Test accuracy within so many percentage points of the group's reference, or better: medians over seeds.
 
-    A comparison with a run that did not learn its training data decides nothing.
+    A comparison with a run that did not learn its training data decides nothing, nor does one with other images.
     """
 
     def check(runs: Sequence[Outcome]) -> list[Finding]:
@@ -194,7 +202,9 @@ def as_accurate_as(attribute: str, reference: str, points: float) -> Check:
             first = _middle(by_value[reference], "test_accuracy")
             for other, seeds in by_value.items():
                 if other != reference:
-                    accuracy, excuse = _middle(seeds, "test_accuracy"), _not_learned([*by_value[reference], *seeds])
+                    compared = [*by_value[reference], *seeds]
+                    unlike = "; not the same images" if len({images(run) for run in compared}) > 1 else ""
+                    accuracy, excuse = _middle(seeds, "test_accuracy"), unlike + _not_learned(compared)
                     agrees = None if excuse else accuracy >= first - points / 100
                     measured = f"{accuracy:.2%} against {first:.2%}{excuse}"
                     found.append(Finding(_with_cuts(f"{key} {other}", seeds), measured, agrees))

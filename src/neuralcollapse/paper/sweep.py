@@ -61,7 +61,7 @@ def sweep(
         address: of a Ray cluster; without one Ray starts on this machine. The folders of the runs must be on
             a file system that all its machines share.
         retries: attempts after the first, for a run whose process died or that failed while it ran. A run whose
-            input is wrong is not tried again.
+            input is wrong or whose training diverged is not tried again.
         watch: called with the jobs about once a second.
 
     Raises:

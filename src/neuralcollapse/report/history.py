@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -143,9 +143,11 @@ def _thinned(files: list[tuple[int, Path]]) -> list[tuple[int, Path]]:
 
 
 def _version(folder: Path) -> str | None:
-    """Of the package, from provenance.json."""
+    """Of the package, as the run's provenance has it."""
+    from neuralcollapse.train.provenance import read_provenance
+
     try:
-        record = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
+        record = read_provenance(folder) or {}
         return str(record["sessions"][-1]["neuralcollapse"])
     except (OSError, ValueError, LookupError, TypeError):
         return None  # an older run, or another tool's file: the page says less
@@ -153,10 +155,22 @@ def _version(folder: Path) -> str | None:
 
 def _named_apart(found: list[History]) -> list[History]:
     """Runs of the same folder name get a number."""
-    names = [history.name for history in found]
-    return [
-        dataclasses.replace(one, name=f"{one.name} ({names[:place].count(one.name) + 1})")
-        if names.count(one.name) > 1
-        else one
-        for place, one in enumerate(found)
-    ]
+    names = numbered([history.name for history in found])
+    return [dataclasses.replace(one, name=name) for one, name in zip(found, names, strict=True)]
+
+
+def numbered(names: Sequence[str]) -> list[str]:
+    """The names, those that occur more than once with a number behind them, so that no two are equal.
+
+    >>> numbered(["mlp", "adam", "mlp"])
+    ['mlp (1)', 'adam', 'mlp (2)']
+    """
+    taken = {name for name in names if names.count(name) == 1}
+    found = []
+    for name in names:
+        free = name
+        if names.count(name) > 1:
+            free = next(one for count in itertools.count(1) if (one := f"{name} ({count})") not in taken)
+            taken.add(free)
+        found.append(free)
+    return found

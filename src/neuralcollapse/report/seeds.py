@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from neuralcollapse.report.history import History
+from neuralcollapse.report.history import History, numbered
 
 _NO_MATTER = ("seed", "output", "resume", "data_root", "devices", "nodes", "accelerator", "capture", "loggers")
 """Fields that do not make another experiment."""
@@ -14,17 +14,20 @@ _NO_MATTER = ("seed", "output", "resume", "data_root", "devices", "nodes", "acce
 def by_experiment(histories: Sequence[History]) -> dict[str, list[History]]:
     """Groups of runs by a name; a run without a configuration or without a seed stands alone.
 
+    Groups of equal names get a number.
+
     >>> runs = [History(f"mlp-seed{s}", {"epoch": [0]}, {"model": "mlp", "seed": s}) for s in (0, 1)]
     >>> list(by_experiment(runs))
     ['mlp (2 seeds)']
     """
-    groups: dict[str, list[History]] = {}
+    groups: dict[str | int, list[History]] = {}
     for history in histories:
         kept = {name: value for name, value in history.config.items() if name not in _NO_MATTER}
         alone = "seed" not in history.config
-        key = history.name if alone else json.dumps(kept, sort_keys=True, default=str)
+        key: str | int = len(groups) if alone else json.dumps(kept, sort_keys=True, default=str)
         groups.setdefault(key, []).append(history)
-    return {_name(group): group for group in groups.values()}
+    names = numbered([_name(group) for group in groups.values()])
+    return dict(zip(names, groups.values(), strict=True))
 
 
 def _name(group: Sequence[History]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from neuralcollapse.durations import duration
 from neuralcollapse.figures.names import title
 from neuralcollapse.geometry.change import movement
 from neuralcollapse.geometry.measures import HEADLINE, MEASURES
@@ -105,18 +106,3 @@ def ideal(name: str) -> str:
 def percent(value: float | None) -> str:
     """A share as a table shows it."""
     return "–" if value is None else f"{value:.1%}"
-
-
-def duration(seconds: float | int) -> str:
-    """A time as a reader says it.
-
-    >>> duration(4.26), duration(75), duration(7385)
-    ('4.3 s', '1 min 15 s', '2 h 3 min')
-    """
-    if seconds < 60:
-        return f"{seconds:.2g} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min"

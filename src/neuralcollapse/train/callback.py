@@ -91,7 +91,7 @@ class NeuralCollapseCallback(L.Callback):
         resumed = trainer.global_step > 0
         self.tracker.begin(trainer.current_epoch, _described(trainer, pl_module), resumed=resumed)
         if trainer.current_epoch == 0 and not resumed:
-            with self.tracker._rows.tidied():
+            with self.tracker.tidied():
                 self.measure(trainer, pl_module, epoch=0)
 
     def on_train_batch_start(

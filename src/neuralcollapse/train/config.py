@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 from cyclopts import ArgumentCollection, CoercionError, Group, Parameter, Token
 
 from neuralcollapse import files
+from neuralcollapse.names import BACKBONES
 
 if TYPE_CHECKING:
     from cyclopts import App
@@ -186,8 +187,9 @@ class TrainConfig:
     def _check_capture(self) -> None:
         if not self.capture:
             return
-        if self.model not in ("mlp", "convnet", "resnet18", "resnet50"):
-            raise ValueError(f"capture=True is for model mlp, convnet, resnet18 or resnet50, not {self.model}")
+        if self.model not in BACKBONES:
+            *most, last = BACKBONES
+            raise ValueError(f"capture=True is for model {', '.join(most)} or {last}, not {self.model}")
         if self.precision == "16-mixed":  # its scale changes between steps, and a captured backward would not see it
             raise ValueError("capture=True runs at precision='32-true' or 'bf16-mixed', not '16-mixed'")
         if self.devices * self.nodes > 1:
@@ -203,23 +205,22 @@ class TrainConfig:
 
         Raises:
             FileNotFoundError: if there is none.
-            ValueError: if it is not YAML, has unknown fields or values of the wrong type.
+            ValueError: if it is not a YAML mapping, or has unknown fields or values of the wrong type.
         """
-        import yaml
         from cyclopts import App, CycloptsError
         from cyclopts.config import Dict
 
+        from neuralcollapse.measurement.run_folder import read_values
+
         if not Path(path).is_file():
             raise FileNotFoundError(f"no configuration at {path}: is its folder a run?")
+        fields = of_this_version({"test_samples_per_class": None, **read_values(path)})
         try:
-            fields = yaml.safe_load(Path(path).read_text())
-            if isinstance(fields, dict):
-                fields = of_this_version({"test_samples_per_class": None, **fields})
             source = Dict(fields, use_commands_as_keys=False, source=str(path))
             app = App(config=(source, whole_numbers), result_action="return_value", help_flags=(), version_flags=())
             app.default(_from_fields)
             config: TrainConfig = app([], exit_on_error=False, print_error=False)
-        except (yaml.YAMLError, UnicodeDecodeError, CycloptsError) as error:
+        except CycloptsError as error:
             raise ValueError(f"{path} is not a valid configuration: {error}") from error
         return config
 

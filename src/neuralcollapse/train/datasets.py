@@ -26,6 +26,15 @@ FEWEST_TESTED = 100
 """Test images per class that the default keeps, however few there are to train on."""
 
 
+def most_tested(samples_per_class: int | None) -> int | None:
+    """Test images per class that the default keeps at most; None for all, where all are trained on.
+
+    >>> most_tested(20), most_tested(500), most_tested(None)
+    (100, 500, None)
+    """
+    return None if samples_per_class is None else max(samples_per_class, FEWEST_TESTED)
+
+
 class Split(Dataset[tuple[Tensor, Tensor]]):
     """Images and labels of a split, fetched a batch at a time."""
 
@@ -128,7 +137,8 @@ def load_images(
     Args:
         dataset: one of ``digits``, ``mnist``, ``fashion-mnist``, ``cifar10``, ``cifar100``,
             ``imagefolder:PATH`` (PATH/train/CLASS/*.png and PATH/test or PATH/val; without these two
-            folders a fifth of PATH/CLASS/* is kept for testing) and ``hf:ID_OR_PATH``.
+            folders a fifth of PATH/CLASS/* is kept for testing) and ``hf:ID_OR_PATH`` (tested on the first of its
+            splits test, validation, valid and val that hides no label).
         data_root: folder of torchvision's data sets; what is not there is downloaded.
         samples_per_class: keep the first n training samples of each class.
         test_samples_per_class: keep the first n test samples of each class; ``"auto"``: at most as many as training
@@ -137,8 +147,8 @@ def load_images(
         random_labels: give the training images labels in random order; as many of each class as before.
 
     Raises:
-        ValueError: if the data set is unknown, damaged, or a class has fewer samples than asked for, or less than one
-            is asked for.
+        ValueError: if the data set is unknown, damaged or hides its labels, or a class has fewer samples than asked
+            for, or less than one is asked for.
         FileNotFoundError: if the data is not there and cannot be downloaded.
         ImportError: if ``hf:`` is asked for without the extra.
 
@@ -146,15 +156,32 @@ def load_images(
     (1, 8, 8)
     """
     check_samples(samples_per_class=samples_per_class, test_samples_per_class=test_samples_per_class)
+    train, test = read_source(dataset, data_root)
+    chosen = first_of_each_class(train, samples_per_class, "training")
+    if test_samples_per_class == "auto":
+        test_rows = _at_most_of_each_class(test, most_tested(samples_per_class))
+    else:
+        test_rows = first_of_each_class(test, test_samples_per_class, "test", "test_samples_per_class")
+    return decoded(dataset, (train, test), (chosen, test_rows), image_size, random_labels=random_labels)
+
+
+def decoded(
+    dataset: str,
+    splits: tuple[RawSplit, RawSplit],
+    rows: tuple[np.ndarray, np.ndarray],
+    image_size: int | None,
+    *,
+    random_labels: bool = False,
+) -> ImageData:
+    """The chosen rows of the training and test split in memory, as :func:`load_images` gives them.
+
+    Raises:
+        ValueError: if an image is damaged.
+    """
+    (train, test), (chosen, test_rows) = splits, rows
     source = dataset.partition(":")[0]
     if image_size is None and source not in ("digits", "imagefolder", "hf"):
         image_size = 32
-    train, test = read_source(dataset, data_root)
-    chosen = _first_of_each_class(train, samples_per_class)
-    if test_samples_per_class == "auto":
-        test_rows = _at_most_of_each_class(test, samples_per_class and max(samples_per_class, FEWEST_TESTED))
-    else:
-        test_rows = _first_of_each_class(test, test_samples_per_class, "test_samples_per_class")
     if image_size is None and source in ("imagefolder", "hf"):
         first = train.decode(chosen[:1])
         image_size = 32 if first[0].shape[1:] == (32, 32) else 64
@@ -182,8 +209,8 @@ def split_sizes(
     """
     check_samples(samples_per_class=samples_per_class, test_samples_per_class=test_samples_per_class)
     train, test = read_source(dataset, data_root)
-    test_rows = _first_of_each_class(test, test_samples_per_class, "test_samples_per_class")
-    return len(_first_of_each_class(train, samples_per_class)), len(test_rows)
+    test_rows = first_of_each_class(test, test_samples_per_class, "test", "test_samples_per_class")
+    return len(first_of_each_class(train, samples_per_class, "training")), len(test_rows)
 
 
 def check_samples(**asked: int | str | None) -> None:
@@ -197,7 +224,20 @@ def check_samples(**asked: int | str | None) -> None:
             raise ValueError(f"{name}={samples} must be at least 1")
 
 
-def _first_of_each_class(split: RawSplit, samples: int | None, option: str = "samples_per_class") -> np.ndarray:
+def first_of_each_class(
+    split: RawSplit, samples: int | None, kind: Literal["training", "test"], argument: str = "samples_per_class"
+) -> np.ndarray:
+    """Rows of the first n samples of each class, or of all.
+
+    Args:
+        split: to choose from.
+        samples: n.
+        kind: of the samples, for errors.
+        argument: that says n, for errors.
+
+    Raises:
+        ValueError: if a class has fewer.
+    """
     rows = np.arange(len(split.labels))
     if samples is None:
         return rows
@@ -205,10 +245,7 @@ def _first_of_each_class(split: RawSplit, samples: int | None, option: str = "sa
     for index, name in enumerate(split.classes):
         members = rows[split.labels == index]
         if len(members) < samples:
-            raise ValueError(
-                f"{option}={samples}, but class {name!r} has only {len(members)} "
-                f"{'test' if option.startswith('test') else 'training'} samples"
-            )
+            raise ValueError(f"{argument}={samples}, but class {name!r} has only {len(members)} {kind} samples")
         keep.append(members[:samples])
     return np.sort(np.concatenate(keep))
 

@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 from neuralcollapse import files
 from neuralcollapse.measurement.run_folder import CONFIG, METRICS, read_metrics, write_metrics
 from neuralcollapse.measurement.snapshots import SNAPSHOTS, snapshots
+from neuralcollapse.run_files import REPORT
 from neuralcollapse.train.checkpoint import newest_checkpoint
 from neuralcollapse.train.checkpoint_record import FOLDER, LAST, PREVIOUS, RECORD, changes, config_of
 from neuralcollapse.train.config import TrainConfig
@@ -112,6 +113,19 @@ def find_start(folder: Path, config: TrainConfig) -> Start:
     return Start(path, record["epoch"], record["history"], record["provenance"])
 
 
+def check_epochs(folder: Path, config: TrainConfig, start: Start) -> None:
+    """Refuse to end a run before the epoch that it has reached.
+
+    Raises:
+        ValueError: naming both.
+    """
+    if int(config.epochs or 0) < start.epoch:
+        raise ValueError(
+            f"epochs={config.epochs} is less than the {start.epoch} that {folder} has finished: give more epochs, or "
+            "choose another output folder"
+        )
+
+
 def _refuse_changes(folder: Path, before: TrainConfig, now: TrainConfig) -> None:
     if changed := changes(before, now):
         raise ValueError(f"{folder} holds another run: {changed}. Choose another output folder")
@@ -145,7 +159,7 @@ def set_aside(folder: Path) -> None:
         with files.explained(folder / METRICS, "could not remove"):
             (folder / METRICS).unlink(missing_ok=True)
         return
-    for name in (METRICS, SNAPSHOTS, FOLDER, PROVENANCE, CONFIG, "report.html"):
+    for name in (METRICS, SNAPSHOTS, FOLDER, PROVENANCE, CONFIG, REPORT):
         path = folder / name
         if not path.exists() or (path.is_dir() and not any(path.iterdir())):
             continue

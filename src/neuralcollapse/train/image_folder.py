@@ -12,6 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+TEST_SPLITS = ("test", "validation", "valid", "val")
+"""Names of what to test on: a folder beside train/, or a split of the Hub. The first that is there counts."""
+
+
+def split_folders(root: Path) -> tuple[Path, Path] | None:
+    """The folders to train and to test on; None where there are not both."""
+    test = next((root / name for name in TEST_SPLITS if (root / name).is_dir()), None)
+    return None if test is None or not (root / "train").is_dir() else (root / "train", test)
+
 
 def image_files(root: Path) -> tuple[list[str], list[str], list[int]]:
     """Classes, files and their classes' numbers, in the order of their names.

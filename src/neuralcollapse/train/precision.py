@@ -57,8 +57,8 @@ def emulated(precision: str, device: torch.device) -> str | None:
     if factor < _SLOW:
         return None
     return (
-        f"--precision {precision}: this hardware has no arithmetic for it, and a convolution takes {factor:.0f} times "
-        "as long as with --precision 32-true"
+        f"precision={precision!r}: this hardware has no arithmetic for it, and a convolution takes {factor:.0f} times "
+        "as long as with precision='32-true'"
     )
 
 

@@ -23,8 +23,16 @@ from neuralcollapse.measurement.run_folder import CONFIG
 from neuralcollapse.train.checkpoint import CheckpointFiles, put_weights, read_checkpoint
 from neuralcollapse.train.checkpoint_record import FOLDER, LAST, config_beside, of_train
 from neuralcollapse.train.config import TrainConfig
-from neuralcollapse.train.datasets import FEWEST_TESTED, ImageData, eval_loader, load_images, train_loader
-from neuralcollapse.train.folder import Start, alone_in, check_folder, find_start, restore_history, set_aside
+from neuralcollapse.train.datasets import ImageData, eval_loader, load_images, most_tested, train_loader
+from neuralcollapse.train.folder import (
+    Start,
+    alone_in,
+    check_epochs,
+    check_folder,
+    find_start,
+    restore_history,
+    set_aside,
+)
 from neuralcollapse.train.module import ClassifierModule, ImageNetwork, build_network
 from neuralcollapse.train.precision import check_precision, emulated
 from neuralcollapse.train.provenance import provenance_of, write_provenance
@@ -45,7 +53,7 @@ def train(config: TrainConfig, *, progress: bool | None = None) -> Path:
         progress: show a progress bar; by default on a terminal.
 
     Raises:
-        ValueError: if a choice is invalid, or the folder holds another run.
+        ValueError: if a choice is invalid, or the folder holds another run or more epochs than are asked for.
         FileExistsError: if the folder holds a run and ``resume`` is off, or another process trains in it.
         FileNotFoundError: if the data is not there and cannot be downloaded.
         OSError: if the folder cannot be written; finished epochs are kept.
@@ -63,6 +71,7 @@ def train(config: TrainConfig, *, progress: bool | None = None) -> Path:
             if trainer.is_global_zero:
                 check_folder(folder, config)
             start = find_start(folder, config)
+            check_epochs(folder, config, start)
             writer.last_is_good = start.checkpoint is None or start.checkpoint.name == LAST
             if trainer.is_global_zero and (said := emulated(config.precision, trainer.strategy.root_device)):
                 _log.warning("%s", said)
@@ -74,12 +83,11 @@ def train(config: TrainConfig, *, progress: bool | None = None) -> Path:
             if trainer.is_global_zero:
                 _begin(folder, config, start, provenance)
             if config.test_samples_per_class == "auto" and trainer.is_global_zero and progress is not False:
-                print(
-                    f"test accuracy over {len(data.test):,} images, at most "
-                    f"{max(int(config.samples_per_class or 0), FEWEST_TESTED)} per class "
-                    "(--test-samples-per-class all tests on every image)",
-                    file=sys.stderr,
-                )
+                _log.warning(
+                    "test accuracy over %s images, at most %s per class (test_samples_per_class='all' tests on every "
+                    "image)",
+                    f"{len(data.test):,}", most_tested(config.samples_per_class),
+                )  # fmt: skip
             _fit(trainer, config, data, network, start, provenance, quiet=progress is False or terminal)
     return folder
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from torch import Tensor
 from neuralcollapse.extras import missing
 from neuralcollapse.files import remove_empty
 from neuralcollapse.names import LAYOUT, check_dataset
-from neuralcollapse.train.image_folder import image_files, read_image, rgb, split_rows
+from neuralcollapse.train.image_folder import TEST_SPLITS, image_files, read_image, rgb, split_folders, split_rows
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def read_source(dataset: str, data_root: str | Path) -> tuple[RawSplit, RawSplit
     """Training and test split of a data set by its name, as :func:`neuralcollapse.train.datasets.load_images` takes it.
 
     Raises:
-        ValueError: if the data set is unknown or damaged.
+        ValueError: if the data set is unknown or damaged, or hides its labels.
         FileNotFoundError: if the data is not there and cannot be downloaded.
         ImportError: if ``hf:`` is asked for without the extra.
     """
@@ -125,11 +125,11 @@ def _imagefolder(path: str) -> Iterator[RawSplit]:
     root = Path(path)
     if not root.is_dir():
         raise FileNotFoundError(f"imagefolder: there is no folder {root.resolve()}")
-    test = next((root / name for name in ("test", "val", "validation") if (root / name).is_dir()), None)
-    if (root / "train").is_dir() and test is not None:
-        folders = [image_files(root / "train"), image_files(test)]
+    places = split_folders(root)
+    if places is not None:
+        folders = [image_files(place) for place in places]
         if folders[0][0] != folders[1][0]:
-            raise ValueError(f"imagefolder: the classes of {root}/train and {test} differ")
+            raise ValueError(f"imagefolder: the classes of {places[0]} and {places[1]} differ")
         parts = [(*folder, np.arange(len(folder[1]))) for folder in folders]
     else:
         classes, names, labels = image_files(root)
@@ -157,8 +157,8 @@ def _hugging_face(path: str) -> Iterator[RawSplit]:
             f"hf: cannot load {path!r}: {first_line}. Check the name and, for the first use, the network; hf:FOLDER "
             "reads a data set from a folder on disk"
         ) from error
-    test = next((name for name in ("test", "validation", "valid", "val") if name in loaded), None)
-    if "train" not in loaded or test is None:
+    tests = [name for name in TEST_SPLITS if name in loaded]
+    if "train" not in loaded or not tests:
         raise ValueError(f"hf: {path!r} has splits {', '.join(loaded)}: expected train, and test or validation")
     features = loaded["train"].features
     images = [name for name, kind in features.items() if isinstance(kind, datasets.Image)]
@@ -168,10 +168,25 @@ def _hugging_face(path: str) -> Iterator[RawSplit]:
         raise ValueError(
             f"hf: {path!r} has columns {', '.join(features)}: expected one of images and one of class labels"
         )
-    for name in ("train", test):
-        split = loaded[name]
-        decode = _hf_decoder(split, images[0])
-        yield RawSplit(decode, np.asarray(split[labels[0]], dtype=np.int64), features[labels[0]].names)
+    yield _labelled(path, {"train": loaded["train"]}, images[0], labels[0])
+    yield _labelled(path, {name: loaded[name] for name in tests}, images[0], labels[0])
+
+
+def _labelled(path: str, splits: Mapping[str, Any], images: str, labels: str) -> RawSplit:
+    """The first split that has the class of every image: the Hub hides those of contests.
+
+    Raises:
+        ValueError: if none has.
+    """
+    for split in splits.values():
+        classes = split.features[labels].names
+        found = np.asarray([-1 if label is None else label for label in split[labels][:]], dtype=np.int64)
+        if ((found >= 0) & (found < len(classes))).all():
+            return RawSplit(_hf_decoder(split, images), found, classes)
+    raise ValueError(
+        f"hf: {path!r} hides labels of split {' and '.join(splits)}, where each must lie in [0, {len(classes)}): label "
+        "these images, or leave them out, in a copy on disk, and read that with hf:FOLDER"
+    )
 
 
 def _hf_decoder(split: Any, column: str) -> Callable[[np.ndarray], list[Tensor]]:

@@ -9,7 +9,9 @@ from typing import Literal
 
 import torch
 
-from neuralcollapse.train.datasets import ImageData, Split, check_samples, load_images
+from neuralcollapse.train.datasets import ImageData, Split, check_samples, decoded, first_of_each_class
+from neuralcollapse.train.image_folder import split_folders
+from neuralcollapse.train.sources import read_source
 
 Choice = Literal["train", "test", "all"]
 
@@ -19,9 +21,7 @@ def has_splits(dataset: str) -> bool:
     source, _, path = dataset.partition(":")
     if source != "imagefolder":
         return True
-    path = os.path.expanduser(path)
-    tests = any((Path(path) / name).is_dir() for name in ("test", "val", "validation"))
-    return tests and (Path(path) / "train").is_dir()
+    return split_folders(Path(os.path.expanduser(path))) is not None
 
 
 def load_split(
@@ -43,15 +43,16 @@ def load_split(
 
     Raises:
         ValueError: as :func:`~neuralcollapse.train.load_images`.
+        FileNotFoundError: if the data is not there and cannot be downloaded.
+        ImportError: if ``hf:`` is asked for without the extra.
     """
     check_samples(samples_per_class=samples_per_class)
-    data = load_images(
-        dataset,
-        data_root,
-        samples_per_class=samples_per_class if choice == "train" else None,
-        test_samples_per_class=samples_per_class if choice == "test" else None,
-        image_size=image_size,
+    train, test = read_source(dataset, data_root)
+    rows = (
+        first_of_each_class(train, samples_per_class if choice == "train" else None, "training"),
+        first_of_each_class(test, samples_per_class if choice == "test" else None, "test"),
     )
+    data = decoded(dataset, (train, test), rows, image_size)
     if choice != "all":
         return data, getattr(data, choice)
     both = joined(data, samples_per_class)

@@ -30,13 +30,15 @@ def summary_table(title: str, rows: Sequence[dict[str, str]]) -> Any:
         ValueError: if no row is measured.
     """
     from rich.table import Table
+    from rich.text import Text
 
     measured = [row for row in rows if row["nc1"]]
     if not measured:
         raise ValueError("no epoch is measured yet: there is nothing to sum up")
     first, last = measured[0], measured[-1]
     early = [row for row in measured if 1 <= int(row["epoch"]) <= int(last["epoch"]) / 10]
-    table = Table(title=title, caption=_EARLY + _NOTE if early else _NOTE, caption_justify="left")
+    caption = _EARLY + _NOTE if early else _NOTE
+    table = Table(title=Text(title, "table.title"), caption=caption, caption_justify="left")
     between = ["early"] if early else []  # a short run has no first tenth
     for column in ("measure", f"epoch {first['epoch']}", *between, f"epoch {last['epoch']}", "change", "ideal"):
         table.add_column(column, justify="left" if column in ("measure", "change") else "right")

@@ -13,8 +13,8 @@ import torch
 from neuralcollapse.measurement import measure
 from neuralcollapse.measurement.run_folder import CONFIG, METRICS, read_metrics
 from neuralcollapse.train import checkpoint as checkpoints
-from neuralcollapse.train.checkpoint_record import FOLDER, LAST, RECORD
-from neuralcollapse.train.config import TrainConfig, of_this_version
+from neuralcollapse.train.checkpoint_record import FOLDER, LAST, RECORD, changes, config_of
+from neuralcollapse.train.config import TrainConfig
 from neuralcollapse.train.datasets import Split, eval_loader
 from neuralcollapse.train.module import ImageNetwork
 from neuralcollapse.train.provenance import PROVENANCE, fingerprints, read_provenance
@@ -103,15 +103,11 @@ def _config(folder: Path, record: dict[str, Any] | None) -> Check:
     if record is None:
         return Check("config", None, "the checkpoint does not hold its configuration")
     try:
-        now = TrainConfig.load(folder / CONFIG).to_dict()
+        now = TrainConfig.load(folder / CONFIG).resolved()
     except (FileNotFoundError, ValueError) as error:
         return Check("config", False, str(error))
-    changed = [
-        f"{name} was {before!r} and is now {now.get(name)!r}"
-        for name, before in of_this_version(record["config"]).items()
-        if now.get(name) != before
-    ]
-    return Check("config", not changed, "; ".join(changed) or f"{CONFIG} is the checkpoint's")
+    changed = changes(config_of(record), now)
+    return Check("config", not changed, changed or f"{CONFIG} describes the checkpoint's run")
 
 
 def _rows(folder: Path, record: dict[str, Any] | None) -> Check:
@@ -129,7 +125,11 @@ def _rows(folder: Path, record: dict[str, Any] | None) -> Check:
         else:
             names = [name for name in {**row, **found} if row.get(name, "") != found.get(name, "")]
             changed += [f"epoch {epoch}: {name} was {row.get(name)} and is now {found.get(name)}" for name in names]
-    changed += [f"epoch {epoch} is not in the checkpoint's history" for epoch in now]
+    late = [epoch for epoch in now if int(epoch) > record["epoch"]]
+    changed += [f"epoch {epoch} is not in the checkpoint's history" for epoch in now if epoch not in late]
+    if late and not changed:  # stopped between a row and its checkpoint
+        more = f" and {len(late) - 1} more" if len(late) > 1 else ""
+        return Check("rows", None, f"epoch {late[0]}{more} is not yet in the checkpoint")
     more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
     return Check("rows", not changed, "; ".join(changed[:5]) + more or f"{METRICS} is the checkpoint's history")
 

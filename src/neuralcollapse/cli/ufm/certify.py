@@ -23,16 +23,18 @@ def certify(
     """
     import numpy as np
 
+    from neuralcollapse.geometry.inputs import as_labels
     from neuralcollapse.measurement.embeddings import load_tensors
     from neuralcollapse.ufm import UFM, Point
 
-    arrays = {name: tensor.numpy() for name, tensor in load_tensors(point, ("W", "H", "b", "labels")).items()}
-    labels = arrays["labels"]
+    tensors = load_tensors(point, ("W", "H", "b", "labels"))
+    labels = as_labels(tensors.pop("labels"), f"{point}: labels").long().numpy()
+    arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
     num_classes, feature_dim = arrays["W"].shape
-    if labels.ndim != 1 or labels.min() < 0 or labels.max() >= num_classes:
+    if labels.ndim != 1 or not ((labels >= 0) & (labels < num_classes)).all():
         raise ValueError(f"{point}: labels must be {num_classes} classes from 0, in one dimension")
     order = np.argsort(labels, kind="stable")
-    counts = np.bincount(labels.astype(int), minlength=num_classes)
+    counts = np.bincount(labels, minlength=num_classes)
     problem = UFM(num_classes, counts.tolist(), feature_dim, **decays.lambdas())
     if arrays["H"].shape != (feature_dim, len(labels)):
         raise ValueError(f"{point}: H has shape {arrays['H'].shape}, expected ({feature_dim}, {len(labels)})")
