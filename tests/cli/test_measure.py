@@ -111,6 +111,29 @@ def test_stored_features(call, tmp_path: Path) -> None:
     assert "warning" in found.err
 
 
+@pytest.mark.parametrize(
+    ("words", "asked"),
+    [
+        (("measure", "--features", "f.npz", "--plot", "x.svg"), "pictures (--plot)"),
+        (("report", "run", "--figures", "figures"), "figures (--figures)"),
+        (("reproduce", "figure3", "--scale", "smoke", "--output", "out", "--static"), "static figures (--static)"),
+    ],
+)
+def test_a_missing_browser_is_said_before_the_work(
+    call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], asked: str
+) -> None:
+    pytest.importorskip("kaleido")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "metrics.csv").write_text("epoch,seconds,nc1\n0,1,2\n")
+    np.savez(tmp_path / "f.npz", features=np.eye(4), labels=np.arange(4) % 2)
+    monkeypatch.setenv("BROWSER_PATH", "/nowhere/chrome")
+    found = call(*words)
+    assert found.code == 1
+    assert f"{asked} need Chrome or Chromium, and BROWSER_PATH='/nowhere/chrome' is no file: install it" in found.err
+    assert not (tmp_path / "out").exists()
+    assert "Report" not in found.out
+
+
 def test_a_picture_of_what_was_measured(call, tmp_path: Path) -> None:
     pytest.importorskip("kaleido")
     network = ("measure", "--model", "mlp", "--data", "digits", "--samples-per-class", "5")

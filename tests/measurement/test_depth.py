@@ -93,7 +93,7 @@ def test_the_report_shows_the_depth() -> None:
     text = str(report)
     assert all(name in text for name in ("effective_rank", "stable_rank", "numerical_rank"))
     assert "law of separation" in report.explain()
-    assert f"NC1 is multiplied by {report.depth.law.rate:.3g} per layer on average" in report.explain()
+    assert f"NC1 is multiplied by {report.depth.law.rate:.3g} per layer by the fitted law" in report.explain()
     assert ("From layer" in report.depth.explain()) is (report.depth.effective_depth is not None)
     assert f"From layer {report.depth.effective_depth} of 3" in report.depth.explain()
     assert "effective_rank" not in str(measure(mlp(), batches(), layers=["3"]))

@@ -83,6 +83,8 @@ def assert_shown(found: LanguageReport) -> None:
         assert f"{getattr(found, name):.4g}" in line
         assert any(arrow in line for arrow in "↓↑")
         assert MEASURES[name].meaning in found.explain()
+        if name == "uniformity":
+            assert ("≥" in line) is (found.classes > found.moments.feature_dim + 1)
     assert f"{-np.log(2 * found.classes / (found.classes - 1)) / 2:g}" in str(found)
 
 

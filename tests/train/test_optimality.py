@@ -48,7 +48,7 @@ def test_the_optimum_is_certified_and_what_is_off_is_not() -> None:
     turn = np.linalg.qr(np.random.default_rng(1).standard_normal((10, 10)))[0]
     config = TrainConfig(dataset="mnist", weight_decay=5e-4)
     found = certify_snapshot(config, Snapshot.of(3, weight @ turn, np.zeros(10), means @ turn, np.zeros(10)))
-    assert found.features == "class means, epoch 3"
+    assert found.features == "class means, epoch 3, classes counted as equal"
     assert 0 <= found.gap <= 1e-6 * found.value
     assert max(value for value in found.distances.values() if value is not None) < 1e-6
     assert found.measured.weight == pytest.approx(found.predicted.weight, rel=1e-3)
@@ -108,7 +108,7 @@ def test_a_run_with_its_checkpoint_uses_every_sample(tmp_path: Path) -> None:
     assert found.measured.loss == pytest.approx(loss, rel=1e-5)
     assert 0 < found.lower_bound <= found.value
     by_means = certify_run(folder, class_means=True)
-    assert by_means.features == "class means, epoch 2"
+    assert by_means.features == "class means, epoch 2, classes counted as equal"
     assert by_means.measured.weight == pytest.approx(found.measured.weight, rel=1e-5)
     assert by_means.value <= found.value  # averaging within classes never raises f
     assert by_means.predicted.weight == pytest.approx(found.predicted.weight, rel=1e-4)
@@ -117,7 +117,7 @@ def test_a_run_with_its_checkpoint_uses_every_sample(tmp_path: Path) -> None:
 def test_committed_folders_have_snapshots_only() -> None:
     folder = REDUCED / "cifar10-resnet18-sgd-random-w8"
     found = certify_run(folder)
-    assert found.features == "class means, epoch 200"
+    assert found.features == "class means, epoch 200, classes counted as equal"
     assert found.lower_bound <= found.value
     assert found.measured.weight == pytest.approx(found.predicted.weight, rel=0.12)
 
@@ -179,7 +179,7 @@ def test_a_tracker_s_run_is_certified_with_the_decays_it_describes(optimizer: st
     folder = recorded(tmp_path / "mine", optimizer=optimizer, weight_decay=5e-3, model="my net", epochs=3)
     last = last_snapshot(folder)
     found = certify_run(folder)
-    assert found.features == "class means, epoch 1"
+    assert found.features == "class means, epoch 1, classes counted as equal"
     share = float((last.weight**2).sum() / (last.means**2).sum())
     assert found.value == pytest.approx(objective(last, 5e-3, 5e-3 * share, 5e-3), rel=1e-9)
     assert found.lower_bound <= found.value

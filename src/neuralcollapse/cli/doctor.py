@@ -89,9 +89,11 @@ def _data(root: Path) -> Iterator[tuple[str, str]]:
 
 
 def _browser() -> str:
-    names = ("chromium", "chromium-browser", "google-chrome", "firefox")
-    found = next((path for name in names if (path := shutil.which(name))), None)
-    return found or "none found. Reports open in any browser; only the tests of this project need Chromium"
+    from neuralcollapse.extras import browser
+
+    on_path = (shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome"))
+    found = browser() or next(filter(None, on_path), None)
+    return str(found or "no Chrome or Chromium: pages open in any browser, but --figures, --plot and --static need one")
 
 
 def _version(name: str) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from cyclopts import Group, Parameter
 
 from neuralcollapse.cli.models import check_file, file_and_function, user_model
 from neuralcollapse.cli.options import UsageError, numbers, words, writable
-from neuralcollapse.extras import missing
+from neuralcollapse.extras import check_pictures
 from neuralcollapse.files import write_text
 from neuralcollapse.names import check_dataset, check_model
 from neuralcollapse.train.config import PATH
@@ -78,7 +77,8 @@ class Choices:
     json: Annotated[Path | None, _HOW] = None
     """Write the numbers to this file as well."""
     plot: Annotated[Path | None, _HOW] = None
-    """Draw them into this .svg or .png as well: with --layers NC1 against depth, otherwise each measure's value."""
+    """Draw them into this .svg or .png as well: with --layers NC1 against depth, otherwise each measure's value. It
+    needs the extra 'figures' and Chrome or Chromium."""
 
 
 _OF_A_MODEL = ("checkpoint", "checkpoint_key", "data", "samples_per_class", "image_size", "mean", "std")
@@ -144,8 +144,7 @@ def _picture(path: Path | None) -> Path | None:
         return None
     if path.suffix.lower() not in (".svg", ".png"):
         raise ValueError(f"--plot {path} must end in .svg or .png")
-    if importlib.util.find_spec("kaleido") is None:
-        raise missing("pictures (--plot)", "figures")
+    check_pictures("pictures (--plot)")
     return writable(path, "--plot")
 
 

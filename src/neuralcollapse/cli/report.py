@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from neuralcollapse.cli.options import numbers, writable
+from neuralcollapse.extras import check_pictures
 from neuralcollapse.run_files import CONFIG, METRICS, REPORT
 
 
@@ -29,20 +30,22 @@ def report(
     For example:
       neuralcollapse report runs/digits-mlp-sgd-seed0
       neuralcollapse report runs/mnist-* --output comparison.html
-      neuralcollapse report runs/digits-mlp-sgd-seed0 --figures figures
-      neuralcollapse report runs/digits-mlp-sgd-seed0 --figures figures --format png   # pip install '.[figures]'
+      neuralcollapse report runs/digits-mlp-sgd-seed0 --figures figures   # needs pip install '.[figures]' and Chromium
+      neuralcollapse report runs/digits-mlp-sgd-seed0 --figures figures --format png
 
     Args:
         runs: Run folders, made by neuralcollapse train, by CollapseTracker in your own loop, or by a callback.
         output: The page. By default report.html in the run, and comparison.html beside several runs.
         classes: Two to four classes to show in space first. By default 0,1,2,3; the page lets you choose others.
-        figures: Folder for figures as well.
+        figures: Folder for figures as well. It needs the extra 'figures' and Chrome or Chromium.
         format: File format of the figures.
     """
     shown = None if classes is None else numbers(classes, "--classes", "0,1,2,3", int)
     if not any((run / name).is_file() for run in runs for name in (METRICS, CONFIG)):
         raise FileNotFoundError(f"no {METRICS} in {runs[0]}: is it a run folder?")
     page = writable(output or _default_page(runs), "--output")
+    if figures:
+        check_pictures("figures (--figures)")
     writable(figures, "--figures", folder=True)
     from neuralcollapse.report import write_figures, write_report
 

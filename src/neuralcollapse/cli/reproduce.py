@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Group, Parameter
 
 from neuralcollapse.cli.options import numbers, words, writable
+from neuralcollapse.extras import check_pictures
 from neuralcollapse.names import check_dataset
 from neuralcollapse.train.config import PATH
 
@@ -33,8 +34,8 @@ class Choices:
 
     scale: Annotated[Literal["smoke", "reduced", "narrow", "full"], _RUNS] = "reduced"
     """How much of the paper's protocol is run: smoke takes embedded data, reduced takes 100 images per class of MNIST
-    and CIFAR-10, narrow takes every image with narrow networks (fewer epochs with L-BFGS, 500
-    images per class with ResNet50), full takes the paper's protocol."""
+    and CIFAR-10, narrow takes every image with narrow networks (but L-BFGS 120 epochs on MNIST and 200 images per class
+    of CIFAR-10, and ResNet50 500 images per class), full takes the paper's protocol."""
     output: Annotated[Path | None, _PAGE] = None
     """Folder of runs and gallery. By default runs/paper-SCALE."""
     data_root: Annotated[str, _DATA, PATH] = "data"
@@ -59,11 +60,13 @@ class Choices:
     retries: Annotated[int, _RUNS] = 1
     """Further attempts for a run whose process dies."""
     list: Annotated[bool, _RUNS] = False
-    """Only list the progress, the expected time and the command of each run."""
+    """Train nothing: list the progress, the expected time and the command of each run. To time a few batches, it
+    downloads data sets that are missing."""
     draw: Annotated[bool, _RUNS] = False
     """Train nothing: judge and draw what is there."""
     static: Annotated[bool, _PAGE] = False
-    """Draw SVG figures instead of interactive ones, for a small page."""
+    """Draw SVG figures instead of interactive ones, for a small page. It needs the extra 'figures' and Chrome or
+    Chromium."""
 
 
 def reproduce(
@@ -98,6 +101,8 @@ def reproduce(
     check_figures(wanted)
     output = choices.output or Path(f"runs/paper-{choices.scale}")
     if not choices.list:
+        if choices.static:
+            check_pictures("static figures (--static)")
         writable(output, "--output", folder=True)
     from neuralcollapse.paper.earlier import PAGE, check_scale
     from neuralcollapse.paper.outcome import as_trained

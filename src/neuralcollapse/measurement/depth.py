@@ -77,8 +77,8 @@ class NetworkDepth:
         lines = []
         if self.law is not None:
             lines.append(
-                f"NC1 is multiplied by {self.law.rate:.3g} per layer on average; the correlation of its logarithm with "
-                f"depth is {self.law.correlation:.3g} (-1 is an exact law of separation)."
+                f"NC1 is multiplied by {self.law.rate:.3g} per layer by the fitted law; the correlation of its "
+                f"logarithm with depth is {self.law.correlation:.3g} (-1 is an exact law of separation)."
             )
         if self.effective_depth is not None:
             name = list(self.layers)[self.effective_depth - 1]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from neuralcollapse.geometry import Moments
 from neuralcollapse.geometry.measures import MEASURES
-from neuralcollapse.geometry.tables import Values
+from neuralcollapse.geometry.tables import Ideals, Values
 from neuralcollapse.measurement.presentation import Presented
 
 _FACTS = ("tokens", "classes", "vocabulary", "min_samples")
@@ -87,5 +87,7 @@ class LanguageReport(Presented):
     def _columns(self) -> dict[str, Values]:
         return {"hidden states": self._measures()}
 
-    def _ideals(self) -> dict[str, float]:
-        return {"uniformity": -math.log(2 * self.classes / (self.classes - 1)) / 2}
+    def _ideals(self) -> Ideals:
+        simplex = -math.log(2 * self.classes / (self.classes - 1)) / 2
+        fits = self.classes <= self.moments.feature_dim + 1  # otherwise even the best directions stay above it
+        return {"uniformity": simplex if fits else f"↓ ≥ {simplex:g}"}

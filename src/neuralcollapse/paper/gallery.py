@@ -52,6 +52,7 @@ def write_gallery(
 
     Raises:
         ImportError: if static figures are asked for and kaleido is not installed.
+        FileNotFoundError: if static figures are asked for and there is no Chrome or Chromium.
     """
     make_folder(output)
     small = not SCALES[scale].judged

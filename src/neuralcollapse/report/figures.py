@@ -10,7 +10,7 @@ from pathlib import Path
 
 import plotly.graph_objects as go
 
-from neuralcollapse.extras import missing
+from neuralcollapse.extras import check_pictures
 from neuralcollapse.figures.cosines import cosine_panel
 from neuralcollapse.figures.curves import accuracy_panel, plot_measures
 from neuralcollapse.figures.simplex import space_figure
@@ -42,6 +42,7 @@ def write_figures(
     Raises:
         ValueError: if the format is neither svg nor png, or a run cannot be drawn.
         ImportError: if kaleido is not installed.
+        FileNotFoundError: if there is no Chrome or Chromium.
         WriteError: if a figure cannot be written.
     """
     if format not in ("svg", "png"):
@@ -71,6 +72,7 @@ def write_picture(figure: go.Figure, path: str | Path) -> Path:
     Raises:
         ValueError: if the path ends in neither .svg nor .png.
         ImportError: if kaleido is not installed.
+        FileNotFoundError: if there is no Chrome or Chromium.
         WriteError: if the file cannot be written.
     """
     target = Path(path)
@@ -98,11 +100,11 @@ def image_writer() -> Iterator[None]:
 
     Raises:
         ImportError: if kaleido is not installed.
+        FileNotFoundError: if there is no Chrome or Chromium.
     """
-    try:
-        import kaleido
-    except ImportError as error:
-        raise missing("figures", "figures") from error
+    check_pictures()
+    import kaleido
+
     logging.getLogger("choreographer").setLevel(logging.CRITICAL)  # it reports every message cut off at the end
     kaleido.start_sync_server(silence_warnings=True)
     try:

@@ -60,7 +60,7 @@ def section_of(numbers: Mapping[str, Any]) -> dict[str, Any]:
     rows.append(_row("Loss with penalties, f", value, bound))
     sentence = (
         f"Put into that model ({numbers['features']}), this network has a loss with penalties of {number(value)}. A "
-        f"dual certificate proves that no network can be below {number(bound)} there."
+        f"dual certificate proves that no point of the model, with these decays, lies below {number(bound)}."
     )
     return {"sentence": sentence, "rows": rows, "fitted": numbers["lambda_fitted"]}
 

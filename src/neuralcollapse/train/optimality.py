@@ -94,7 +94,8 @@ def certify_snapshot(config: TrainConfig, last: Snapshot) -> Optimality:
     """
     decays = decays_of(config, last)
     point = Point(last.weight, last.means.T, last.bias)
-    return _judged(decays.problem(*last.weight.shape), point, last, decays, f"class means, epoch {last.epoch}")
+    said = f"class means, epoch {last.epoch}, classes counted as equal"
+    return _judged(decays.problem(*last.weight.shape), point, last, decays, said)
 
 
 def _certify_checkpoint(folder: Path, data_root: str | None) -> Optimality:

@@ -178,6 +178,10 @@ def load_run(folder: str | Path, *, data_root: str | None = None) -> Run:
             "measure yours with neuralcollapse.measure(model, loader)"
         )
     path = folder / FOLDER / LAST
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no checkpoint at {path}: an archived run has none, and neuralcollapse report and certify read it without"
+        )
     content = read_checkpoint(path)
     config = config_beside(folder, content)
     data = _load_data(dataclasses.replace(config, data_root=data_root or config.data_root))

@@ -53,7 +53,7 @@ CLASSIFIER = (
         group="classifier",
         formula=r"\operatorname*{mean}_{i \ne j} \bigl\lvert \cos(w_i, w_j) + \tfrac{1}{K-1} \bigr\rvert",
         source=f"{PAPYAN}, Figure 4",
-        meaning="How far the angles between weight vectors are from the largest that K equal ones can be.",
+        meaning="Mean distance of the cosines between weight vectors from -1/(K-1), the cosine in a simplex.",
         range=(0.0, 2.0),
         cost=PAIRS,
     ),
@@ -64,7 +64,7 @@ CLASSIFIER = (
         formula=r"\Bigl\lVert \frac{W \bar H}{\lVert W \bar H \rVert_F}"
         r" - \frac{1}{\sqrt{K-1}} \bigl(I - \tfrac1K 11^\top\bigr) \Bigr\rVert_F",
         source=f"{ZHU}, equation (9)",
-        meaning="How far the products of weight vectors and class means are from those of one simplex ETF.",
+        meaning="How far the products of weight vectors and class means are from their values at collapse.",
         range=(0.0, 2.0),
         cost="O(Kd²), or O(K²d) near collapse",
     ),
@@ -102,7 +102,7 @@ CLASSIFIER = (
         group="alignment",
         formula=r"\lVert b + W h_G \rVert_2 \big/ \bigl(\lVert W \bar H \rVert_F / \sqrt K\bigr)",
         source=f"{ZHU}, equation (10), in units of the network's own logits",
-        meaning="NC4 divided by the typical length of a class's logits, so that networks compare.",
+        meaning="NC4 divided by the typical length of a class's logits, so that networks can be compared.",
         cost="O(Kd²)",
     ),
     Measure(

@@ -89,7 +89,7 @@ FEATURES = (
         group="means",
         formula=r"\operatorname*{mean}_{i \ne j} \bigl\lvert \cos(\bar h_i, \bar h_j) + \tfrac{1}{K-1} \bigr\rvert",
         source=f"{PAPYAN}, Figure 4",
-        meaning="How far the angles between centred class means are from the largest that K equal ones can be.",
+        meaning="Mean distance of the cosines between centred class means from -1/(K-1), the cosine in a simplex.",
         range=(0.0, 2.0),
         cost=PAIRS,
     ),

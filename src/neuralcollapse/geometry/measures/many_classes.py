@@ -94,8 +94,8 @@ MANY_CLASSES = (
         group="alignment",
         formula=r"\operatorname*{var}_k \langle w_k, \bar h_k \rangle",
         source=f"{_WU}, Section 3",
-        meaning="How much the products of weight vectors and class means differ; of their cosines, where both are "
-        "scaled to length one, at most 1.",
+        meaning="How much the products of weight vectors and class means differ. At most 1 if both are scaled to length "
+        "one.",
         family="many classes",
     ),
     Measure(
