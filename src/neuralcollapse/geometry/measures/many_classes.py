@@ -94,8 +94,8 @@ MANY_CLASSES = (
         group="alignment",
         formula=r"\operatorname*{var}_k \langle w_k, \bar h_k \rangle",
         source=f"{_WU}, Section 3",
-        meaning="How much the products of weight vectors and class means differ. At most 1 if both are scaled to length "
-        "one.",
+        meaning="How much the products of weight vectors and class means differ. At most 1 if both are scaled to "
+        "length one.",
         family="many classes",
     ),
     Measure(
