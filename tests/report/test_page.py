@@ -194,7 +194,7 @@ NUMBERS = {
 
 def test_hostile_numbers_of_the_theory_stay_text(run: Path, tmp_path: Path) -> None:
     page = write_page([read_history(run)], tmp_path / "r.html", theory=section_of(NUMBERS)).read_text()
-    assert "can be below 0.1 there" in page
+    assert "lies below 0.1." in page
     assert "Put into that model (&lt;script" in page
     assert "−25.0%" in page
     assert "Fitted to this run: &lt;script id=injected&gt;" in page
