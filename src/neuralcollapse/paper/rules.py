@@ -99,8 +99,8 @@ def reaches(share: float) -> Claim:
 def optimizers_differ(runs: Sequence[Outcome]) -> list[Finding]:
     """Test accuracies of a group's optimizers differ by more than half a percentage point: medians over seeds.
 
-    A comparison with a run that did not learn its training data decides nothing, and runs on a part of the images
-    are not compared with those on more.
+    A comparison with a run that did not learn its training data decides nothing. A run on a part of the images is not
+    compared with those on more.
     """
     found = []
     for key, group in groups(runs).items():
