@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from scipy.linalg import orthogonal_procrustes
 
 from neuralcollapse import etf_distance, nearest_etf, simplex_etf
+from neuralcollapse.geometry.etf import lowest_frame_distance
 
 
 @settings(max_examples=50, deadline=None)
@@ -47,6 +48,19 @@ def test_distance_keeps_its_digits_near_collapse(d: int) -> None:
     step = torch.randn(etf.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     first, second = (etf_distance(etf + size * step) for size in (1e-7, 1e-9))
     assert first / second == pytest.approx(100, rel=1e-4)
+
+
+@settings(max_examples=25, deadline=None)
+@given(k=st.integers(3, 14), d=st.integers(1, 14), seed=st.integers(0, 99))
+def test_no_matrix_is_nearer_than_the_lowest_distance_and_a_truncated_simplex_is_as_near(
+    k: int, d: int, seed: int
+) -> None:
+    lowest = lowest_frame_distance(k, d)
+    assert etf_distance(np.random.default_rng(seed).standard_normal((k, d))) >= lowest - 1e-9
+    left, singular, _ = np.linalg.svd(np.eye(k) - 1 / k)
+    kept = min(d, k - 1)
+    assert etf_distance(left[:, :kept] * singular[:kept]) == pytest.approx(lowest, abs=1e-6)
+    assert (lowest == 0) is (d >= k - 1)
 
 
 def test_nearest_etf_agrees_with_scipys_procrustes() -> None:

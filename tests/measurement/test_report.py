@@ -79,6 +79,16 @@ def test_it_explains_itself_in_words(report: CollapseReport) -> None:
     assert "NC1 by layer: 0 " in words
 
 
+@pytest.mark.parametrize(("classes", "dim", "said"), [(9, 5, True), (6, 5, False), (3, 5, False)])
+def test_it_says_what_nc2_cannot_reach(classes: int, dim: int, said: bool) -> None:
+    generator = torch.Generator().manual_seed(classes)
+    data = [(torch.randn(5 * classes, dim, generator=generator), torch.arange(classes).repeat(5))]
+    words = measure(nn.Sequential(nn.Linear(dim, dim), nn.Linear(dim, classes)), data).explain()
+    assert ("cannot be below" in words) is said
+    if said:
+        assert f"cannot be below {math.sqrt(2 - 2 * math.sqrt(5 / 8)):.3g} here: 9 classes" in words
+
+
 def test_statistics_are_those_of_the_features(report: CollapseReport) -> None:
     assert report.statistics.total == 60
     torch.testing.assert_close(report.statistics.means, report.moments.means)

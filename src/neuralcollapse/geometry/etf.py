@@ -142,6 +142,19 @@ def frame_distance(left: Float[Tensor, "K d"], right: Float[Tensor, "K d"]) -> f
     return float(total.sqrt())
 
 
+def lowest_frame_distance(num_classes: int, feature_dim: int) -> float:
+    r"""The smallest NC2, and NC3, that K classes can reach in d dimensions: 0 for d >= K - 1, otherwise
+    :math:`\sqrt{2 - 2\sqrt{d/(K-1)}}`.
+
+    A matrix A of rank d and norm 1 has :math:`\langle A, E \rangle \leq \sqrt{d/(K-1)}`, because E has K - 1 equal
+    singular values (von Neumann's trace inequality). Simplex vertices projected to d dimensions reach it.
+
+    >>> lowest_frame_distance(10, 9), round(lowest_frame_distance(101, 25), 6)
+    (0.0, 1.0)
+    """
+    return math.sqrt(2 - 2 * math.sqrt(min(1.0, feature_dim / (num_classes - 1))))
+
+
 def _unit_scale(matrix: Float[Tensor, "K d"]) -> Float[Tensor, "K d"]:
     """Divide by the largest entry, so that squares of squares neither overflow nor vanish."""
     largest = matrix.abs().max()

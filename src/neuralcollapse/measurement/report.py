@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from neuralcollapse.geometry import ClassStatistics, CollapseMetrics, Moments
+from neuralcollapse.geometry.etf import lowest_frame_distance
 from neuralcollapse.geometry.tables import Values, sentences
 from neuralcollapse.measurement.attack import AttackReport
 from neuralcollapse.measurement.depth import NetworkDepth
@@ -65,6 +66,13 @@ class CollapseReport(Presented):
     def explain(self) -> str:
         """What was found, in words: how far each of the four effects has come, and what the numbers rest on."""
         lines = [f"{self._title()}, {self.moments.feature_dim} features per sample.", *sentences(self.to_dict())]
+        lowest = lowest_frame_distance(self.moments.num_classes, self.moments.feature_dim)
+        if lowest > 0 and self.metrics.nc2 is not None:
+            lines.append(
+                f"NC2 and NC3 cannot be below {lowest:.3g} here: {self.moments.num_classes} classes form a simplex ETF "
+                f"only in {self.moments.num_classes - 1} dimensions or more. GNC1 to GNC3 "
+                "take their place for so many classes."
+            )
         if self.accuracy is not None:
             lines.append(f"The classifier decides {self.accuracy:.2%} of the samples correctly.")
         if self.ncc_mismatch is not None:

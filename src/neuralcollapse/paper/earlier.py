@@ -13,7 +13,9 @@ from neuralcollapse.paper.experiments import FIGURES
 from neuralcollapse.paper.tables import CLAIMS, NORMS, RUNS
 
 PAGE = "gallery.html"
-TABLES = {"claims.csv": CLAIMS, "runs.csv": RUNS, "norms.csv": NORMS}
+_CLAIMS, _RUNS = "claims.csv", "runs.csv"
+
+TABLES = {_CLAIMS: CLAIMS, _RUNS: RUNS, "norms.csv": NORMS}
 """Columns of each table of a gallery, by its file."""
 
 TITLE = "The paper, repeated: scale "
@@ -47,13 +49,13 @@ def check_scale(output: Path, scale: str) -> None:
 
 def figures_of(output: Path) -> list[str]:
     """The figures whose claims a folder's gallery judges already, in the paper's order."""
-    found = {row["figure"] for row in _rows(output / "claims.csv")}
+    found = {row["figure"] for row in _rows(output / _CLAIMS)}
     return [name for name in FIGURES if name in found]
 
 
 def runs_of(output: Path) -> list[str]:
     """Names of the runs that a folder's gallery lists already, finished or not."""
-    return [row["run"] for row in _rows(output / "runs.csv")]
+    return [row["run"] for row in _rows(output / _RUNS)]
 
 
 def replace(path: Path, text: str) -> None:

@@ -6,9 +6,7 @@ import json
 from collections.abc import Sequence
 
 from neuralcollapse.report.history import History, numbered
-
-_NO_MATTER = ("seed", "output", "resume", "data_root", "devices", "nodes", "accelerator", "capture", "loggers")
-"""Fields that do not make another experiment."""
+from neuralcollapse.train.config import PLACE_OF_A_RUN
 
 
 def by_experiment(histories: Sequence[History]) -> dict[str, list[History]]:
@@ -22,7 +20,7 @@ def by_experiment(histories: Sequence[History]) -> dict[str, list[History]]:
     """
     groups: dict[str | int, list[History]] = {}
     for history in histories:
-        kept = {name: value for name, value in history.config.items() if name not in _NO_MATTER}
+        kept = {name: value for name, value in history.config.items() if name not in {*PLACE_OF_A_RUN, "seed"}}
         alone = "seed" not in history.config
         key: str | int = len(groups) if alone else json.dumps(kept, sort_keys=True, default=str)
         groups.setdefault(key, []).append(history)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from neuralcollapse.measurement.run_folder import CONFIG, read_config
-from neuralcollapse.train.config import TrainConfig, made_by_train, of_this_version
+from neuralcollapse.train.config import PLACE_OF_A_RUN, TrainConfig, made_by_train, of_this_version
 
 FOLDER = "checkpoints"
 LAST = "last.ckpt"
@@ -18,7 +18,7 @@ PREVIOUS = "previous.ckpt"
 RECORD = "neuralcollapse"
 """Key of our own part of a checkpoint: config, history and provenance."""
 
-_MAY_CHANGE = {"epochs", "output", "resume", "loggers", "devices", "nodes", "accelerator", "capture", "data_root"}
+_MAY_CHANGE = PLACE_OF_A_RUN | {"epochs"}
 """What a resumed run may change without becoming another run."""
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from neuralcollapse.train.config import TrainConfig, made_by_train
+from neuralcollapse.train.config import PLACE_OF_A_RUN, TrainConfig, made_by_train
 
 DATA = "DATA"
 """Stands for the folder of the data sets, wherever the reader has it."""
@@ -16,7 +16,8 @@ DATA = "DATA"
 _WITHOUT_FOLDER = ("digits",)
 """Data sets that come with a package."""
 
-_UNNEEDED = ("resume", "output", "devices", "nodes", "accelerator", "capture")
+_UNNEEDED = PLACE_OF_A_RUN - {"data_root", "loggers"}
+"""Fields that a command leaves out: another machine has its own."""
 
 
 def command_of(config: Mapping[str, Any], name: str) -> str:

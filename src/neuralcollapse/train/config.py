@@ -28,6 +28,9 @@ _MACHINES = Parameter(group=Group("Machines", sort_key=5))
 PATH = Parameter(metavar="PATH")
 """Of an option that takes a path as text."""
 
+PLACE_OF_A_RUN = frozenset({"output", "resume", "data_root", "devices", "nodes", "accelerator", "capture", "loggers"})
+"""Fields of :class:`TrainConfig` that say where and how a run is made. They do not make another experiment of it."""
+
 Logger = Literal["tensorboard", "wandb"]
 
 
