@@ -37,13 +37,25 @@ TEMPLATE = {
 """Readable on light and dark pages."""
 WHERE = {
     "classification": "`measure(model, loader)`, `measure_features` and `collapse_metrics`",
-    "many classes": "the function of that name, or `measure_language_model`",
     "multilabel": '`measure(..., task="multilabel")` and `multilabel_metrics`',
     "regression": '`measure(..., task="regression")` and `regression_metrics`',
     "depth": '`measure(..., layers="all")` and the function of that name',
     "attack": "`measure(..., attack=, epsilon=)`",
 }
 """Who gives the measures of a family."""
+_LANGUAGE = "`measure_language_model`"
+GIVEN = {
+    "gnc1": "`gnc1(features, labels)`",
+    "gnc2": "`gnc2(weight)`",
+    "gnc3": "`gnc3(weight, class_means)`",
+    "unc3": f"`unc3(weight, class_means)` and {_LANGUAGE}",
+    "cdnv_squared": f"`cdnv(moments, exponent=2)` and {_LANGUAGE}",
+    "uniformity": f"`hyperspherical_uniformity(vectors)` and {_LANGUAGE}",
+    "uniformity_variation": f"`hyperspherical_uniformity(vectors).variation` and {_LANGUAGE}",
+    "duality": f"`gnc3(weight, centred_means)` and {_LANGUAGE}",
+    "ncc_agreement": _LANGUAGE,
+}
+"""Who gives the measures that no family gives."""
 LOOK = {"margin": {"l": 10, "r": 10, "t": 30, "b": 10}, "height": 420}
 
 
@@ -230,7 +242,7 @@ def measures_page() -> str:
             "",
             f"- Source: {measure.source}",
             f"- Range: {escape(str(measure.range))}. Ideal value: {measure.ideal}. Direction: {measure.direction}.",
-            f"- Given by: {WHERE[measure.family]}.",
+            f"- Given by: {GIVEN.get(measure.name) or WHERE[measure.family]}.",
             f"- Cost: {measure.cost}",
             "",
         ]

@@ -134,3 +134,8 @@ def test_matplotlib_is_asked_for() -> None:
     assert axes.lines[0].get_ydata().tolist() == [3.0, 0.01]
     assert len(plot_cosines(np.eye(3), np.eye(3), backend="matplotlib").axes) >= 3
     assert plot_layers({"a": {"nc1": 1.0}, "b": {"nc1": 0.1}}, backend="matplotlib").axes[0].get_ylabel() == "NC1"
+
+
+def test_any_class_can_be_shown_without_samples() -> None:
+    figure = plot_simplex(np.eye(40), np.eye(40), classes=(30, 31))
+    assert {"30", "31"} <= {trace.name for trace in figure.data}

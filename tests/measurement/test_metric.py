@@ -13,6 +13,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
 from torchmetrics import MetricCollection
+from torchmetrics.wrappers import MetricTracker
 
 from neuralcollapse import CollapseWarning, NeuralCollapse, measure, measure_features
 from tests.cases import CASES, Case, draw, oracle
@@ -48,6 +49,45 @@ class MetricTester:
 
     def check(self, metric: NeuralCollapse) -> None:
         close(metric.compute(), self.expected)
+
+
+def clones(metric: NeuralCollapse) -> list[NeuralCollapse]:
+    """Copies, as torchmetrics makes them."""
+    tracker = MetricTracker(metric)
+    tracker.increment()
+    collection = MetricCollection([metric]).clone(prefix="val_")
+    return [metric.clone(), copy.deepcopy(metric.clone()), tracker[-1], collection["NeuralCollapse"]]
+
+
+@pytest.mark.parametrize("read", [lambda layer: layer, lambda layer: layer.weight], ids=["layer", "weight"])
+def test_a_clone_reads_the_layer_as_it_is_trained(read) -> None:
+    layer = nn.Linear(5, 3)
+    metric = NeuralCollapse(3, 5, classifier=read(layer))
+    copies = clones(metric)
+    with torch.no_grad():
+        layer.weight.copy_(CASE.weight)
+        layer.bias.zero_()
+    expected = measure_features(CASE.features, CASE.labels, layer.weight)
+    for one in (metric, *copies):
+        one.update(CASE.features, CASE.labels)
+        assert float(one.compute()["nc3"]) == pytest.approx(expected.nc3, rel=1e-12)
+
+
+@pytest.mark.parametrize("first", ["metric", "layer"])
+def test_a_copied_model_s_metric_reads_the_copied_layer(first: str) -> None:
+    model = nn.Module()
+    layer = nn.Linear(5, 3)
+    parts = {"metric": NeuralCollapse(3, 5, classifier=layer), "layer": layer}
+    for name in (first, *(parts.keys() - {first})):
+        setattr(model, name, parts[name])
+    copied = copy.deepcopy(model)
+    with torch.no_grad():
+        layer.weight.zero_()
+    copied.metric.update(CASE.features, CASE.labels)
+    expected = measure_features(CASE.features, CASE.labels, copied.layer.weight, copied.layer.bias)
+    assert float(copied.metric.compute()["nc3"]) == pytest.approx(expected.nc3, rel=1e-12)
+    again = pickle.loads(pickle.dumps(copied))
+    assert float(again.metric.compute()["nc3"]) == pytest.approx(expected.nc3, rel=1e-12)
 
 
 CONTRACT = [MetricTester(case) for case in (*CASES[:4], CASES[7], CASE)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import os
 import re
 import shlex
 import shutil
@@ -162,6 +163,14 @@ def test_list_says_once_why_times_are_unknown(tmp_path: Path) -> None:
     assert said.startswith("# 10 runs, 0 finished. The others take an unknown time.\n")  # nothing runs: no Ctrl-C
     assert said.count("nowhere") == 1 + 10  # the reason, and each command's data
     assert said.count("epoch 0 of 200, unknown time\n") == 9  # all but MNIST with L-BFGS, which has 120
+
+
+def test_list_says_what_is_missing_in_the_words_of_the_command(tmp_path: Path) -> None:
+    words = command("figure6", "--scale", "narrow", "--list", "--output", str(tmp_path / "none"))
+    words += ["--data-root", str(tmp_path / "data"), "--cifar10", f"imagefolder:{tmp_path / 'nowhere'}"]
+    refused = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}  # nothing is downloaded
+    ended = subprocess.run(words, capture_output=True, text=True, check=True, env=os.environ | refused)
+    assert "or point --data-root at a folder that holds MNIST/raw\n" in ended.stdout
 
 
 def test_a_reader_who_stops_reading_the_list_sees_no_error(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 import shutil
 from pathlib import Path
@@ -13,10 +14,11 @@ import pytest
 from scipy.optimize import minimize_scalar
 
 from neuralcollapse.figures.simplex import points_of
+from neuralcollapse.measurement.run_folder import read_metrics, write_metrics
 from neuralcollapse.report import RunSkipped, write_report
 from neuralcollapse.report.dynamics import write_dynamics
 from neuralcollapse.report.geometry import MAPS
-from neuralcollapse.report.headline import headline, lead
+from neuralcollapse.report.headline import comparison, headline, lead, verdict
 from neuralcollapse.report.history import History, numbered, read_histories, read_history
 from neuralcollapse.report.page import write_page
 from neuralcollapse.report.seeds import by_experiment
@@ -163,6 +165,24 @@ def test_seeds_of_a_captured_and_a_plain_run_are_one_band() -> None:
     assert list(by_experiment(runs)) == ["mlp (2 seeds)"]
 
 
+def test_a_band_holds_a_seed_once() -> None:
+    """What a configuration does not say may differ between runs of one seed."""
+    named = {"base-0": 0, "large-0": 0, "base-1": 1, "large-1": 1, "large-2": 2, "1": 0, "2": 0}
+    found = by_experiment([History(name, {"epoch": [0]}, {"model": "Bert", "seed": s}) for name, s in named.items()])
+    assert {name: [run.name for run in group] for name, group in found.items()} == {
+        "base (2 seeds)": ["base-0", "base-1"], "large (3 seeds)": ["large-0", "large-1", "large-2"],
+        "1": ["1"], "2": ["2"],
+    }  # fmt: skip
+    both = [History(name, {"epoch": [0]}, {"model": "Bert", "seed": 42}) for name in ("baseline", "mixup")]
+    assert list(by_experiment(both)) == ["baseline", "mixup"]
+
+
+def test_seeds_in_folders_of_equal_names_are_one_band() -> None:
+    names = numbered(["mlp", "mlp"])
+    runs = [History(name, {"epoch": [0]}, {"seed": seed}) for seed, name in enumerate(names)]
+    assert list(by_experiment(runs)) == ["mlp (2 seeds)"]
+
+
 def test_experiments_of_equal_names_stay_apart(tmp_path: Path) -> None:
     """Seeds 0 and 1 at one learning rate, 2 and 3 at another; then the same names in two folders."""
     rates = {0: 0.05, 1: 0.05, 2: 0.1, 3: 0.1}
@@ -255,6 +275,63 @@ def test_test_data_has_its_own_column(tmp_path: Path) -> None:
 def test_the_page_says_whether_the_network_collapsed(ends: tuple[float, ...], sentence: str, tmp_path: Path) -> None:
     columns = {"epoch": [0.0, 1.0]} | {f"nc{number}": [3.0, end] for number, end in enumerate(ends, 1)}
     assert sentence in write_page([History("run", columns)], tmp_path / "r.html").read_text()
+
+
+DEAD = {"epoch": [0, 5], "nc1": [1.0, math.nan], "nc2": [0.3, 0.05], "nc3": [1.0, math.nan]}
+
+
+def test_nothing_is_said_of_what_is_undefined() -> None:
+    dead = History("dead", DEAD)
+    assert verdict(dead) == "Nothing can be said about collapse: NC1 and NC3 are undefined at the end."
+    assert lead(dead)[0].startswith("The class means coincide")
+    assert "nan" not in " ".join([headline(dead), *lead(dead)])
+    unsure = History("unsure", {"epoch": [5], "nc1": [0.01], "nc2": [0.05], "nc3": [math.nan]})
+    assert verdict(unsure) == "Nothing can be said about collapse: NC3 is undefined at the end."
+    assert "alive has the smallest NC1 (0.1)" in comparison(
+        [dead, History("alive", {"epoch": [1], "nc1": [0.1]}), History("other", {"epoch": [1], "nc1": [0.2]})]
+    )
+
+
+@pytest.mark.parametrize(
+    ("nc1", "said"),
+    [(0.01, "The features of each class have collapsed, or nearly so."), (0.5, "The network has begun to collapse.")],
+)
+def test_more_classes_than_a_simplex_has_room_for_are_judged_by_nc1(nc1: float, said: str) -> None:
+    run = History("many", {"epoch": [9], "nc1": [nc1], "nc2": [0.8], "nc3": [0.9]}, shape=(101, 25))
+    assert verdict(run) == said
+    assert "cannot be below 1 (NC2\u00a0=\u00a00.8, NC3\u00a0=\u00a00.9)" in " ".join(lead(run))
+    assert verdict(dataclasses.replace(run, shape=(26, 25))) != said or nc1 == 0.5
+
+
+def test_a_run_measured_once_has_one_column(tmp_path: Path) -> None:
+    """A trained model that is measured, and not trained: nothing changed from before to after."""
+    run = make_run(tmp_path / "run", epochs=1)
+    rows = read_metrics(run)[1:]
+    write_metrics(run, rows)
+    page = write_report(run, tmp_path / "page.html").read_text()
+    assert ">Before<small>" not in page
+    assert "unchanged" not in page
+    assert "Value<small>epoch 1</small>" in page
+
+
+def test_test_data_measured_earlier_is_compared_with_training_data_of_then(tmp_path: Path) -> None:
+    rows = [
+        {"epoch": 0, "nc1": 5.0, "train_accuracy": 0.1, "test_nc1": 5.0, "test_accuracy": 0.1},
+        {"epoch": 10, "nc1": 2.0, "train_accuracy": 0.6, "test_nc1": 2.4, "test_accuracy": 0.5},
+        {"epoch": 50, "nc1": 0.01, "train_accuracy": 1.0, "test_nc1": None, "test_accuracy": None},
+    ]
+    for name in ("run", "other"):
+        (tmp_path / name).mkdir()
+    write_metrics(tmp_path / "run", rows)
+    run = read_history(tmp_path / "run")
+    said = " ".join(lead(run))
+    assert "On test data NC1 is 2.4, 1.2 times that of the training data (both at epoch 10)." in said
+    assert "classifies 100.0% of the training data and 50.0% of the test data (at epoch 10) correctly" in said
+    page = write_report(tmp_path / "run", tmp_path / "page.html").read_text()
+    assert "Test data<small>epoch 10</small>" in page
+    write_metrics(tmp_path / "other", [{**rows[0], "epoch": 50}])
+    page = write_report([tmp_path / "run", tmp_path / "other"], tmp_path / "both.html").read_text()
+    assert "50.0% (epoch 10)" in page
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,11 @@ import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from neuralcollapse import NeuralCollapseCallback, measure
 from neuralcollapse.measurement.run_folder import read_config
+from neuralcollapse.train.optimality import certify_run
 
 
 class Plain(L.LightningModule):
@@ -200,6 +201,62 @@ def test_several_loaders_ask_for_one(tmp_path) -> None:
 
     with pytest.raises(ValueError, match="no single training loader, so pass loader="):
         fitted(Joint(), {"a": loader()}, tmp_path, [NeuralCollapseCallback()])
+
+
+class Stream(IterableDataset):
+    """As it comes: three batches, and then an error where an endless one would go on."""
+
+    def __init__(self, ends: bool) -> None:
+        self.ends = ends
+
+    def __iter__(self):
+        yield from TensorDataset(*loader().dataset.tensors)
+        if not self.ends:
+            raise AssertionError("read further than training reads")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("options", [{"overfit_batches": 1}, {"fast_dev_run": 1}], ids=str)
+def test_the_batches_that_are_trained_on_are_measured(options, tmp_path) -> None:
+    callback = NeuralCollapseCallback()
+    data = loader()
+    fitted(Plain(), data, tmp_path, [callback], **options)
+    assert callback.report.moments.total == 20
+    if "overfit_batches" in options:  # then Lightning shuffles no more
+        assert torch.equal(callback.report.labels, data.dataset.tensors[1][:20])
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("options", [{"limit_train_batches": 2}, {"max_steps": 2}], ids=str)
+def test_a_stream_that_may_never_end_asks_for_data(options, tmp_path) -> None:
+    with pytest.raises(ValueError, match="a stream that may never end, so pass loader="):
+        fitted(Plain(), DataLoader(Stream(ends=False), 20), tmp_path, [NeuralCollapseCallback()], **options)
+    given = NeuralCollapseCallback(loader())
+    fitted(Plain(), DataLoader(Stream(ends=False), 20), tmp_path, [given], **options)
+    assert given.report.moments.total == 60
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_stream_that_training_reads_to_its_end_is_measured(tmp_path) -> None:
+    callback = NeuralCollapseCallback()
+    fitted(Plain(), DataLoader(Stream(ends=True), 20), tmp_path, [callback])
+    assert callback.report.moments.total == 60
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("decoupled", [False, True])
+def test_decoupled_decay_is_adamw_s_and_has_no_place_in_the_theory(decoupled: bool, tmp_path) -> None:
+    class Decayed(Plain):
+        def configure_optimizers(self):
+            return torch.optim.Adam(self.parameters(), weight_decay=0.01, decoupled_weight_decay=decoupled)
+
+    fitted(Decayed(), loader(), tmp_path, [NeuralCollapseCallback(folder=tmp_path / "run")])
+    if decoupled:
+        assert read_config(tmp_path / "run")["optimizer"] == "AdamW"
+        with pytest.raises(ValueError, match="optimizer: 'AdamW'"):
+            certify_run(tmp_path / "run")
+    else:
+        assert certify_run(tmp_path / "run").decays.weight == 0.01
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

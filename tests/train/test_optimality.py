@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+from neuralcollapse import CollapseTracker
 from neuralcollapse.cli import main
 from neuralcollapse.paper.archive import archive
+from neuralcollapse.report import write_report
+from neuralcollapse.report.history import read_history
 from neuralcollapse.train import TrainConfig, load_run, train
 from neuralcollapse.train.decays import decays_of
 from neuralcollapse.train.optimality import certify_run, certify_snapshot
@@ -198,6 +201,21 @@ def test_a_tracker_s_run_without_a_prediction_says_why(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         certify_run(recorded(tmp_path / "mine", model="my net", **described))
+
+
+@pytest.mark.filterwarnings("ignore::neuralcollapse.CollapseWarning")
+def test_a_class_without_samples_is_no_class_of_the_theory(tmp_path: Path) -> None:
+    labels = torch.tensor([0, 1, 3, 4]).repeat(10)
+    features = torch.eye(6)[labels] + 0.1 * torch.randn(40, 6, generator=torch.Generator().manual_seed(0))
+    config = {"optimizer": "sgd", "weight_decay": 5e-3}
+    tracker = CollapseTracker(tmp_path, allow_missing=True, config=config)
+    tracker.measure(torch.nn.Sequential(torch.nn.Identity(), torch.nn.Linear(6, 5)), [(features, labels)], epoch=1)
+    with pytest.raises(ValueError, match="class 2 had no samples when the run was measured"):
+        certify_run(tmp_path)
+    run = read_history(tmp_path)
+    assert not run.frames[0].means[2].any()
+    assert run.chosen == (0, 1, 3, 4)
+    assert "Measured against the theory" not in write_report(tmp_path, tmp_path / "page.html").read_text()
 
 
 def test_a_callback_s_run_is_none_of_train_s_whatever_it_describes_and_holds(tmp_path: Path) -> None:

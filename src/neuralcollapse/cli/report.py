@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -47,12 +48,15 @@ def report(
     if figures:
         check_pictures("figures (--figures)")
     writable(figures, "--figures", folder=True)
-    from neuralcollapse.report import write_figures, write_report
+    from neuralcollapse.report import RunSkipped, write_figures, write_report
 
     assert page is not None
     print(f"Report: {write_report(runs, page, classes=shown)}")
     if figures:
-        for path in write_figures(runs, figures, classes=shown, format=format):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RunSkipped)  # said for the page
+            paths = write_figures(runs, figures, classes=shown, format=format)
+        for path in paths:
             print(f"Figure: {path}")
 
 

@@ -159,7 +159,7 @@ def _list(runs: Sequence[Outcome], choices: Choices) -> None:
     costs = _estimate(runs, choices)
     print(f"# {_say_cost(runs, costs, choices)}.")
     for reason, count in Counter(cost.reason for cost in costs.values() if cost.reason).items():
-        print(f"# unknown for {count} run{'s' * (count > 1)}: {reason}")
+        print(f"# unknown for {count} run{'s' * (count > 1)}: {_typed(reason)}")
     for said in _emulated(runs):
         print(f"# {said}")
     if any(DATA in run.command for run in runs):
@@ -199,12 +199,17 @@ def _estimate(runs: Sequence[Outcome], choices: Choices) -> dict[str, Cost]:
 
 
 def _emulated(runs: Sequence[Outcome]) -> list[str]:
-    from neuralcollapse.cli.app import build_app
-    from neuralcollapse.cli.errors import as_typed
     from neuralcollapse.paper.cost import emulated_precisions
 
-    command = build_app()["reproduce"]
-    return [as_typed(said, command) for said in emulated_precisions(runs)]
+    return [_typed(said) for said in emulated_precisions(runs)]
+
+
+def _typed(said: str) -> str:
+    """With options in place of arguments."""
+    from neuralcollapse.cli.app import build_app
+    from neuralcollapse.cli.errors import as_typed
+
+    return as_typed(said, build_app()["reproduce"])
 
 
 def _say_cost(runs: Sequence[Outcome], costs: Mapping[str, Cost], choices: Choices) -> str:

@@ -146,21 +146,27 @@ def plot_simplex(
     13
     """
     means, weight, features, labels = (_array(given) for given in (means, weight, features, labels))
-    chosen = chosen_classes(classes, len(means))
     centre = means.mean(0)
-    products = None if features is None else (features - centre) @ (means - centre).T
-    frame = frame_of(0, weight, means, centre, products, labels)
-    return space_figure(frame, chosen)
+    if features is None or labels is None:  # every class may be chosen all the same
+        features, labels = means[:0], np.zeros(0, dtype=int)
+    frame = frame_of(0, weight, means, centre, (features - centre) @ (means - centre).T, labels)
+    return space_figure(frame, chosen_classes(classes, frame.gram))
 
 
-def chosen_classes(classes: Sequence[int] | None, available: int) -> tuple[int, ...]:
-    """The classes to draw; by default the first four.
+def chosen_classes(classes: Sequence[int] | None, gram: np.ndarray) -> tuple[int, ...]:
+    """The classes to draw; by default the first four that have samples.
+
+    Args:
+        classes: as the user gave them.
+        gram: inner products of the centred means of the classes that can be drawn; zero for one without samples.
 
     Raises:
         ValueError: if they are not two to four different ones among those available.
     """
+    available = len(gram)
     if classes is None:
-        return tuple(range(min(MOST_SHOWN, available)))
+        sampled = np.flatnonzero(gram.diagonal() > 0).tolist()
+        return tuple((sampled if len(sampled) > 1 else range(available))[:MOST_SHOWN])
     if (
         not 2 <= len(classes) <= MOST_SHOWN
         or len(set(classes)) < len(classes)

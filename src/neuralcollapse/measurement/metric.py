@@ -18,6 +18,32 @@ from neuralcollapse.geometry.storage import SHAPES
 from neuralcollapse.measurement.weights import affine
 
 
+class _Borrowed:
+    """The classifier that a metric reads: the model's to move, to save and to copy, and no part of the metric.
+
+    A copy of the metric reads the same layer, as torchmetrics clones and tracks metrics by ``deepcopy``. Where a whole
+    model is copied with its metric, the copied metric reads the copied layer.
+    """
+
+    def __init__(self, *parts: Any, copied: Mapping[int, Any] | None = None) -> None:
+        self._parts = parts
+        self._copied = copied
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Borrowed:
+        return _Borrowed(*self.parts(), copied=memo)  # the layer may be copied later than the metric
+
+    def __getstate__(self) -> dict[str, Any]:
+        self.parts()
+        return vars(self)
+
+    def parts(self) -> tuple[Any, ...]:
+        """The layer and the bias, or the weight and the bias."""
+        if self._copied is not None:
+            self._parts = tuple(self._copied.get(id(part), part) for part in self._parts)
+            self._copied = None
+        return self._parts
+
+
 class NeuralCollapse(Metric):
     """Measures of neural collapse over a stream of features, synchronised over ranks.
 
@@ -65,8 +91,7 @@ class NeuralCollapse(Metric):
         self.num_classes = num_classes
         self.feature_dim = feature_dim
         self.allow_missing = allow_missing
-        # In a list, so that the layer does not become part of the metric: it is the model's to move and to save.
-        self._classifier = [classifier, bias]
+        self._classifier = _Borrowed(classifier, bias)
         for name, tensor in ClassStatistics(num_classes, feature_dim).state().items():
             self.add_state(name, default=tensor, dist_reduce_fx=None)
         check_classifier(*self._affine(), num_classes, feature_dim)
@@ -78,6 +103,7 @@ class NeuralCollapse(Metric):
             ValueError: if shapes disagree, a label is out of range, or a feature is not finite.
             TypeError: if features are not floating point or labels not integers.
         """
+        self._classifier.parts()
         statistics = self._gathered()
         statistics.update(features, labels)
         self._hold(statistics)
@@ -157,7 +183,7 @@ class NeuralCollapse(Metric):
 
     def _affine(self) -> tuple[Any, Any]:
         """Weight and bias of the classifier as they are now; None where there is none."""
-        return _affine(*self._classifier)
+        return _affine(*self._classifier.parts())
 
     def _gathered(self) -> ClassStatistics:
         """Statistics around the states themselves, which are never written to; stacked ones of ranks are merged."""

@@ -35,10 +35,13 @@ def snapshot_of(report: CollapseReport) -> dict[str, Tensor]:
     if report.weight is None:
         raise ValueError("the report has no classifier, whose geometry a snapshot keeps")
     moments = report.moments
-    means = moments.means.cpu() * moments.scale
-    centre = means[moments.present.cpu()].mean(0)
+    means, present = moments.means.cpu() * moments.scale, moments.present.cpu()
+    centre = means[present].mean(0)
+    means[~present] = centre  # a class without samples is in no direction
     bias = torch.zeros(len(means)) if report.bias is None else report.bias
     tensors = {"weight": report.weight, "bias": bias, "class_means": means, "global_mean": centre}
+    if not bool(present.all()):
+        tensors["present"] = present
     if report.features is not None and report.labels is not None:
         shown = min(_SHOWN_CLASSES, moments.num_classes)
         rows = torch.cat([(report.labels == label).nonzero().flatten()[:_SHOWN_SAMPLES] for label in range(shown)])
@@ -55,9 +58,10 @@ def write_snapshot(folder: str | Path, epoch: int, tensors: Mapping[str, Tensor]
     Args:
         folder: of the run.
         epoch: counted from 1; 0 is before training.
-        tensors: ``weight`` (K, d), ``bias`` (K,), ``class_means`` (K, d), ``global_mean`` (d,), and, for the view of
-            samples, ``sample_products`` (S, M) with ``sample_labels`` (S,): inner products of centred features with
-            the centred means of the first M <= 10 classes, from which any projection onto their span follows.
+        tensors: ``weight`` (K, d), ``bias`` (K,), ``class_means`` (K, d), ``global_mean`` (d,); ``present`` (K,) where
+            a class has no samples; and, for the view of samples, ``sample_products`` (S, M) with ``sample_labels``
+            (S,): inner products of centred features with the centred means of the first M <= 10 classes, from which
+            any projection onto their span follows.
 
     Raises:
         WriteError: if it cannot be written.
@@ -103,6 +107,8 @@ def read_snapshot(path: str | Path) -> dict[str, Tensor]:
     weight = tensors["weight"]
     classes, dim = weight.shape if weight.ndim == 2 else (0, 0)
     expected = {"bias": (classes,), "class_means": (classes, dim), "global_mean": (dim,)}
+    if "present" in tensors:
+        expected["present"] = (classes,)
     if "sample_products" in tensors:
         expected["sample_labels"] = tuple(tensors["sample_products"].shape[:1])
     for name, shape in expected.items():

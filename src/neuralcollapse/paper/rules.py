@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import inf
+from math import inf, isnan
 from statistics import median
 
 from scipy.stats import spearmanr
@@ -34,6 +34,7 @@ def _middle(runs: Sequence[Outcome], name: str) -> float:
 def early(run: Outcome, name: str) -> float | None:
     """A measure's largest value in the first tenth of training, without the untrained network's; None if unmeasured."""
     values = [row[name] for row in run.rows if 0 < row["epoch"] <= run.epochs / 10 and name in row]
+    values = [value for value in values if not isnan(value)]
     return max(values, default=None)
 
 

@@ -16,7 +16,7 @@ from neuralcollapse.figures.curves import accuracy_panel, plot_measures
 from neuralcollapse.figures.simplex import space_figure
 from neuralcollapse.files import make_folder, write_bytes
 from neuralcollapse.report.geometry import MAPS
-from neuralcollapse.report.history import read_histories
+from neuralcollapse.report.history import read_histories, warn_of
 from neuralcollapse.report.seeds import by_experiment
 from neuralcollapse.report.vector import svg_text
 
@@ -40,14 +40,18 @@ def write_figures(
         format: svg or png.
 
     Raises:
-        ValueError: if the format is neither svg nor png, or a run cannot be drawn.
+        ValueError: if the format is neither svg nor png, or a single run has nothing to draw yet or is damaged.
         ImportError: if kaleido is not installed.
         FileNotFoundError: if there is no Chrome or Chromium.
         WriteError: if a figure cannot be written.
+
+    Warns:
+        RunSkipped: as :func:`neuralcollapse.report.write_report`.
     """
     if format not in ("svg", "png"):
         raise ValueError(f"format={format!r} is unknown: choose svg or png")
-    histories, _ = read_histories(folders, classes)
+    histories, skipped = read_histories(folders, classes)
+    warn_of(skipped)
     runs = {name: [run.metrics for run in group] for name, group in by_experiment(histories).items()}
     figures: dict[str, go.Figure] = {"collapse": plot_measures(runs)}
     if any(name.endswith("_accuracy") for history in histories for name in history.metrics):

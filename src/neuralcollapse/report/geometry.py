@@ -9,7 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from neuralcollapse.figures.cosines import cosine_panel
-from neuralcollapse.figures.simplex import Frame, space_figure
+from neuralcollapse.figures.simplex import MOST_SHOWN, Frame, space_figure
 from neuralcollapse.geometry.measures import HEADLINE
 from neuralcollapse.report.history import History
 from neuralcollapse.report.template import own
@@ -33,7 +33,7 @@ def geometry(histories: Sequence[History]) -> dict[str, Any]:
     if shown:
         first = shown[0].frames[0]
         widest = max(shown, key=lambda history: len(history.frames[0].gram))
-        everyone = tuple(range(min(4, len(widest.frames[0].gram))))
+        everyone = tuple(range(min(MOST_SHOWN, len(widest.frames[0].gram))))
         figures["space"] = space_figure(widest.frames[0], everyone)
         figures["space"].update_layout(showlegend=False, dragmode="orbit")
         for name in MAPS:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from neuralcollapse.geometry.change import movement
+from neuralcollapse.geometry.etf import lowest_frame_distance
 from neuralcollapse.geometry.measures import HEADLINE
 from neuralcollapse.report.history import History
 from neuralcollapse.report.template import number
@@ -47,11 +49,18 @@ def verdict(history: History) -> str:
     >>> verdict(History("run", {"epoch": [9], "nc1": [0.01], "nc2": [0.05], "nc3": [0.02]}))
     'The network has collapsed, or nearly so.'
     """
-    ends = [value for name in ("nc1", "nc2", "nc3") if (value := history.last(name)) is not None]
-    if not ends or history.last("nc1") is None:
+    found = {name: value for name in ("nc1", "nc2", "nc3") if (value := history.last(name)) is not None}
+    if "nc1" not in found:
         return ""
+    if undefined := [name.upper() for name, value in found.items() if math.isnan(value)]:
+        verb = "is" if len(undefined) == 1 else "are"
+        return f"Nothing can be said about collapse: {_listed(undefined)} {verb} undefined at the end."
+    if _lowest(history) > 0:  # no simplex in so few dimensions: NC1 alone can vanish
+        found = {"nc1": found["nc1"]}
+    ends = list(found.values())
     if max(ends) < _SMALL:
-        return "The network has collapsed, or nearly so."
+        subject = "The network has" if len(ends) > 1 else "The features of each class have"
+        return f"{subject} collapsed, or nearly so."
     if ends[0] < _SMALL and max(ends) < _NEAR:
         return "The network is close to collapse."
     return "The network has not collapsed." if ends[0] >= 1 else "The network has begun to collapse."
@@ -61,7 +70,9 @@ def lead(history: History) -> list[str]:
     """What the numbers mean for a reader who does not know the measures, sentence by sentence."""
     nc1, nc2, nc3 = (history.last(name) for name in ("nc1", "nc2", "nc3"))
     sentences = []
-    if nc1 is not None:
+    if nc1 is not None and math.isnan(nc1):
+        sentences.append("The class means coincide: what the features still vary by has no scale.")
+    elif nc1 is not None:
         if nc1 < _MERGED:
             text = "The features of each class have almost merged into one point"
         elif nc1 < _SMALL:
@@ -71,29 +82,42 @@ def lead(history: History) -> list[str]:
         else:
             text = "The features of a class still spread as widely as the classes are apart"
         sentences.append(f"{text} (NC1\u00a0=\u00a0{nc1:.2g}).")
-    if nc2 is not None:
+    if (lowest := _lowest(history)) > 0 and nc2 is not None and history.shape is not None:
+        values = ", ".join(f"{name}\u00a0=\u00a0{value:.2g}" for name, value in (("NC2", nc2), ("NC3", nc3)) if value)
+        sentences.append(
+            f"{history.shape[0]} classes have no simplex in {history.shape[1]} dimensions: NC2 and NC3 cannot be below "
+            f"{lowest:.2g} ({values})."
+        )
+        nc2 = nc3 = None
+    if nc2 is not None and not math.isnan(nc2):
         near = "close to" if nc2 < _SMALL else "on the way to" if nc2 < _NEAR else "far from"
         sentences.append(
             f"The classifier is {near} the most symmetric arrangement there is, a simplex (NC2\u00a0=\u00a0{nc2:.2g})."
         )
-    if nc3 is not None:
+    if nc3 is not None and not math.isnan(nc3):
         near = "points along" if nc3 < _SMALL else "roughly follows" if nc3 < 0.4 else "does not yet follow"
         sentences.append(f"It {near} the class means (NC3\u00a0=\u00a0{nc3:.2g}).")
     sentences += [_about_nc4(history), accuracies(history), _about_test(history)]
     return [sentence for sentence in sentences if sentence]
 
 
+def _lowest(history: History) -> float:
+    """What NC2 and NC3 cannot be below: 0 unless the classes outnumber the dimensions."""
+    return lowest_frame_distance(*history.shape) if history.shape is not None else 0.0
+
+
 def _about_test(history: History) -> str:
-    """How NC1 on test data compares with NC1 on training data."""
-    test, train = history.last("test_nc1"), history.last("nc1")
-    if test is None or not train:
+    """How NC1 on test data compares with NC1 on training data, where both were measured last."""
+    test, train = history.last("test_nc1"), history.then("nc1", history.when("test_nc1"))
+    if test is None or not train or math.isnan(test) or math.isnan(train):
         return ""
     ratio = test / train
     if ratio > _ALIKE:
         beside = f"{number(ratio, 2)} times that of the training data"
     else:
         beside = "as on the training data" if ratio > 1 / _ALIKE else "smaller than on the training data"
-    return f"On test data NC1 is {test:.2g}, {beside}."
+    when = history.earlier("test_nc1")
+    return f"On test data NC1 is {test:.2g}, {beside}{when and f' (both at {when})'}."
 
 
 def _about_nc4(history: History) -> str:
@@ -107,7 +131,7 @@ def _about_nc4(history: History) -> str:
 def accuracies(history: History) -> str:
     """Training and test accuracy at the end, as far as they are known."""
     known = [
-        f"{history.last(name):.1%} of the {kind} data"
+        f"{history.last(name):.1%} of the {kind} data{(when := history.earlier(name)) and f' (at {when})'}"
         for name, kind in (("train_accuracy", "training"), ("test_accuracy", "test"))
         if history.last(name) is not None
     ]
@@ -121,7 +145,8 @@ def comparison(histories: Sequence[History]) -> str:
     >>> comparison(runs)
     '2 runs compared: a has the smallest NC1 (0.1), b the largest (0.5).'
     """
-    ends = {history.name: value for history in histories if (value := history.last("nc1")) is not None}
+    lasts = {history.name: history.last("nc1") for history in histories}
+    ends = {name: value for name, value in lasts.items() if value is not None and not math.isnan(value)}
     if len(ends) < 2:
         return f"{len(histories)} runs compared."
     low, high = min(ends, key=ends.__getitem__), max(ends, key=ends.__getitem__)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,10 @@ from neuralcollapse.measurement.snapshots import read_snapshot, snapshots
 from neuralcollapse.report.template import is_page
 
 _MOST_FRAMES = 60
+
+
+class RunSkipped(UserWarning):
+    """A folder among several was left out of a report."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,22 @@ class History:
         shown = len(self.frames[0].means) if self.frames else 0
         names = [str(name) for name in given] if isinstance(given, list) else []
         return names + [str(number) for number in range(len(names), shown)]
+
+    def when(self, name: str) -> float | None:
+        """The step at which the last value of a column was measured."""
+        steps = next(iter(self.metrics.values()))
+        pairs = zip(reversed(steps), reversed(self.metrics.get(name, ())), strict=False)
+        return next((step for step, value in pairs if value is not None), None)
+
+    def then(self, name: str, step: float | None) -> float | None:
+        """A column's value at a step; None where it was not measured."""
+        pairs = zip(next(iter(self.metrics.values())), self.metrics.get(name, ()), strict=False)
+        return next((value for at, value in pairs if at == step), None)
+
+    def earlier(self, name: str) -> str:
+        """The step of a column's last value, in words, where others were measured later; otherwise empty."""
+        step, when = next(iter(self.metrics)), self.when(name)
+        return "" if when is None or when == self.last(step) else f"{step} {when:g}"
 
     def first(self, name: str) -> float | None:
         """The first value of a column."""
@@ -75,7 +96,7 @@ def read_history(folder: str | Path, classes: Sequence[int] | None = None) -> Hi
         raise ValueError(f"{folder} has no measured epoch yet: there is nothing to draw")
     metrics = {name: [float(row[name]) if row[name] else None for row in rows] for name in _epoch_first(rows[0])}
     frames, shape = _frames(folder, {int(row["epoch"]) for row in rows})
-    chosen = chosen_classes(classes, len(frames[0].gram)) if frames else ()
+    chosen = chosen_classes(classes, frames[-1].gram) if frames else ()
     name = folder.name or folder.resolve().name
     return History(name, metrics, read_config(folder), chosen, frames, _version(folder), shape)
 
@@ -111,6 +132,12 @@ def read_histories(
         reasons = "; ".join(sentence.removeprefix("left out ") for sentence in skipped) or "they are pages"
         raise FileNotFoundError(f"none of the {len(folders)} folders holds a run that can be drawn: {reasons}")
     return _named_apart(found), skipped
+
+
+def warn_of(skipped: Sequence[str]) -> None:
+    """Warn of the runs that were left out, in the name of the caller's caller."""
+    for sentence in skipped:
+        warnings.warn(sentence, RunSkipped, stacklevel=3)
 
 
 def _epoch_first(names: Mapping[str, str]) -> list[str]:

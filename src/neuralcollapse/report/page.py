@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,17 +17,13 @@ from neuralcollapse.geometry.change import movement
 from neuralcollapse.geometry.measures import HEADLINE, MEASURES
 from neuralcollapse.report.geometry import geometry
 from neuralcollapse.report.headline import comparison, headline, lead, verdict
-from neuralcollapse.report.history import History, read_histories
+from neuralcollapse.report.history import History, read_histories, warn_of
 from neuralcollapse.report.layers import layers_figure
 from neuralcollapse.report.seeds import by_experiment
 from neuralcollapse.report.tables import before_after, heads, made, others, row
 from neuralcollapse.report.template import number, render
 from neuralcollapse.report.theory import theory_of
 from neuralcollapse.train.command import command_of
-
-
-class RunSkipped(UserWarning):
-    """A folder among several was left out of a report."""
 
 
 def write_report(
@@ -59,8 +54,7 @@ def write_report(
     if not folders:
         raise ValueError("folders=[] names no run: give a run folder, or a list of them")
     histories, skipped = read_histories(folders, classes)
-    for sentence in skipped:
-        warnings.warn(sentence, RunSkipped, stacklevel=2)
+    warn_of(skipped)
     theory = theory_of(Path(folders[0]), histories[0].config) if len(folders) == 1 else None
     return write_page(histories, output, skipped=skipped, theory=theory)
 
@@ -108,6 +102,7 @@ def write_page(
         lead=lead(first) if single else _several(histories),
         single=single,
         step=step,
+        once=len(first.metrics[step]) == 1,
         first_step=number(first.first(step)),
         last_step=number(first.last(step)),
         rows=before_after(first),
@@ -119,6 +114,7 @@ def write_page(
         groups=list(groups),
         banded=any(len(group) > 1 for group in groups.values()),
         tested=first.last("test_nc1") is not None,
+        tested_step=number(first.when("test_nc1")),
         drops=drops,
         curves=shown,
         layers=by_layer is not None,

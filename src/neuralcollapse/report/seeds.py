@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 
 from neuralcollapse.report.history import History, numbered
 from neuralcollapse.train.config import PLACE_OF_A_RUN
@@ -12,20 +13,42 @@ from neuralcollapse.train.config import PLACE_OF_A_RUN
 def by_experiment(histories: Sequence[History]) -> dict[str, list[History]]:
     """Groups of runs by a name; a run without a configuration or without a seed stands alone.
 
-    Groups of equal names get a number.
+    A group holds each seed once. Runs of one seed differ in what their configurations do not say: then their names
+    decide, read without numbers. Groups of equal names get a number.
 
     >>> runs = [History(f"mlp-seed{s}", {"epoch": [0]}, {"model": "mlp", "seed": s}) for s in (0, 1)]
     >>> list(by_experiment(runs))
     ['mlp (2 seeds)']
     """
-    groups: dict[str | int, list[History]] = {}
+    found = [
+        group
+        for alike in _apart(histories, _experiment)
+        for named in ([alike] if _each_seed_once(alike) else _apart(alike, lambda run: re.sub(r"\d+", "", run.name)))
+        for group in ([named] if _each_seed_once(named) else [[run] for run in named])
+    ]
+    places = {id(history): place for place, history in enumerate(histories)}
+    found.sort(key=lambda group: places[id(group[0])])
+    return dict(zip(numbered([_name(group) for group in found]), found, strict=True))
+
+
+def _apart(histories: Sequence[History], key: Callable[[History], str]) -> list[list[History]]:
+    groups: dict[str, list[History]] = {}
     for history in histories:
-        kept = {name: value for name, value in history.config.items() if name not in {*PLACE_OF_A_RUN, "seed"}}
-        alone = "seed" not in history.config
-        key: str | int = len(groups) if alone else json.dumps(kept, sort_keys=True, default=str)
-        groups.setdefault(key, []).append(history)
-    names = numbered([_name(group) for group in groups.values()])
-    return dict(zip(names, groups.values(), strict=True))
+        groups.setdefault(key(history), []).append(history)
+    return list(groups.values())
+
+
+def _experiment(history: History) -> str:
+    """What the configuration says, but for the seed and the place; the run itself where it says no seed."""
+    if "seed" not in history.config:
+        return f"alone {id(history)}"
+    kept = {name: value for name, value in history.config.items() if name not in {*PLACE_OF_A_RUN, "seed"}}
+    return json.dumps(kept, sort_keys=True, default=str)
+
+
+def _each_seed_once(group: Sequence[History]) -> bool:
+    seeds = [str(history.config.get("seed")) for history in group]
+    return len(set(seeds)) == len(seeds)
 
 
 def _name(group: Sequence[History]) -> str:
@@ -35,5 +58,5 @@ def _name(group: Sequence[History]) -> str:
     shared = names[0]
     while not all(name.startswith(shared) for name in names):
         shared = shared[:-1]
-    stem = shared.rstrip("-_ 0123456789").removesuffix("seed").rstrip("-_ ")
+    stem = shared.rstrip("-_ (0123456789").removesuffix("seed").rstrip("-_ ")
     return f"{stem or names[0]} ({len(group)} seeds)"

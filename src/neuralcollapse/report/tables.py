@@ -29,7 +29,7 @@ def before_after(history: History) -> list[dict[str, str]]:
         change = {"stayed": "unchanged", "unknown": ""}.get(way, f"{way} {size}")
         rows.append(
             {"title": title(name), "meaning": MEASURES[name].meaning, "before": number(before), "after": number(after),
-             "test": number(history.last(f"test_{name}")), "way": way, "change": change,
+             "test": _dated(history, f"test_{name}"), "way": way, "change": change,
              "ideal": ideal(name)}
         )  # fmt: skip
     measured = any(history.last(f"test_{name}") is not None for name in HEADLINE)
@@ -38,8 +38,8 @@ def before_after(history: History) -> list[dict[str, str]]:
             rows.append(
                 {"title": "Accuracy" if measured else title(name).capitalize(),
                  "meaning": "Share of samples classified correctly.", "way": "",
-                 "before": percent(history.first(name)), "after": percent(history.last(name)), "change": "",
-                 "test": percent(history.last("test_accuracy")), "ideal": "100%"}
+                 "before": percent(history.first(name)), "after": _dated(history, name), "change": "",
+                 "test": _dated(history, "test_accuracy"), "ideal": "100%"}
             )  # fmt: skip
     return rows
 
@@ -53,8 +53,7 @@ def row(history: History, histories: Sequence[History]) -> list[str]:
     """Where one of several runs ended, under :func:`heads`."""
     cells = [history.name, number(history.last(next(iter(history.metrics))))]
     for name in _ends(histories):
-        value = history.last(name)
-        cells.append(percent(value) if name.endswith("accuracy") else number(value))
+        cells.append(_dated(history, name))
     return cells
 
 
@@ -101,6 +100,13 @@ def ideal(name: str) -> str:
     """The value of a measure at perfect collapse, as a number or in words."""
     found = MEASURES[name].ideal
     return found if isinstance(found, str) else number(found)
+
+
+def _dated(history: History, name: str) -> str:
+    """The last value of a column, and when that was, where others were measured later."""
+    value, when = history.last(name), history.earlier(name)
+    text = percent(value) if name.endswith("accuracy") else number(value)
+    return f"{text} ({when})" if when else text
 
 
 def percent(value: float | None) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
+from lightning.fabric.utilities.data import sized_len
 from torch.utils.data import DataLoader
 
 from neuralcollapse.geometry.measures import HEADLINE
@@ -30,7 +32,9 @@ class NeuralCollapseCallback(L.Callback):
     the data and the state of its workers stay as they were.
 
     Args:
-        loader: the data to measure; by default the module's own training loader, shuffled as it is.
+        loader: the data to measure; by default all of the module's own training loader, shuffled as it is, or the
+            batches that ``overfit_batches`` or ``fast_dev_run`` leaves. Needed where the training data is a stream
+            without a length, of which training takes a part (``limit_train_batches``, ``max_steps``).
         test_loader: test data; its measures are logged and recorded as ``test_nc1``, ``test_accuracy`` and so on.
         every: epochs between measurements; the untrained network and the last epoch are always measured.
         classifier: dotted name of the classifier layer, where it cannot be found.
@@ -142,6 +146,7 @@ class NeuralCollapseCallback(L.Callback):
                 raise ValueError(
                     "NeuralCollapseCallback has no data: the trainer has no single training loader, so pass loader="
                 )
+            loader = _trained_on(loader, trainer)
         self.report = self._measured(trainer, pl_module, loader, self.layers, self.pooling)
         self.test_report = None
         if self.test_loader is not None and self._tests(trainer, done):
@@ -202,7 +207,8 @@ def _described(trainer: L.Trainer, module: L.LightningModule) -> dict[str, Any]:
     config: dict[str, Any] = {"model": type(module).__name__}
     if trainer.optimizers:
         groups = trainer.optimizers[0].param_groups
-        config["optimizer"] = type(trainer.optimizers[0]).__name__
+        decoupled = any(group.get("decoupled_weight_decay") for group in groups)  # torch's AdamW, or Adam told so
+        config["optimizer"] = "AdamW" if decoupled else type(trainer.optimizers[0]).__name__
         scheduled = all("initial_lr" in group for group in groups)
         config["learning_rate"] = shared(groups, "initial_lr" if scheduled else "lr")
         config["weight_decay"] = shared(groups, "weight_decay")
@@ -218,6 +224,32 @@ def _described(trainer: L.Trainer, module: L.LightningModule) -> dict[str, Any]:
     if trainer.optimizers and trainer.global_step and not scheduled:  # the rate may have changed since the start
         described.pop("learning_rate", None)
     return described
+
+
+def _trained_on(loader: Iterable[Any], trainer: L.Trainer) -> Iterable[Any]:
+    """The batches of the training loader that training sees: all, but for ``overfit_batches`` and ``fast_dev_run``.
+
+    Raises:
+        ValueError: if the loader is a stream of unknown length, of which training takes a part.
+    """
+    if trainer.overfit_batches or trainer.fast_dev_run:  # Lightning reads the same first batches in every epoch
+        return _First(loader, int(trainer.num_training_batches))
+    if sized_len(loader) is None and (trainer.limit_train_batches != 1.0 or trainer.max_steps > 0):
+        raise ValueError(
+            "NeuralCollapseCallback has no data: the training loader is a stream that may never end, so pass loader= "
+            "with the data to measure"
+        )
+    return loader
+
+
+class _First:
+    """The first batches of a loader."""
+
+    def __init__(self, loader: Iterable[Any], batches: int) -> None:
+        self.loader, self.batches = _with_own_workers(loader), batches
+
+    def __iter__(self) -> Iterator[Any]:
+        return itertools.islice(self.loader, self.batches)
 
 
 def _is_last(trainer: L.Trainer, done: int) -> bool:

@@ -90,8 +90,13 @@ def certify_snapshot(config: TrainConfig, last: Snapshot) -> Optimality:
     """Certify W, b and the class means of an epoch; classes count as equal.
 
     Raises:
-        ValueError: if the run has no λ's.
+        ValueError: if the run has no λ's, or a class no samples.
     """
+    if last.absent:
+        raise ValueError(
+            f"class {last.absent[0]} had no samples when the run was measured ({len(last.absent)} of "
+            f"{len(last.weight)} had none), and the theory needs samples of every class"
+        )
     decays = decays_of(config, last)
     point = Point(last.weight, last.means.T, last.bias)
     said = f"class means, epoch {last.epoch}, classes counted as equal"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,8 @@ class Snapshot:
     """b + W h_G, which NC4 measures."""
     centre: Float[np.ndarray, " d"]
     """The global mean h_G, the mean of the class means."""
+    absent: tuple[int, ...] = ()
+    """Classes without samples."""
 
     @classmethod
     def of(cls, epoch: int, weight: np.ndarray, bias: np.ndarray, means: np.ndarray, centre: np.ndarray) -> Snapshot:
@@ -42,7 +45,8 @@ class Snapshot:
         """
         held = read_snapshot(path)
         parts = [held[name].numpy() for name in ("weight", "bias", "class_means", "global_mean")]
-        return cls.of(int(path.stem.rpartition("-")[2]), *parts)
+        absent = (held["present"] == 0).nonzero().flatten().tolist() if "present" in held else ()
+        return dataclasses.replace(cls.of(int(path.stem.rpartition("-")[2]), *parts), absent=tuple(absent))
 
 
 def last_snapshot(folder: Path) -> Snapshot:

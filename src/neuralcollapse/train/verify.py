@@ -176,7 +176,8 @@ def _numbers(row: dict[str, str] | None, epoch: int, network: ImageNetwork, trai
         if value is None or not text:
             continue
         room = 1.5 / len(test if measured == "test_accuracy" else train) if measured in _SHARES else 1e-6
-        if not math.isclose(float(text), value, rel_tol=_TOLERANCE, abs_tol=room):
+        undefined = math.isnan(value) and math.isnan(float(text))
+        if not undefined and not math.isclose(float(text), value, rel_tol=_TOLERANCE, abs_tol=room):
             changed.append(f"{measured} is {value:.6g} and was recorded as {float(text):.6g}")
     return Check(name, not changed, "; ".join(changed) or f"{len(now)} numbers follow from checkpoint and data")
 
