@@ -35,7 +35,7 @@ def snapshot_of(report: CollapseReport) -> dict[str, Tensor]:
     if report.weight is None:
         raise ValueError("the report has no classifier, whose geometry a snapshot keeps")
     moments = report.moments
-    means, present = moments.means.cpu() * moments.scale, moments.present.cpu()
+    means, present = moments.means.cpu() * moments.scale, moments.counts.cpu() > 0
     centre = means[present].mean(0)
     means[~present] = centre  # a class without samples is in no direction
     bias = torch.zeros(len(means)) if report.bias is None else report.bias
