@@ -121,7 +121,7 @@ def test_narrow_scale_keeps_images_batches_epochs_and_schedule() -> None:
         f"mnist-resnet18-sgd-seed{seed}" for seed in range(3)
     }
     lower = {name for name, config in runs.items() if config.precision != "32-true"}
-    assert lower == {name for name in runs if name.startswith("cifar10-resnet18") and "lbfgs" not in name}
+    assert lower == {name for name in runs if name.startswith("cifar10-resnet") and "lbfgs" not in name}
     assert "mnist-resnet18-sgd-both-seed0" in runs
     assert "mnist-resnet18-adam-seed1" not in runs
     assert {run.config.width for run in planned["figure5"]} == {10, 20, 40, 80, 160, 320, 640}
