@@ -37,6 +37,17 @@ def test_neco_against_scikit_learn(case: Case, standardize: bool) -> None:
         np.testing.assert_allclose(neco.score(torch.tensor(points)).numpy(), wanted, atol=tolerance)
 
 
+@pytest.mark.parametrize(("classes", "dim"), [(4, 3), (12, 5)])
+def test_neco_of_all_directions_would_say_nothing(classes: int, dim: int) -> None:
+    statistics = ClassStatistics(classes, dim)
+    features = torch.randn(60, dim, generator=torch.Generator().manual_seed(0))
+    statistics.update(features, torch.arange(60) % classes)
+    with pytest.raises(ValueError, match="every score would be 1: choose a smaller dimension"):
+        NECO(statistics)
+    assert NECO(statistics, dimension=dim - 1).score(features).std() > 0.01
+    assert NECO(statistics, dimension=dim).score(features).numpy() == pytest.approx(1, abs=1e-6)
+
+
 def test_neco_on_orthogonal_data() -> None:
     labels = torch.arange(600) % 4
     basis = torch.linalg.qr(torch.randn(20, 20)).Q

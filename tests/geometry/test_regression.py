@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -46,10 +48,24 @@ def test_measures_against_numpy(n: int, d: int, seed: int) -> None:
         )
         best = min(best, refined.fun)
         assert nrc3(weight, root, found.gamma**0.5) == pytest.approx(found.nrc3, abs=1e-9)
+    if n == 1:  # WW' and Σ^½ are 1 in every network, once scaled
+        assert best == 0
+        assert all(math.isnan(value) for value in (found.nrc3, found.gamma, found.alignment))
+        return
     assert found.nrc3 == pytest.approx(best, abs=1e-6)
     gram = weight @ weight.T
     cosine = (gram * root).sum() / np.linalg.norm(gram) / np.linalg.norm(root)
     assert found.alignment == pytest.approx(1 - cosine, abs=1e-10)
+
+
+def test_no_shift_is_best_where_every_shift_is_as_good() -> None:
+    targets = np.array([[1.0, 0], [-1, 0], [0, 1], [0, -1]])
+    features, weight = (np.random.default_rng(0).standard_normal(shape) for shape in ((4, 3), (2, 3)))
+    found = regression_metrics(features, targets, weight)
+    root = np.sqrt(0.5) * np.eye(2)
+    assert math.isnan(found.gamma)
+    assert found.nrc3 == pytest.approx(nrc3(weight, root, 0.0), abs=1e-12)
+    assert found.nrc3 == pytest.approx(nrc3(weight, root, 0.3), abs=1e-12)
 
 
 def test_a_collapsed_network_reads_zero_with_the_shift_it_has() -> None:

@@ -83,10 +83,13 @@ def test_a_copied_model_s_metric_reads_the_copied_layer(first: str) -> None:
     copied = copy.deepcopy(model)
     with torch.no_grad():
         layer.weight.zero_()
-    copied.metric.update(CASE.features, CASE.labels)
     expected = measure_features(CASE.features, CASE.labels, copied.layer.weight, copied.layer.bias)
+    fresh = pickle.loads(pickle.dumps(copied))  # before the copy was ever used
+    for one in (copied, fresh):
+        one.metric.update(CASE.features, CASE.labels)
+    assert float(fresh.metric.compute()["nc3"]) == pytest.approx(expected.nc3, rel=1e-12)
     assert float(copied.metric.compute()["nc3"]) == pytest.approx(expected.nc3, rel=1e-12)
-    again = pickle.loads(pickle.dumps(copied))
+    again = pickle.loads(pickle.dumps(copy.deepcopy(copied)))
     assert float(again.metric.compute()["nc3"]) == pytest.approx(expected.nc3, rel=1e-12)
 
 

@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 import torch
+import torchvision
 from torch import nn
 from torch.nn.utils import prune
 
@@ -112,6 +113,62 @@ def test_projection_of_maps_and_sequential_heads():
     set_feature_dim(model, 5)
     assert model(x).shape == (2, 5)
     assert find_classifier(model)[0] == "1.1"
+
+
+class Neck(torchvision.models.ResNet):
+    """With another reader of the last block: before the classifier, or beside it."""
+
+    def __init__(self, beside: bool) -> None:
+        super().__init__(torchvision.models.resnet.BasicBlock, [1, 1, 1, 1], num_classes=4)
+        self.beside = beside
+        self.neck = nn.Linear(512, 16) if beside else nn.BatchNorm1d(512)
+
+    def _forward_impl(self, x):
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        x = torch.flatten(self.avgpool(x), 1)
+        if self.beside:
+            self.projected = self.neck(x)
+            return self.fc(x)
+        return self.fc(self.neck(x))
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_a_resnet_whose_features_something_else_reads_gets_a_projection(beside: bool) -> None:
+    model = Neck(beside).eval()
+    set_feature_dim(model, 4, classifier="fc")
+    assert model.layer4[0].bn2.num_features == 512
+    assert model(torch.randn(2, 3, 32, 32)).shape == (2, 4)
+    assert model.fc[1].in_features == 4
+
+
+def test_a_head_with_a_forward_of_its_own_is_not_made_anew() -> None:
+    class Cosine(nn.Linear):
+        def forward(self, x):
+            return 16 * nn.functional.linear(nn.functional.normalize(x), nn.functional.normalize(self.weight))
+
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), Cosine(8, 3))
+    with pytest.raises(ValueError, match="the classifier is a Cosine, whose forward is its own"):
+        set_feature_dim(model, 3)
+    assert isinstance(model[2], Cosine)
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_a_fixed_map_head_takes_a_map_with_or_without_a_batch(batched: bool) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 4, 1))
+    images = torch.randn(6, 3, 8, 8)
+    fix_classifier(model)
+    whole = model(images)
+    assert whole.shape == (6, 4, 8, 8)
+    if not batched:
+        torch.testing.assert_close(model(images[0]), whole[0])
+
+
+def test_a_class_without_a_mean_is_no_prototype() -> None:
+    means = torch.randn(3, 8)
+    means[1] = 0
+    with pytest.raises(ValueError, match=re.escape("class_means[1] is zero")):
+        use_prototypes(small(), means)
 
 
 def test_prototypes_agree_with_ncc_mismatch():

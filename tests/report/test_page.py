@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import re
 import shutil
@@ -11,11 +12,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from scipy.optimize import minimize_scalar
 
-from neuralcollapse.figures.simplex import points_of
+from neuralcollapse import CollapseTracker, simplex_etf
+from neuralcollapse.figures.cosines import cosine_panel
+from neuralcollapse.figures.curves import curves
+from neuralcollapse.figures.simplex import frame_of, points_of
 from neuralcollapse.measurement.run_folder import read_metrics, write_metrics
-from neuralcollapse.report import RunSkipped, write_report
+from neuralcollapse.report import RunSkipped, write_figures, write_report
 from neuralcollapse.report.dynamics import write_dynamics
 from neuralcollapse.report.geometry import MAPS
 from neuralcollapse.report.headline import comparison, headline, lead, verdict
@@ -282,14 +287,80 @@ DEAD = {"epoch": [0, 5], "nc1": [1.0, math.nan], "nc2": [0.3, 0.05], "nc3": [1.0
 
 def test_nothing_is_said_of_what_is_undefined() -> None:
     dead = History("dead", DEAD)
+    once = History("once", {name: values[1:] for name, values in DEAD.items()})
+    assert headline(once) == "NC2 is 0.05, measured once."
+    many = dataclasses.replace(dead, shape=(101, 25))
+    assert "(NC2\u00a0=\u00a00.05)" in " ".join(lead(many))
     assert verdict(dead) == "Nothing can be said about collapse: NC1 and NC3 are undefined at the end."
-    assert lead(dead)[0].startswith("The class means coincide")
-    assert "nan" not in " ".join([headline(dead), *lead(dead)])
+    assert lead(dead)[0] == "All features are equal: NC1 is undefined."
+    assert "nan" not in " ".join(
+        text for run in (dead, once, many) for text in [headline(run), verdict(run), *lead(run)]
+    )
     unsure = History("unsure", {"epoch": [5], "nc1": [0.01], "nc2": [0.05], "nc3": [math.nan]})
     assert verdict(unsure) == "Nothing can be said about collapse: NC3 is undefined at the end."
     assert "alive has the smallest NC1 (0.1)" in comparison(
         [dead, History("alive", {"epoch": [1], "nc1": [0.1]}), History("other", {"epoch": [1], "nc1": [0.2]})]
     )
+
+
+def test_coinciding_class_means_are_said() -> None:
+    columns = {"epoch": [0, 5], "nc1": [1.0, math.inf], "nc2": [0.3, 0.5], "test_nc1": [1.0, math.inf]}
+    apart = History("apart", columns)
+    assert verdict(apart) == "The network has not collapsed."
+    assert lead(apart)[0] == "The class means coincide: NC1 is infinite."
+    assert "inf" not in " ".join(lead(apart)).replace("infinite", "")
+    assert comparison([apart, apart]) == "2 runs compared."
+
+
+def test_undefined_layers_are_not_drawn_and_stop_nothing(tmp_path: Path) -> None:
+    columns = {"epoch": [0, 5], "nc1": [1.0, 0.5], "nc1/block1": [2.0, math.nan], "nc1/block2": [math.inf, math.nan]}
+    assert "Collapse by layer" not in write_page([History("run", columns)], tmp_path / "r.html").read_text()
+    after = columns | {"nc1/block2": [math.nan, 0.5], "nc1/block1": [math.inf, math.nan]}
+    assert "Collapse by layer" in write_page([History("run", after)], tmp_path / "r.html").read_text()
+
+
+def test_a_band_leaves_out_what_is_undefined() -> None:
+    runs = {"mlp": [{"epoch": [1, 2], "nc1": values} for values in ([0.3, math.nan], [math.nan, math.nan], [0.1, 1.0])]}
+    largest, smallest, middle = curves(runs, "nc1", logarithmic=True).data
+    assert (list(smallest.y), list(middle.y), list(largest.y)) == ([0.1, 1.0], [0.2, 1.0], [0.3, 1.0])
+
+
+@pytest.mark.filterwarnings("ignore::neuralcollapse.CollapseWarning")
+def test_a_class_without_samples_is_no_class_of_the_page(tmp_path: Path) -> None:
+    """Six classes of nine, in five dimensions: they have a simplex, which nine would not have."""
+    etf = simplex_etf(6, 5)
+    labels = torch.tensor([0, 2, 3, 5, 6, 8]).repeat(4)
+    weight = torch.randn(9, 5, generator=torch.Generator().manual_seed(0))
+    weight[labels[:6]] = etf
+    head = torch.nn.Linear(5, 9)
+    with torch.no_grad():
+        head.weight.copy_(weight)
+    tracker = CollapseTracker(tmp_path / "run", allow_missing=True)
+    report = tracker.measure(torch.nn.Sequential(torch.nn.Identity(), head), [(etf.repeat(4, 1), labels)], epoch=1)
+    run = read_history(tmp_path / "run")
+    assert (run.shape, run.present) == ((9, 5), 6)
+    for words in (report.explain(), " ".join(lead(run))):
+        assert "cannot be below" not in words
+    frame = run.frames[-1]
+    assert np.isnan(frame.means[1]).all()
+    assert np.isnan(frame.duality[:, 4]).all()
+    assert frame.means[0, 2] == pytest.approx(-1 / 5, abs=1e-6)
+    page = write_report(tmp_path / "run", tmp_path / "page.html").read_text()
+    low = json.dumps(-1 / 5 - 0.5)
+    assert f'"range":[{low}' in page.replace(" ", "")
+
+
+def test_maps_of_the_first_of_many_classes_have_the_target_of_all() -> None:
+    frame = frame_of(0, np.eye(100), np.eye(100), np.full(100, 0.01))
+    panel = cosine_panel(frame.means, frame.classes).data[0]
+    assert (panel.zmin + panel.zmax) / 2 == pytest.approx(-1 / 99)
+    assert panel.z[0][1] == pytest.approx(-1 / 99, abs=1e-4)
+
+
+def test_the_name_of_a_band_keeps_the_numbers_of_the_model() -> None:
+    named = {"resnet18-0": 0, "resnet18-1": 1, "mlp-seed10": 10, "mlp-seed11": 11, "lr0.1-0": 0, "lr0.1-1": 1}
+    runs = [History(name, {"epoch": [0]}, {"model": name[:4], "seed": seed}) for name, seed in named.items()]
+    assert list(by_experiment(runs)) == ["resnet18 (2 seeds)", "mlp (2 seeds)", "lr0.1 (2 seeds)"]
 
 
 @pytest.mark.parametrize(
@@ -309,7 +380,7 @@ def test_a_run_measured_once_has_one_column(tmp_path: Path) -> None:
     rows = read_metrics(run)[1:]
     write_metrics(run, rows)
     page = write_report(run, tmp_path / "page.html").read_text()
-    assert ">Before<small>" not in page
+    assert ">Before<" not in page
     assert "unchanged" not in page
     assert "Value<small>epoch 1</small>" in page
 
@@ -328,7 +399,9 @@ def test_test_data_measured_earlier_is_compared_with_training_data_of_then(tmp_p
     assert "On test data NC1 is 2.4, 1.2 times that of the training data (both at epoch 10)." in said
     assert "classifies 100.0% of the training data and 50.0% of the test data (at epoch 10) correctly" in said
     page = write_report(tmp_path / "run", tmp_path / "page.html").read_text()
-    assert "Test data<small>epoch 10</small>" in page
+    assert "2.4 (epoch 10)" in page
+    others = page.split("Every measure of the run")[1]
+    assert "2.4 (epoch 10)" in others
     write_metrics(tmp_path / "other", [{**rows[0], "epoch": 50}])
     page = write_report([tmp_path / "run", tmp_path / "other"], tmp_path / "both.html").read_text()
     assert "50.0% (epoch 10)" in page
@@ -348,6 +421,15 @@ def test_a_plain_folder_with_nothing_but_metrics(browser: Any, tmp_path: Path) -
         assert page.locator("#geometry").count() == 0
         assert page.locator(".command").count() == 0
         assert page.locator("[data-figure=nc1] .main-svg").count() > 0
+
+
+def test_figures_name_what_was_left_out_too(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop() -> None:
+        raise FileNotFoundError("before the browser")
+
+    monkeypatch.setattr("neuralcollapse.report.figures.check_pictures", stop)
+    with pytest.warns(RunSkipped, match="left out .*stray"), pytest.raises(FileNotFoundError, match="before"):
+        write_figures([run, tmp_path / "stray"], tmp_path / "figures")
 
 
 def test_a_stray_folder_is_named_and_left_out(run: Path, tmp_path: Path) -> None:

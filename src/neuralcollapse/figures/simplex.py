@@ -48,6 +48,13 @@ class Frame:
     """Inner products of centred features with the centred class means, (S, M)."""
     sample_labels: np.ndarray
     """Class of each sample, (S,)."""
+    present: np.ndarray
+    """Whether each class has samples, (K,)."""
+
+    @property
+    def classes(self) -> int:
+        """Classes that have samples: the corners of the simplex."""
+        return int(self.present.sum())
 
 
 @dataclass(frozen=True)
@@ -71,23 +78,30 @@ def frame_of(
     centre: np.ndarray,
     sample_products: np.ndarray | None = None,
     sample_labels: np.ndarray | None = None,
+    present: np.ndarray | None = None,
 ) -> Frame:
-    """The geometry of class means (K, d), a classifier (K, d), and the products of a few samples (S, M)."""
+    """The geometry of class means (K, d), a classifier (K, d), and the products of a few samples (S, M).
+
+    ``present`` (K,) is false for a class without samples, which has no cosines; by default no class is.
+    """
+    present = np.ones(len(means), dtype=bool) if present is None else present.astype(bool)
     weight = weight.astype(float)
     means = means.astype(float) - centre.astype(float)
     few = slice(0, MOST_CLASSES)
     if sample_products is None or sample_labels is None:
         sample_products, sample_labels = np.zeros((0, min(len(means), MOST_CLASSES))), np.zeros(0, dtype=int)
     part = means[: sample_products.shape[1]]
+    known = np.where(present[few], 1.0, np.nan)
     return Frame(
         epoch,
-        cosines(weight[few], weight[few]),
-        cosines(means[few], means[few]),
-        cosines(weight[few], means[few]),
+        cosines(weight[few], weight[few]) * np.outer(known, known),
+        cosines(means[few], means[few]) * np.outer(known, known),
+        cosines(weight[few], means[few]) * np.outer(known, known),
         part @ part.T,
         weight[: len(part)] @ part.T,
         sample_products.astype(float),
         sample_labels.astype(int),
+        present,
     )
 
 
@@ -137,7 +151,8 @@ def plot_simplex(
         weight: classifier W, (K, d).
         features: samples to draw, (N, d); with their labels, (N,).
         labels: class of each sample.
-        classes: two to four classes; the first four by default.
+        classes: two to four classes; by default the first four, without those whose mean is zero as they have no
+            samples.
 
     Raises:
         ValueError: if the classes are not two to four different ones.
@@ -146,26 +161,31 @@ def plot_simplex(
     13
     """
     means, weight, features, labels = (_array(given) for given in (means, weight, features, labels))
-    centre = means.mean(0)
-    if features is None or labels is None:  # every class may be chosen all the same
+    chosen = list(chosen_classes(classes, means.any(1)))
+    centre = means[means.any(1)].mean(0)
+    drawn = means[chosen] - centre
+    if features is None or labels is None:
         features, labels = means[:0], np.zeros(0, dtype=int)
-    frame = frame_of(0, weight, means, centre, (features - centre) @ (means - centre).T, labels)
-    return space_figure(frame, chosen_classes(classes, frame.gram))
+    kept = np.isin(labels, chosen)
+    places = np.searchsorted(chosen, labels[kept], sorter=(order := np.argsort(chosen)))
+    products = (features[kept] - centre) @ drawn.T
+    frame = frame_of(0, weight[chosen], means[chosen], centre, products, order[places])
+    return space_figure(frame, range(len(chosen)), [f"class {number}" for number in chosen])
 
 
-def chosen_classes(classes: Sequence[int] | None, gram: np.ndarray) -> tuple[int, ...]:
+def chosen_classes(classes: Sequence[int] | None, present: np.ndarray) -> tuple[int, ...]:
     """The classes to draw; by default the first four that have samples.
 
     Args:
         classes: as the user gave them.
-        gram: inner products of the centred means of the classes that can be drawn; zero for one without samples.
+        present: whether each class that can be drawn has samples.
 
     Raises:
         ValueError: if they are not two to four different ones among those available.
     """
-    available = len(gram)
+    available = len(present)
     if classes is None:
-        sampled = np.flatnonzero(gram.diagonal() > 0).tolist()
+        sampled = np.flatnonzero(present).tolist()
         return tuple((sampled if len(sampled) > 1 else range(available))[:MOST_SHOWN])
     if (
         not 2 <= len(classes) <= MOST_SHOWN

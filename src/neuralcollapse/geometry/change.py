@@ -3,9 +3,25 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 STILL = 1.05
 """Smaller factors count as no change in a sentence that names several measures."""
+
+
+def largest_early(steps: Iterable[float], values: Iterable[float | None], end: float) -> float | None:
+    """A measure's largest value in the first tenth of training, without the untrained network's.
+
+    Args:
+        steps: the epoch of each value.
+        values: of the measure; what is not finite counts as unmeasured.
+        end: the last epoch.
+
+    >>> largest_early([0, 5, 10, 50], [9.0, 2.0, 3.0, 7.0], 100)
+    3.0
+    """
+    early = [value for step, value in zip(steps, values, strict=True) if 0 < step <= end / 10 and value is not None]
+    return max((value for value in early if math.isfinite(value)), default=None)
 
 
 def change(before: float, after: float) -> str:

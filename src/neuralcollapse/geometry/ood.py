@@ -30,7 +30,8 @@ class NECO:
 
     Args:
         statistics: of the training features, with ``within="full"``; for example ``measure(...).statistics``.
-        dimension: number of principal directions; K - 1 if not given, the dimension of collapsed features.
+        dimension: number of principal directions; K - 1 if not given, the dimension of collapsed features, which must
+            then be below d.
         standardize: standardise each coordinate first, as the authors' code does. A coordinate that does not vary is
             only centred.
 
@@ -47,7 +48,13 @@ class NECO:
 
     def __init__(self, statistics: ClassStatistics, dimension: int | None = None, *, standardize: bool = False) -> None:
         _check_statistics(statistics)
-        chosen = dimension if dimension is not None else min(statistics.num_classes - 1, statistics.feature_dim)
+        if dimension is None and statistics.num_classes > statistics.feature_dim:
+            raise ValueError(
+                f"dimension=None takes K - 1 = {statistics.num_classes - 1} directions, which fill all "
+                f"{statistics.feature_dim} dimensions of the features, so that every score would be 1: choose a "
+                "smaller dimension"
+            )
+        chosen = statistics.num_classes - 1 if dimension is None else dimension
         if not 1 <= chosen <= statistics.feature_dim:
             raise ValueError(f"dimension={chosen} must be between 1 and the feature dimension {statistics.feature_dim}")
         if statistics.within != "full":

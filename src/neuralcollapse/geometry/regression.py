@@ -20,6 +20,9 @@ from neuralcollapse.geometry.spectra import stable_rank_of
 from neuralcollapse.geometry.tables import text_table
 from neuralcollapse.geometry.ways_out import to_matrix
 
+_ROUNDING = 1e-12
+"""Distance of Σ^½, of norm one, from a multiple of I under which it is one."""
+
 
 @dataclass(frozen=True)
 class RegressionMetrics:
@@ -31,12 +34,13 @@ class RegressionMetrics:
     nrc2: float | None
     """Mean share of a unit feature outside the row space of W, in [0, 1]."""
     nrc3: float | None
-    """Squared distance of WW' to (Σ^½ - sqrt(γ) I), both of norm one, at the best γ, in [0, 2]."""
+    """Squared distance of WW' to (Σ^½ - sqrt(γ) I), both of norm one, at the best γ, in [0, 2]. NaN for one target:
+    both are then 1 in every network."""
     gamma: float | None
     """The γ of NRC3, in units of the targets' variance: N λW λH at the optimum, 0 without weight decay, up to Σ's
-    least eigenvalue."""
+    least eigenvalue. NaN where the distance is the same for every γ: Σ is a multiple of I, as it is for one target."""
     alignment: float | None
-    """1 - <WW', Σ^½>/(||WW'|| ||Σ^½||), in [0, 1]: NRC3's angle at γ = 0."""
+    """1 - <WW', Σ^½>/(||WW'|| ||Σ^½||), in [0, 1]: NRC3's angle at γ = 0. NaN for one target."""
     stable_rank: float
     """||H||_F²/||H||₂² of the centred features: at most n at collapse."""
 
@@ -178,12 +182,16 @@ def of_last_layer(
     root, norm = _unit_root(covariance)
     if weight is None:
         return dict.fromkeys(("nrc3", "gamma", "alignment"))
+    if len(root) == 1:
+        return dict.fromkeys(("nrc3", "gamma", "alignment"), math.nan)
     exact, _ = in_unit(weight.detach().to(covariance))
     gram = exact @ exact.T
     gram = gram / gram.norm()
     nrc3, shift = _best_shift(gram, root)
-    gamma = times_power_of_two(covariance.new_tensor((shift * norm) ** 2), more + 2 * unit)
-    return {"nrc3": nrc3, "gamma": float(gamma), "alignment": float((gram - root).square().sum()) / 2}
+    gamma = float(times_power_of_two(covariance.new_tensor((shift * norm) ** 2), more + 2 * unit))
+    spread = float((root - root.trace() / len(root) * torch.eye(len(root)).to(root)).norm())
+    gamma = gamma if spread > _ROUNDING else math.nan
+    return {"nrc3": nrc3, "gamma": gamma, "alignment": float((gram - root).square().sum()) / 2}
 
 
 def row_space(weight: Float[Tensor, "n d"] | None) -> Float[Tensor, "r d"] | None:
@@ -226,6 +234,6 @@ def _best_shift(a: Float[Tensor, "n n"], b: Float[Tensor, "n n"]) -> tuple[float
     for shift in (0.0, min(max(inner, 0.0), highest), highest):
         shifted = b - shift * eye
         norm = float(shifted.norm())
-        if norm > 1e-12:  # Σ a multiple of I leaves nothing at the far end
+        if norm > _ROUNDING:  # Σ a multiple of I leaves nothing at the far end
             best = min(best, (float((a - shifted / norm).square().sum()), shift))
     return best

@@ -30,7 +30,10 @@ class _Borrowed:
         self._copied = copied
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Borrowed:
-        return _Borrowed(*self.parts(), copied=memo)  # the layer may be copied later than the metric
+        parts = self.parts()
+        if all(part is None or id(part) in memo for part in parts):
+            return _Borrowed(*(memo.get(id(part)) for part in parts))
+        return _Borrowed(*parts, copied=memo)  # the layer may be copied later than the metric, or not at all
 
     def __getstate__(self) -> dict[str, Any]:
         self.parts()
@@ -103,7 +106,7 @@ class NeuralCollapse(Metric):
             ValueError: if shapes disagree, a label is out of range, or a feature is not finite.
             TypeError: if features are not floating point or labels not integers.
         """
-        self._classifier.parts()
+        self._classifier.parts()  # a copy lets go of what it was copied with
         statistics = self._gathered()
         statistics.update(features, labels)
         self._hold(statistics)
@@ -178,6 +181,7 @@ class NeuralCollapse(Metric):
             target = fn(torch.zeros(1, dtype=torch.float32, device=tensor.device)).device
             return tensor.to(float64_device(target))
 
+        self._classifier.parts()
         super()._apply(moved, exclude_state)
         return self
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -52,7 +53,7 @@ class RegressionReport(Presented):
             f"The features have a stable rank of {found.stable_rank:.3g}; at collapse it is at most {self.targets}, "
             "the number of targets.",
         ]
-        if found.gamma is not None:
+        if found.gamma is not None and not math.isnan(found.gamma):
             lines.append(
                 f"NRC3 is smallest for γ = {found.gamma:.3g}; at the optimum γ = N λ_W λ_H, 0 without weight decay."
             )
@@ -62,7 +63,9 @@ class RegressionReport(Presented):
 
     def _title(self) -> str:
         what = self.classifier or "the features"
-        return f"Regression collapse of {what}: {self.samples:,} samples, {self.targets} targets"
+        return (
+            f"Regression collapse of {what}: {self.samples:,} samples, {self.targets} target{'s' * (self.targets > 1)}"
+        )
 
     def _facts(self) -> dict[str, Any]:
         return {

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from neuralcollapse.geometry import ClassStatistics, CollapseMetrics, Moments
 from neuralcollapse.geometry.etf import lowest_frame_distance
-from neuralcollapse.geometry.tables import Values, sentences
+from neuralcollapse.geometry.tables import Ideals, Values, sentences
 from neuralcollapse.measurement.attack import AttackReport
 from neuralcollapse.measurement.depth import NetworkDepth
 from neuralcollapse.measurement.presentation import Presented
@@ -66,11 +66,11 @@ class CollapseReport(Presented):
     def explain(self) -> str:
         """What was found, in words: how far each of the four effects has come, and what the numbers rest on."""
         lines = [f"{self._title()}, {self.moments.feature_dim} features per sample.", *sentences(self.to_dict())]
-        lowest = lowest_frame_distance(self.moments.num_classes, self.moments.feature_dim)
-        if lowest > 0 and self.metrics.nc2 is not None:
+        classes = len(self.moments.present)
+        if self._lowest > 0 and self.metrics.nc2 is not None:
             lines.append(
-                f"NC2 and NC3 cannot be below {lowest:.3g} here: {self.moments.num_classes} classes form a simplex ETF "
-                f"only in {self.moments.num_classes - 1} dimensions or more. GNC1 to GNC3 "
+                f"NC2 and NC3 cannot be below {self._lowest:.3g} here: {classes} classes form a simplex ETF "
+                f"only in {classes - 1} dimensions or more. GNC1 to GNC3 "
                 "take their place for so many classes."
             )
         if self.accuracy is not None:
@@ -126,9 +126,17 @@ class CollapseReport(Presented):
     def _inner(self) -> list[str]:
         return list(self.layers)
 
-    def _ideals(self) -> dict[str, float]:
+    @property
+    def _lowest(self) -> float:
+        """What NC2 and NC3 cannot be below: 0 unless the classes outnumber the dimensions."""
+        return lowest_frame_distance(len(self.moments.present), self.moments.feature_dim)
+
+    def _ideals(self) -> Ideals:
         dimension = float(min(len(self.moments.present) - 1, self.moments.feature_dim))
-        return dict.fromkeys(("effective_rank", "stable_rank", "numerical_rank"), dimension)
+        ideals: dict[str, float | str] = dict.fromkeys(("effective_rank", "stable_rank", "numerical_rank"), dimension)
+        if self._lowest > 0:
+            ideals |= dict.fromkeys(("nc2", "nc2_means", "nc3"), f"↓ ≥ {self._lowest:.3g}")
+        return ideals
 
     def _caption(self) -> str:
         return "" if self.depth is None else self.depth.explain()

@@ -120,7 +120,7 @@ def use_prototypes(model: Model, class_means: Float[Tensor, "K d"] | Rows, *, cl
         classifier: dotted name of the classifier layer, where it cannot be found.
 
     Raises:
-        ValueError: if the means do not have the features' dimension, or as :func:`fix_classifier`.
+        ValueError: if the means do not have the features' dimension, a class has none, or as :func:`fix_classifier`.
         TypeError: as :func:`fix_classifier`.
     """
     name, old = _replaceable(model, classifier)
@@ -131,6 +131,12 @@ def use_prototypes(model: Model, class_means: Float[Tensor, "K d"] | Rows, *, cl
     if class_means.ndim != 2 or class_means.shape[1] != width:
         raise ValueError(
             f"class_means have shape {tuple(class_means.shape)}, but classifier {name!r} takes {width} features"
+        )
+    if not bool((present := class_means.any(1)).all()):
+        absent = int((~present).nonzero()[0])
+        raise ValueError(
+            f"class_means[{absent}] is zero, as the mean of a class without samples is: features near zero would be "
+            f"decided as class {absent}; measure data that has every class"
         )
     weight = _weight(old)
     head = PrototypeClassifier(class_means.to(weight.device), dtype=weight.dtype).train(old.training)
@@ -258,6 +264,12 @@ def _resized_head(old: nn.Module, feature_dim: int, num_classes: int) -> nn.Modu
         if learned:
             head.scale.requires_grad_(old.scale.requires_grad)
         return head
+    plain = _pointwise(old) if is_pointwise(old) else nn.Linear
+    if isinstance(old, plain) and type(old).forward is not plain.forward:
+        raise ValueError(
+            f"the classifier is a {type(old).__name__}, whose forward is its own, and which cannot be made in another "
+            f"size: build the model with feature_dim={feature_dim}"
+        )
     made = _made_like(old)
     if is_pointwise(old):
         return _with_hooks(_pointwise(old)(feature_dim, num_classes, 1, **made).train(old.training), old)

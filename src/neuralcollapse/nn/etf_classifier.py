@@ -149,7 +149,8 @@ class ETFConvolution(ETFClassifier):
 
     def forward(self, features: Float[Tensor, "batch d *positions"]) -> Float[Tensor, "batch K *positions"]:
         """Logits at each position."""
-        return super().forward(features.movedim(1, -1)).movedim(-1, 1)
+        axis = -1 - self.map_dims  # also of a map without a batch
+        return super().forward(features.movedim(axis, -1)).movedim(-1, axis)
 
 
 class PrototypeClassifier(nn.Module):

@@ -15,8 +15,9 @@ Layer = TypeVar("Layer", bound=nn.Module)
 def last_block(model: nn.Module, classifier: str, width: int) -> tuple[str, nn.Module] | None:
     """Name and module of the residual block that makes the features of a ResNet of torchvision or timm.
 
-    None where there is none, or where a layer of it cannot be narrowed: one whose weight is computed (weight norm,
-    pruning), or a norm other than torch's batch and instance norms.
+    None where there is none, where something beside the classifier reads features of that width, or where a layer of
+    it cannot be narrowed: one whose weight is computed (weight norm, pruning), or a norm other than torch's batch and
+    instance norms.
     """
     prefix = classifier.rpartition(".")[0]
     stage = dict(model.named_modules()).get(f"{prefix}.layer4" if prefix else "layer4")
@@ -27,9 +28,27 @@ def last_block(model: nn.Module, classifier: str, width: int) -> tuple[str, nn.M
     plain = getattr(block, "se", None) is None and getattr(block, "drop_path", None) is None
     if not plain or not hasattr(block, "downsample") or getattr(norm, "num_features", None) != width:
         return None
+    if _has_other_readers(model, prefix, classifier, width):
+        return None
     if not all(_can_be_made_anew(layer) for layer in _widened(block).values()):
         return None
     return f"{prefix}.layer4.{len(stage) - 1}" if prefix else f"layer4.{len(stage) - 1}", block
+
+
+def _has_other_readers(model: nn.Module, prefix: str, classifier: str, width: int) -> bool:
+    """Whether a layer outside the ResNet's stages takes so many features beside the classifier: a neck, a projection.
+
+    Which layers read the last block is known only when the model runs.
+    """
+    inside = tuple(f"{prefix}.layer{stage}." if prefix else f"layer{stage}." for stage in (1, 2, 3, 4))
+    for name, layer in model.named_modules():
+        if name.startswith((*inside, f"{classifier}.")) or name == classifier or next(layer.children(), None):
+            continue
+        shape = getattr(layer, "normalized_shape", None) or ()
+        sizes = [getattr(layer, size, None) for size in ("in_features", "in_channels", "num_features")]
+        if width in (*sizes, *shape[-1:]):
+            return True
+    return False
 
 
 def narrowed(name: str, block: nn.Module, width: int) -> dict[str, nn.Module]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import inf, isnan
+from math import inf, isfinite, isnan
 from statistics import median
 
 from scipy.stats import spearmanr
 
 from neuralcollapse.figures.names import title
-from neuralcollapse.geometry.change import change
+from neuralcollapse.geometry.change import change, largest_early
 from neuralcollapse.paper.cuts import cut, images, named
 from neuralcollapse.paper.judgement import Check, Claim, Finding
 from neuralcollapse.paper.outcome import Outcome, groups, variants
@@ -33,9 +33,7 @@ def _middle(runs: Sequence[Outcome], name: str) -> float:
 
 def early(run: Outcome, name: str) -> float | None:
     """A measure's largest value in the first tenth of training, without the untrained network's; None if unmeasured."""
-    values = [row[name] for row in run.rows if 0 < row["epoch"] <= run.epochs / 10 and name in row]
-    values = [value for value in values if not isnan(value)]
-    return max(values, default=None)
+    return largest_early((row["epoch"] for row in run.rows), (row.get(name) for row in run.rows), run.epochs)
 
 
 def falls(name: str) -> Claim:
@@ -77,8 +75,10 @@ def _fall(run: Outcome, name: str, share: float) -> tuple[str, bool | None]:
     before, after = early(run, name), run.rows[-1].get(name)
     if after is None:
         return "not recorded", None
+    if isnan(after):
+        return "undefined at the end", None
     if before is None:
-        return f"{after:.3g} at the end, and not measured in the first tenth of training", None
+        return f"{after:.3g} at the end, and not measured or undefined in the first tenth of training", None
     return f"{before:.3g} → {after:.3g} ({change(before, after)})", after <= share * before
 
 
@@ -141,6 +141,9 @@ def _rank_correlation(first: str, second: str, least: float) -> Check:
             pairs = [(value(seeds, first), value(seeds, second)) for seeds in variants(group).values()]
             if len(pairs) < 3:
                 found.append(Finding(key, f"only {len(pairs)} widths: too few for a correlation", None))
+                continue
+            if not all(isfinite(value) for pair in pairs for value in pair):
+                found.append(Finding(key, "undefined at some widths: no correlation", None))
                 continue
             if len({one for one, _ in pairs}) < 2 or len({two for _, two in pairs}) < 2:
                 found.append(Finding(key, "no correlation: all alike", False))

@@ -36,7 +36,7 @@ def write_figures(
     Args:
         folders: run folders.
         output: folder for the figures.
-        classes: two to four classes for the view in space; the first four by default.
+        classes: two to four classes for the view in space; the first four with samples by default.
         format: svg or png.
 
     Raises:
@@ -60,7 +60,7 @@ def write_figures(
         if history.frames:
             last = history.frames[-1]
             for name in MAPS:
-                figures[f"{history.name}-cosines-{name}"] = cosine_panel(getattr(last, name))
+                figures[f"{history.name}-cosines-{name}"] = cosine_panel(getattr(last, name), last.classes)
             figures[f"{history.name}-space"] = space_figure(last, history.chosen, history.class_names)
     folder = make_folder(output)
     with image_writer():

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from neuralcollapse.figures.cosines import cosine_panel
+from neuralcollapse.figures.cosines import colour_range, cosine_panel
 from neuralcollapse.figures.simplex import MOST_SHOWN, Frame, space_figure
 from neuralcollapse.geometry.measures import HEADLINE
 from neuralcollapse.report.history import History
@@ -37,7 +37,7 @@ def geometry(histories: Sequence[History]) -> dict[str, Any]:
         figures["space"] = space_figure(widest.frames[0], everyone)
         figures["space"].update_layout(showlegend=False, dragmode="orbit")
         for name in MAPS:
-            figures[f"cosine-{name}"] = cosine_panel(getattr(first, name))
+            figures[f"cosine-{name}"] = cosine_panel(getattr(first, name), first.classes)
             figures[f"cosine-{name}"].data[0].showscale = False
     return {
         "figures": figures,
@@ -57,6 +57,7 @@ def _run(history: History) -> dict[str, Any]:
         "classes": history.class_names,
         "chosen": history.chosen,
         "choices": len(history.frames[0].gram),
+        "range": colour_range(history.frames[-1].classes),
         "frames": [_frame(frame, _values(history.metrics, places.get(frame.epoch))) for frame in history.frames],
     }
 
@@ -71,9 +72,14 @@ def _frame(frame: Frame, values: dict[str, float | None]) -> dict[str, Any]:
     return {
         "epoch": frame.epoch,
         "values": values,
-        "cosines": {name: getattr(frame, name).round(3).tolist() for name in MAPS},
+        "cosines": {name: _cells(getattr(frame, name)) for name in MAPS},
         "gram": (frame.gram / size).round(5).tolist(),
         "weights": (frame.weight_products / scale).round(5).tolist(),
         "samples": (frame.sample_products / size).round(4).tolist(),
         "labels": frame.sample_labels.tolist(),
     }
+
+
+def _cells(cosines: np.ndarray) -> list[list[float | None]]:
+    """Rounded, and nothing for a class without samples."""
+    return [[None if np.isnan(value) else value for value in row] for row in cosines.round(3).tolist()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TypeGuard
 
 from neuralcollapse.geometry.change import movement
 from neuralcollapse.geometry.etf import lowest_frame_distance
@@ -11,6 +12,7 @@ from neuralcollapse.geometry.measures import HEADLINE
 from neuralcollapse.report.history import History
 from neuralcollapse.report.template import number
 
+_UNDEFINED = "The measures of collapse are undefined for this run."
 _ALIKE = 1.1
 """Smaller factors between training and test data count as none."""
 _SMALL = 0.1
@@ -29,8 +31,8 @@ def headline(history: History) -> str:
     """
     moves = {name: movement(history.first(name), history.last(name)) for name in HEADLINE}
     if len(history.metrics[next(iter(history.metrics))]) < 2:
-        values = [f"{name.upper()} is {history.last(name):.3g}" for name in HEADLINE if history.last(name) is not None]
-        return f"{_listed(values)}, measured once."
+        values = [f"{name.upper()} is {value:.3g}" for name in HEADLINE if _finite(value := history.last(name))]
+        return f"{_listed(values)}, measured once." if values else _UNDEFINED
     parts = []
     for direction in ("fell", "rose"):
         moved = {name: size for name, (way, size) in moves.items() if way == direction}
@@ -40,7 +42,7 @@ def headline(history: History) -> str:
     still = [name.upper() for name, (way, _) in moves.items() if way == "stayed"]
     if still:
         parts.append(f"{_listed(still)} stayed where {'they were' if len(still) > 1 else 'it was'}")
-    return f"{'; '.join(parts)}." if parts else "The measures of collapse are undefined for this run."
+    return f"{'; '.join(parts)}." if parts else _UNDEFINED
 
 
 def verdict(history: History) -> str:
@@ -52,11 +54,11 @@ def verdict(history: History) -> str:
     found = {name: value for name in ("nc1", "nc2", "nc3") if (value := history.last(name)) is not None}
     if "nc1" not in found:
         return ""
+    if _lowest(history) > 0:  # no simplex in so few dimensions: NC1 alone can vanish
+        found = {"nc1": found["nc1"]}
     if undefined := [name.upper() for name, value in found.items() if math.isnan(value)]:
         verb = "is" if len(undefined) == 1 else "are"
         return f"Nothing can be said about collapse: {_listed(undefined)} {verb} undefined at the end."
-    if _lowest(history) > 0:  # no simplex in so few dimensions: NC1 alone can vanish
-        found = {"nc1": found["nc1"]}
     ends = list(found.values())
     if max(ends) < _SMALL:
         subject = "The network has" if len(ends) > 1 else "The features of each class have"
@@ -70,8 +72,9 @@ def lead(history: History) -> list[str]:
     """What the numbers mean for a reader who does not know the measures, sentence by sentence."""
     nc1, nc2, nc3 = (history.last(name) for name in ("nc1", "nc2", "nc3"))
     sentences = []
-    if nc1 is not None and math.isnan(nc1):
-        sentences.append("The class means coincide: what the features still vary by has no scale.")
+    if nc1 is not None and not math.isfinite(nc1):
+        varying = "All features are equal" if math.isnan(nc1) else "The class means coincide"
+        sentences.append(f"{varying}: NC1 is {'undefined' if math.isnan(nc1) else 'infinite'}.")
     elif nc1 is not None:
         if nc1 < _MERGED:
             text = "The features of each class have almost merged into one point"
@@ -83,10 +86,12 @@ def lead(history: History) -> list[str]:
             text = "The features of a class still spread as widely as the classes are apart"
         sentences.append(f"{text} (NC1\u00a0=\u00a0{nc1:.2g}).")
     if (lowest := _lowest(history)) > 0 and nc2 is not None and history.shape is not None:
-        values = ", ".join(f"{name}\u00a0=\u00a0{value:.2g}" for name, value in (("NC2", nc2), ("NC3", nc3)) if value)
+        values = ", ".join(
+            f"{name}\u00a0=\u00a0{value:.2g}" for name, value in (("NC2", nc2), ("NC3", nc3)) if _finite(value)
+        )
         sentences.append(
-            f"{history.shape[0]} classes have no simplex in {history.shape[1]} dimensions: NC2 and NC3 cannot be below "
-            f"{lowest:.2g} ({values})."
+            f"{history.present or history.shape[0]} classes have no simplex in {history.shape[1]} dimensions: NC2 and "
+            f"NC3 cannot be below {lowest:.2g}{values and f' ({values})'}."
         )
         nc2 = nc3 = None
     if nc2 is not None and not math.isnan(nc2):
@@ -103,13 +108,16 @@ def lead(history: History) -> list[str]:
 
 def _lowest(history: History) -> float:
     """What NC2 and NC3 cannot be below: 0 unless the classes outnumber the dimensions."""
-    return lowest_frame_distance(*history.shape) if history.shape is not None else 0.0
+    if history.shape is None:
+        return 0.0
+    classes, dim = history.shape
+    return lowest_frame_distance(history.present or classes, dim)
 
 
 def _about_test(history: History) -> str:
     """How NC1 on test data compares with NC1 on training data, where both were measured last."""
     test, train = history.last("test_nc1"), history.then("nc1", history.when("test_nc1"))
-    if test is None or not train or math.isnan(test) or math.isnan(train):
+    if not _finite(test) or not _finite(train) or not train:
         return ""
     ratio = test / train
     if ratio > _ALIKE:
@@ -145,8 +153,7 @@ def comparison(histories: Sequence[History]) -> str:
     >>> comparison(runs)
     '2 runs compared: a has the smallest NC1 (0.1), b the largest (0.5).'
     """
-    lasts = {history.name: history.last("nc1") for history in histories}
-    ends = {name: value for name, value in lasts.items() if value is not None and not math.isnan(value)}
+    ends = {history.name: value for history in histories if _finite(value := history.last("nc1"))}
     if len(ends) < 2:
         return f"{len(histories)} runs compared."
     low, high = min(ends, key=ends.__getitem__), max(ends, key=ends.__getitem__)
@@ -154,6 +161,10 @@ def comparison(histories: Sequence[History]) -> str:
         f"{len(histories)} runs compared: {low} has the smallest NC1 ({ends[low]:.2g}), {high} the largest "
         f"({ends[high]:.2g})."
     )
+
+
+def _finite(value: float | None) -> TypeGuard[float]:
+    return value is not None and math.isfinite(value)
 
 
 def _listed(words: Sequence[str]) -> str:

@@ -42,6 +42,8 @@ class History:
     """Of the package that made it."""
     shape: tuple[int, int] | None = None
     """Classes and features of the classifier."""
+    present: int | None = None
+    """Classes that have samples."""
 
     @property
     def class_names(self) -> list[str]:
@@ -82,7 +84,7 @@ def read_history(folder: str | Path, classes: Sequence[int] | None = None) -> Hi
     Args:
         folder: any folder with a metrics.csv, as ``neuralcollapse train`` and ``CollapseTracker`` write it;
             config.yaml, provenance.json and snapshots are read where they are.
-        classes: two to four classes for the view in space; the first four by default.
+        classes: two to four classes for the view in space; the first four with samples by default.
 
     Raises:
         FileNotFoundError: if the folder holds no run.
@@ -96,9 +98,10 @@ def read_history(folder: str | Path, classes: Sequence[int] | None = None) -> Hi
         raise ValueError(f"{folder} has no measured epoch yet: there is nothing to draw")
     metrics = {name: [float(row[name]) if row[name] else None for row in rows] for name in _epoch_first(rows[0])}
     frames, shape = _frames(folder, {int(row["epoch"]) for row in rows})
-    chosen = chosen_classes(classes, frames[-1].gram) if frames else ()
+    chosen = chosen_classes(classes, frames[-1].present[: len(frames[-1].gram)]) if frames else ()
     name = folder.name or folder.resolve().name
-    return History(name, metrics, read_config(folder), chosen, frames, _version(folder), shape)
+    present = frames[-1].classes if frames else None
+    return History(name, metrics, read_config(folder), chosen, frames, _version(folder), shape, present)
 
 
 def read_histories(
@@ -155,7 +158,7 @@ def _frames(folder: Path, epochs: set[int]) -> tuple[list[Frame], tuple[int, int
         frames.append(
             frame_of(
                 epoch, held["weight"], held["class_means"], held["global_mean"],
-                held.get("sample_products"), held.get("sample_labels"),
+                held.get("sample_products"), held.get("sample_labels"), held.get("present"),
             )
         )  # fmt: skip
     return frames, shape

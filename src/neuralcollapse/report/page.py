@@ -40,7 +40,7 @@ def write_report(
     Args:
         folders: a run folder or several; the curves of several overlay, and their geometry is shown one at a time.
         output: the page.
-        classes: two to four classes for the view in space; the first four by default.
+        classes: two to four classes for the view in space; the first four with samples by default.
 
     Raises:
         FileNotFoundError: if no folder holds a run.
@@ -114,7 +114,6 @@ def write_page(
         groups=list(groups),
         banded=any(len(group) > 1 for group in groups.values()),
         tested=first.last("test_nc1") is not None,
-        tested_step=number(first.when("test_nc1")),
         drops=drops,
         curves=shown,
         layers=by_layer is not None,
@@ -132,10 +131,16 @@ def _names(histories: Sequence[History]) -> str:
 
 
 def _several(histories: Sequence[History]) -> list[str]:
-    fell = [history for history in histories if movement(history.first("nc1"), history.last("nc1"))[0] == "fell"]
+    trained = [history for history in histories if len(next(iter(history.metrics.values()))) > 1]
+    if not trained:
+        return [
+            "NC1 is the spread of features within a class relative to the spread between classes. It is zero at "
+            "perfect collapse."
+        ]
+    fell = [history for history in trained if movement(history.first("nc1"), history.last("nc1"))[0] == "fell"]
     return [
         f"NC1, the spread of features within a class relative to the spread between classes, fell in {len(fell)} of "
-        f"{len(histories)} runs. It is zero at perfect collapse."
+        f"{len(trained)} runs. It is zero at perfect collapse."
     ]
 
 

@@ -9,12 +9,15 @@ from collections.abc import Callable, Sequence
 from neuralcollapse.report.history import History, numbered
 from neuralcollapse.train.config import PLACE_OF_A_RUN
 
+_SEED = re.compile(r"[-_ (]*(seed[-_ ]?\d+|\d+\)?$)")
+"""The seed in the name of a run: behind that word, or a number at the end."""
+
 
 def by_experiment(histories: Sequence[History]) -> dict[str, list[History]]:
     """Groups of runs by a name; a run without a configuration or without a seed stands alone.
 
     A group holds each seed once. Runs of one seed differ in what their configurations do not say: then their names
-    decide, read without numbers. Groups of equal names get a number.
+    decide, read without the seed. Groups of equal names get a number.
 
     >>> runs = [History(f"mlp-seed{s}", {"epoch": [0]}, {"model": "mlp", "seed": s}) for s in (0, 1)]
     >>> list(by_experiment(runs))
@@ -23,7 +26,7 @@ def by_experiment(histories: Sequence[History]) -> dict[str, list[History]]:
     found = [
         group
         for alike in _apart(histories, _experiment)
-        for named in ([alike] if _each_seed_once(alike) else _apart(alike, lambda run: re.sub(r"\d+", "", run.name)))
+        for named in ([alike] if _each_seed_once(alike) else _apart(alike, lambda run: _SEED.sub("", run.name)))
         for group in ([named] if _each_seed_once(named) else [[run] for run in named])
     ]
     places = {id(history): place for place, history in enumerate(histories)}
@@ -58,5 +61,7 @@ def _name(group: Sequence[History]) -> str:
     shared = names[0]
     while not all(name.startswith(shared) for name in names):
         shared = shared[:-1]
-    stem = shared.rstrip("-_ (0123456789").removesuffix("seed").rstrip("-_ ")
+    if all(name[len(shared) :][:1].isdigit() for name in names):
+        shared = shared.rstrip("0123456789")  # they begin a number that the names do not share
+    stem = re.sub(r"[-_ (]+(seed)?[-_ ]*$", "", shared)
     return f"{stem or names[0]} ({len(group)} seeds)"

@@ -62,13 +62,14 @@ def _ends(histories: Sequence[History]) -> list[str]:
     return [name for name in wanted if any(history.last(name) is not None for history in histories)]
 
 
-def others(history: History) -> list[tuple[str, str, str, str]]:
-    """Every column, with the ideal of those that are measures."""
+def others(history: History) -> list[tuple[str, ...]]:
+    """Every column, before and after, or once, with the ideal of those that are measures."""
+    once = len(next(iter(history.metrics.values()))) == 1
     return [
         (
             title(name),
-            number(history.first(name), 4),
-            number(history.last(name), 4),
+            *(() if once else (number(history.first(name), 4),)),
+            _dated(history, name, 4),
             ideal(name) if name in MEASURES else "",
         )
         for name in list(history.metrics)[1:]
@@ -102,10 +103,10 @@ def ideal(name: str) -> str:
     return found if isinstance(found, str) else number(found)
 
 
-def _dated(history: History, name: str) -> str:
+def _dated(history: History, name: str, digits: int = 3) -> str:
     """The last value of a column, and when that was, where others were measured later."""
     value, when = history.last(name), history.earlier(name)
-    text = percent(value) if name.endswith("accuracy") else number(value)
+    text = percent(value) if name.endswith("accuracy") else number(value, digits)
     return f"{text} ({when})" if when else text
 
 

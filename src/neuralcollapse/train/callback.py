@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.fabric.utilities.data import sized_len
-from torch.utils.data import DataLoader
+from lightning.pytorch.callbacks import Timer
+from torch.utils.data import DataLoader, IterableDataset
 
 from neuralcollapse.geometry.measures import HEADLINE
 from neuralcollapse.measurement import CollapseReport, measure
@@ -32,9 +34,9 @@ class NeuralCollapseCallback(L.Callback):
     the data and the state of its workers stay as they were.
 
     Args:
-        loader: the data to measure; by default all of the module's own training loader, shuffled as it is, or the
-            batches that ``overfit_batches`` or ``fast_dev_run`` leaves. Needed where the training data is a stream
-            without a length, of which training takes a part (``limit_train_batches``, ``max_steps``).
+        loader: the data to measure; by default all of the module's own training loader, shuffled as it is. With
+            ``overfit_batches``, and of a stream, it is the batches that an epoch reads. Needed for a stream of unknown
+            length under ``max_time``.
         test_loader: test data; its measures are logged and recorded as ``test_nc1``, ``test_accuracy`` and so on.
         every: epochs between measurements; the untrained network and the last epoch are always measured.
         classifier: dotted name of the classifier layer, where it cannot be found.
@@ -207,8 +209,9 @@ def _described(trainer: L.Trainer, module: L.LightningModule) -> dict[str, Any]:
     config: dict[str, Any] = {"model": type(module).__name__}
     if trainer.optimizers:
         groups = trainer.optimizers[0].param_groups
-        decoupled = any(group.get("decoupled_weight_decay") for group in groups)  # torch's AdamW, or Adam told so
-        config["optimizer"] = "AdamW" if decoupled else type(trainer.optimizers[0]).__name__
+        config["optimizer"] = type(trainer.optimizers[0]).__name__
+        if config["optimizer"] == "Adam" and any(group.get("decoupled_weight_decay") for group in groups):
+            config["optimizer"] = "AdamW"
         scheduled = all("initial_lr" in group for group in groups)
         config["learning_rate"] = shared(groups, "initial_lr" if scheduled else "lr")
         config["weight_decay"] = shared(groups, "weight_decay")
@@ -227,14 +230,20 @@ def _described(trainer: L.Trainer, module: L.LightningModule) -> dict[str, Any]:
 
 
 def _trained_on(loader: Iterable[Any], trainer: L.Trainer) -> Iterable[Any]:
-    """The batches of the training loader that training sees: all, but for ``overfit_batches`` and ``fast_dev_run``.
+    """The batches of the training loader that training sees: all of a data set, and of a stream those of an epoch.
 
     Raises:
-        ValueError: if the loader is a stream of unknown length, of which training takes a part.
+        ValueError: if the loader is a stream that training may read without an end.
     """
-    if trainer.overfit_batches or trainer.fast_dev_run:  # Lightning reads the same first batches in every epoch
-        return _First(loader, int(trainer.num_training_batches))
-    if sized_len(loader) is None and (trainer.limit_train_batches != 1.0 or trainer.max_steps > 0):
+    stream = sized_len(loader) is None or isinstance(getattr(loader, "dataset", None), IterableDataset)
+    if not stream and not getattr(trainer, "overfit_batches", 0):
+        return loader
+    batches = trainer.num_training_batches
+    if trainer.max_steps > 0:
+        batches = min(batches, trainer.max_steps * trainer.accumulate_grad_batches)
+    if batches < math.inf:  # each epoch begins at the same batch: overfit_batches turns shuffling off
+        return _First(loader, int(batches))
+    if any(isinstance(callback, Timer) for callback in getattr(trainer, "callbacks", ())):
         raise ValueError(
             "NeuralCollapseCallback has no data: the training loader is a stream that may never end, so pass loader= "
             "with the data to measure"

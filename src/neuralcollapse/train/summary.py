@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from neuralcollapse.geometry.change import change
+from neuralcollapse.geometry.change import change, largest_early
 from neuralcollapse.geometry.measures import HEADLINE, MEASURES
 
 SHOWN = (*HEADLINE, "nc4_relative", "nc2_means", "cdnv", "ncc_mismatch")
@@ -36,7 +36,8 @@ def summary_table(title: str, rows: Sequence[dict[str, str]]) -> Any:
     if not measured:
         raise ValueError("no epoch is measured yet: there is nothing to sum up")
     first, last = measured[0], measured[-1]
-    early = [row for row in measured if 1 <= int(row["epoch"]) <= int(last["epoch"]) / 10]
+    epochs = [int(row["epoch"]) for row in measured]
+    early = any(0 < epoch <= epochs[-1] / 10 for epoch in epochs)
     caption = _EARLY + _NOTE if early else _NOTE
     table = Table(title=Text(title, "table.title"), caption=caption, caption_justify="left")
     between = ["early"] if early else []  # a short run has no first tenth
@@ -45,7 +46,8 @@ def summary_table(title: str, rows: Sequence[dict[str, str]]) -> Any:
     for name in SHOWN:
         if not first.get(name) or not last.get(name):
             continue
-        highest = max((float(row[name]) for row in early if row[name]), default=None)
+        values = (float(row[name]) if row.get(name) else None for row in measured)
+        highest = largest_early(epochs, values, epochs[-1])
         before, after = float(first[name]), float(last[name])
         measure = MEASURES[name]
         table.add_row(
@@ -57,8 +59,10 @@ def summary_table(title: str, rows: Sequence[dict[str, str]]) -> Any:
             measure.goal(),
         )
     for name in ("train_accuracy", "test_accuracy"):
-        tested = [row[name] for row in rows if row.get(name)]
+        tested = [row for row in rows if row.get(name)]
         if tested:
-            shares = [f"{float(share):.2%}" for share in (tested[0], tested[-1])]
+            shares = [f"{float(row[name]):.2%}" for row in (tested[0], tested[-1])]
+            if tested[-1]["epoch"] != last["epoch"]:
+                shares[1] += f" (epoch {tested[-1]['epoch']})"
             table.add_row(name.replace("_", " "), shares[0], *("" for _ in between), shares[1], "", "↑ 100%")
     return table

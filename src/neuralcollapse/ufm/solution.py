@@ -76,9 +76,9 @@ class Stop(enum.Enum):
 
     CLOSED_FORM = "closed form"
     CERTIFIED = "the gap is within tol of the value"
-    CRITICAL = "the gradient is zero within tol; no certificate exists for this loss, which is not convex"
+    CRITICAL = "the gradient is zero to six digits; no certificate exists for this loss, which is not convex"
     ITERATIONS = "max_iterations reached: raise it, or start from this solution"
-    STALLED = "no further decrease in float64, and the gap is not within tol"
+    STALLED = "no further decrease in float64, and nothing proves optimality within tol"
 
 
 @dataclass(frozen=True)

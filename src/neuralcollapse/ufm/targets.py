@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from neuralcollapse.ufm.arguments import class_sizes
+from neuralcollapse.ufm.certificate import Verdict
 from neuralcollapse.ufm.losses import Loss
 from neuralcollapse.ufm.minima import polish
 from neuralcollapse.ufm.problem import UFM
@@ -48,7 +49,7 @@ class TargetGeometry:
     gap: float | None
     """How far the value can be from the optimum at most; 0 for a closed form, None where nothing proves it."""
     source: str
-    """``closed form``, ``certified solve``, ``SELI`` or ``SELI with a free bias``."""
+    """``closed form``, ``certified solve``, ``solve without a proof``, ``SELI`` or ``SELI with a free bias``."""
 
     @property
     def weight_gram(self) -> Float[np.ndarray, "K K"]:
@@ -124,12 +125,15 @@ class TargetGeometry:
         cosines = _cosines(self.weight)
         nearest = cosines.argmax(1)
         for k, (w, h) in enumerate(zip(_relative(self.weight_norms), _relative(self.mean_norms), strict=True)):
-            near = f"{nearest[k]:>16}{cosines[k, nearest[k]]:>10.4f}"
+            cosine = cosines[k, nearest[k]]  # -inf for a row that is zero, and where all others are
+            near = f"{nearest[k]:>16}{cosine:>10.4f}" if cosine > -math.inf else f"{'-':>16}{'-':>10}"
             lines.append(f"{k:>6}{self.class_counts[k]:>10}{w:>12.6f}{h:>12.6f}{near}")
         if not self.weight_norms.any():
             lines.append("everything collapses to the origin: the weight decay is too large for these classes")
         else:
-            lines.append(f"W uses {self.rank} directions")
+            lines.append(f"W uses {self.rank} direction{'s' * (self.rank > 1)}")
+            lost = np.flatnonzero(_relative(self.weight_norms) < _MERGED)
+            lines += [f"class {k} has no direction: its row of W is zero" for k in lost]
             lines += [f"classes {', '.join(map(str, group))} merge into one point" for group in self.merged]
         return "\n".join(lines)
 
@@ -183,7 +187,9 @@ def target_geometry(
     try:
         solution, source = problem.global_optimum(), "closed form"
     except ValueError:  # there is none for this model
-        solution, source = problem.solve(tol=tol, seed=seed), "certified solve"
+        solution = problem.solve(tol=tol, seed=seed)
+        proved = solution.certificate.verdict is Verdict.OPTIMAL
+        source = "certified solve" if proved else "solve without a proof"
         return _of(counts, _polished(problem, solution), solution, source)
     return _of(counts, solution.class_point, solution, source)
 
@@ -230,9 +236,10 @@ def _relative(norms: np.ndarray) -> np.ndarray:
 
 
 def _cosines(rows: np.ndarray) -> np.ndarray:
-    """Cosines between rows, with -inf on the diagonal; 0 for a zero row."""
+    """Cosines between rows, with -inf on the diagonal, and for a row that is zero up to rounding."""
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    units = np.divide(rows, norms, out=np.zeros_like(rows), where=norms > 0)
-    cosines = units @ units.T
+    kept = norms > _MERGED * norms.max()
+    units = np.divide(rows, norms, out=np.zeros_like(rows), where=kept)
+    cosines = np.where(kept & kept.T, units @ units.T, -math.inf)
     np.fill_diagonal(cosines, -math.inf)
     return cosines

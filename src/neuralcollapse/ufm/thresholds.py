@@ -31,10 +31,11 @@ class CollapseThresholds:
     lost: tuple[int, ...]
     """Classes that are lost."""
     at_risk: tuple[int, ...]
-    """Classes that this threshold judges. The others, each of a size of its own, shrink but do not merge."""
+    """Classes that this threshold judges. The others, each of a size of its own, do not merge, but may lose their
+    direction: see :func:`target_geometry`."""
     keeps_all: int | None
-    """Samples that each of the rarest judged classes needs to survive, the others as they are. None where no number of
-    samples helps, or none is judged."""
+    """Samples that each of the rarest judged classes needs to survive, the others as they are; other judged classes may
+    stay lost. None where no number of samples helps, or none is judged."""
     largest_decay: float | None
     """λW λH below which all judged classes survive. None where none is judged."""
     nothing_learned: bool
@@ -51,6 +52,8 @@ class CollapseThresholds:
         lines = [f"classes of {sizes} samples"]
         if self.nothing_learned:
             lines.append("The weight decay erases everything: the optimum is W = 0, H = 0.")
+        if self.nothing_learned and not self.at_risk:
+            return "\n".join(lines)
         if not self.at_risk:
             lines.append(
                 "No two classes are of equal size: none merges exactly with another. Rare classes have shorter rows of "
@@ -58,12 +61,23 @@ class CollapseThresholds:
             )
             return "\n".join(lines)
         verb = {"merge": "merge into one point", "vanish": "vanish: their features and logits are zero"}[self.event]
-        named = f"classes {', '.join(map(str, self.lost))} {verb}" if self.lost else "no class is lost"
+        alone = [k for k in range(len(self.class_counts)) if k not in self.at_risk]
+        kept = "no group of equal classes merges" if alone else "no class is lost"
+        named = f"classes {', '.join(map(str, self.lost))} {verb}" if self.lost else kept
         reached = f"{self.samples:.6g} samples" if math.isfinite(self.samples) else "above any number of samples"
         lines.append(f"threshold: {reached}; {named}")
         if self.keeps_all is not None:
-            lines.append(f"the rarest classes survive with {self.keeps_all} samples each, the others as they are")
-        lines.append(f"all classes survive with lambda_w * lambda_h below {self.largest_decay:.6g}")
+            rarest = "the rarest of these groups survives" if alone else "the rarest classes survive"
+            samples = f"{self.keeps_all} sample{'s' * (self.keeps_all > 1)} each"
+            lines.append(f"{rarest} with {samples}, the others as they are")
+        every = "all of these groups" if alone else "all classes"
+        lines.append(f"{every} survive with lambda_w * lambda_h below {self.largest_decay:.6g}")
+        if alone and not self.nothing_learned:
+            named = f"class {alone[0]} has" if len(alone) == 1 else f"classes {', '.join(map(str, alone))} have each"
+            lines.append(
+                f"not judged: {named} a size of its own. No other class merges with it, but the weight decay may leave "
+                "it no direction: see the rank of target_geometry"
+            )
         return "\n".join(lines)
 
 

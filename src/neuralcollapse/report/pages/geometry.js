@@ -86,8 +86,8 @@
   }
 
   function note(name, cosines) {
-    const target = -1 / (cosines.length - 1), away = [];
-    cosines.forEach((row, i) => row.forEach((x, j) => { if (i !== j) away.push(x - target); }));
+    const target = run.range[1], away = [];
+    cosines.forEach((row, i) => row.forEach((x, j) => { if (i !== j && x !== null) away.push(x - target); }));
     const far = Math.sqrt(mean(away.map(x => x * x)));
     const signed = x => x.toFixed(3).replace("-", "−");
     at(`note-${name}`).textContent = `Off the diagonal: ${signed(mean(away) + target)} on average, target ${signed(target)}; typical distance ${far.toFixed(3)}.`;
@@ -101,7 +101,7 @@
     const axis = k => traces.map(rows => rows.map(row => row[k]));
     Plotly.restyle(space, {x: axis(0), y: axis(1), z: axis(2)});
     for (const name of maps) {
-      Plotly.restyle(document.querySelector(`[data-figure="cosine-${name}"]`), {z: [frame.cosines[name]]});
+      Plotly.restyle(document.querySelector(`[data-figure="cosine-${name}"]`), {z: [frame.cosines[name]], zmin: run.range[0], zmax: run.range[2]});
       note(name, frame.cosines[name]);
     }
   }
