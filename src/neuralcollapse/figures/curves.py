@@ -172,7 +172,7 @@ def _shown(runs: Mapping[str, Sequence[Columns]], names: Sequence[str] | None) -
 
 def _band(
     group: Sequence[Columns], name: str
-) -> tuple[list[float], list[float | None], list[float | None], list[float | None]]:
+) -> tuple[list[float | int], list[float | int | None], list[float | int | None], list[float | int | None]]:
     """x, and the smallest, median and largest value of the runs there; a gap where it is undefined for all of them."""
     at: dict[float, list[float]] = {}
     for columns in group:

@@ -147,8 +147,8 @@ class ETFConvolution(ETFClassifier):
     map_dims = 2
     """Axes of positions: 1 for a signal, 2 for an image, 3 for a volume."""
 
-    def forward(self, features: Float[Tensor, "batch d *positions"]) -> Float[Tensor, "batch K *positions"]:
-        """Logits at each position."""
+    def forward(self, features: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """Logits at each position, (B, K, *positions), of features (B, d, *positions); also without B."""
         axis = -1 - self.map_dims  # also of a map without a batch
         return super().forward(features.movedim(axis, -1)).movedim(-1, axis)
 

@@ -163,7 +163,7 @@ def comparison(histories: Sequence[History]) -> str:
     )
 
 
-def _finite(value: float | None) -> TypeGuard[float]:
+def _finite(value: float | int | None) -> TypeGuard[float]:
     return value is not None and math.isfinite(value)
 
 

@@ -53,13 +53,13 @@ class History:
         names = [str(name) for name in given] if isinstance(given, list) else []
         return names + [str(number) for number in range(len(names), shown)]
 
-    def when(self, name: str) -> float | None:
+    def when(self, name: str) -> float | int | None:
         """The step at which the last value of a column was measured."""
         steps = next(iter(self.metrics.values()))
         pairs = zip(reversed(steps), reversed(self.metrics.get(name, ())), strict=False)
         return next((step for step, value in pairs if value is not None), None)
 
-    def then(self, name: str, step: float | None) -> float | None:
+    def then(self, name: str, step: float | int | None) -> float | int | None:
         """A column's value at a step; None where it was not measured."""
         pairs = zip(next(iter(self.metrics.values())), self.metrics.get(name, ()), strict=False)
         return next((value for at, value in pairs if at == step), None)
@@ -69,11 +69,11 @@ class History:
         step, when = next(iter(self.metrics)), self.when(name)
         return "" if when is None or when == self.last(step) else f"{step} {when:g}"
 
-    def first(self, name: str) -> float | None:
+    def first(self, name: str) -> float | int | None:
         """The first value of a column."""
         return next((value for value in self.metrics.get(name, ()) if value is not None), None)
 
-    def last(self, name: str) -> float | None:
+    def last(self, name: str) -> float | int | None:
         """The last value of a column."""
         return next((value for value in reversed(self.metrics.get(name, ())) if value is not None), None)
 
