@@ -221,7 +221,7 @@ def test_savings_are_counted(row: int, saved: float) -> None:
         ("cifar10-resnet18-lbfgs-seed0", "width 32 of 64, 200 images per class, 200 test images per class"),
         (
             "cifar10-resnet50-sgd-fixed-seed0",
-            "width 16 of 64, 500 images per class, batches of 32, 500 test images per class",
+            "width 16 of 64, 500 images per class, batches of 32, bf16-mixed, 500 test images per class",
         ),
         ("cifar10-mlp-sgd-random-w40-seed0", ""),
     ],

@@ -9,7 +9,9 @@ STILL = 1.05
 """Smaller factors count as no change in a sentence that names several measures."""
 
 
-def largest_early(steps: Iterable[float], values: Iterable[float | None], end: float) -> float | None:
+def largest_early(
+    steps: Iterable[float | int], values: Iterable[float | int | None], end: float | int
+) -> float | int | None:
     """A measure's largest value in the first tenth of training, without the untrained network's.
 
     Args:

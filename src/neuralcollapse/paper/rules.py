@@ -31,7 +31,7 @@ def _middle(runs: Sequence[Outcome], name: str) -> float:
     return median(_value(run, name) for run in runs)
 
 
-def early(run: Outcome, name: str) -> float | None:
+def early(run: Outcome, name: str) -> float | int | None:
     """A measure's largest value in the first tenth of training, without the untrained network's; None if unmeasured."""
     return largest_early((row["epoch"] for row in run.rows), (row.get(name) for row in run.rows), run.epochs)
 

@@ -110,6 +110,6 @@ def _dated(history: History, name: str, digits: int = 3) -> str:
     return f"{text} ({when})" if when else text
 
 
-def percent(value: float | None) -> str:
+def percent(value: float | int | None) -> str:
     """A share as a table shows it."""
     return "–" if value is None else f"{value:.1%}"

@@ -142,7 +142,7 @@ def _environment(package: str | None) -> Environment:
     return environment
 
 
-def number(value: float | None, digits: int = 3) -> str:
+def number(value: float | int | None, digits: int = 3) -> str:
     """A measure as a table shows it.
 
     >>> number(0.034567), number(1.92e-31), number(None), number(12345.0)
