@@ -44,7 +44,8 @@ class NeuralCollapseCallback(L.Callback):
         pooling: as in :func:`neuralcollapse.measure`.
         allow_missing: as in :func:`neuralcollapse.measure`.
         prefix: of the logged names, as in ``nc/nc1``.
-        folder: of the run, for ``neuralcollapse report FOLDER``; None keeps the history in memory alone. Besides the
+        folder: of the run, for ``neuralcollapse report FOLDER``; None keeps the history in memory alone, which under
+            ``ddp_spawn`` and ``ddp_notebook`` is that of the processes that train. Besides the
             measures it gets the learning rate of the epoch's last step, where all parameter groups share it, and, where
             the module logs one, the ``train_loss``.
 
