@@ -168,6 +168,7 @@ def test_list_says_once_why_times_are_unknown(tmp_path: Path) -> None:
 def test_list_says_what_is_missing_in_the_words_of_the_command(tmp_path: Path) -> None:
     words = command("figure6", "--scale", "narrow", "--list", "--output", str(tmp_path / "none"))
     words += ["--data-root", str(tmp_path / "data"), "--cifar10", f"imagefolder:{tmp_path / 'nowhere'}"]
+    (tmp_path / "data").mkdir()
     refused = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}  # nothing is downloaded
     ended = subprocess.run(words, capture_output=True, text=True, check=True, env=os.environ | refused)
     assert "or point --data-root at a folder that holds MNIST/raw\n" in ended.stdout
