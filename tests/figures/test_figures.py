@@ -139,3 +139,4 @@ def test_matplotlib_is_asked_for() -> None:
 def test_any_class_can_be_shown_without_samples() -> None:
     figure = plot_simplex(np.eye(40), np.eye(40), classes=(30, 31))
     assert {"class 30", "class 31"} <= {trace.name for trace in figure.data}
+    assert len(plot_simplex(np.zeros((4, 4)), np.eye(4)).data) == 13  # nothing to see, and no warning

@@ -27,6 +27,7 @@ from neuralcollapse.report.headline import comparison, headline, lead, verdict
 from neuralcollapse.report.history import History, numbered, read_histories, read_history
 from neuralcollapse.report.page import write_page
 from neuralcollapse.report.seeds import by_experiment
+from neuralcollapse.report.tables import before_after
 from neuralcollapse.report.template import number
 from neuralcollapse.report.theory import section_of
 from neuralcollapse.train.command import command_of
@@ -371,7 +372,10 @@ def test_more_classes_than_a_simplex_has_room_for_are_judged_by_nc1(nc1: float, 
     run = History("many", {"epoch": [9], "nc1": [nc1], "nc2": [0.8], "nc3": [0.9]}, shape=(101, 25))
     assert verdict(run) == said
     assert "cannot be below 1 (NC2\u00a0=\u00a00.8, NC3\u00a0=\u00a00.9)" in " ".join(lead(run))
-    assert verdict(dataclasses.replace(run, shape=(26, 25))) != said or nc1 == 0.5
+    assert [row["ideal"] for row in before_after(run)] == ["0", "≥ 1", "≥ 1"]
+    roomy = dataclasses.replace(run, shape=(26, 25))
+    assert verdict(roomy) == "The network has begun to collapse."
+    assert [row["ideal"] for row in before_after(roomy)] == ["0", "0", "0"]
 
 
 def test_a_run_measured_once_has_one_column(tmp_path: Path) -> None:

@@ -242,8 +242,7 @@ def test_of_a_stream_what_training_reads_is_measured(options, length, tmp_path) 
     stream = Stream(ends=False, length=length)
     callback = NeuralCollapseCallback()
     fitted(Plain(), DataLoader(stream, 20), tmp_path, [callback], **options)
-    assert torch.equal(callback.report.labels, loader().dataset.tensors[1][:40]) or length
-    assert callback.report.moments.total <= 60
+    assert torch.equal(callback.report.labels, loader().dataset.tensors[1][:40])
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

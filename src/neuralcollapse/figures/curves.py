@@ -180,10 +180,9 @@ def _band(
             if x is not None and value is not None:
                 at.setdefault(x, []).extend([value] if math.isfinite(value) else [])
     xs = sorted(at)
-    ordered = [sorted(at[x]) for x in xs]
     return (
         xs,
-        [min(values, default=None) for values in ordered],
-        [statistics.median(values) if values else None for values in ordered],
-        [max(values, default=None) for values in ordered],
+        [min(at[x], default=None) for x in xs],
+        [statistics.median(at[x]) if at[x] else None for x in xs],
+        [max(at[x], default=None) for x in xs],
     )

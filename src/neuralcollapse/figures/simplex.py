@@ -161,15 +161,16 @@ def plot_simplex(
     13
     """
     means, weight, features, labels = (_array(given) for given in (means, weight, features, labels))
-    chosen = list(chosen_classes(classes, means.any(1)))
-    centre = means[means.any(1)].mean(0)
+    present = means.any(1) if means.any() else np.ones(len(means), dtype=bool)
+    chosen = list(chosen_classes(classes, present))
+    centre = means[present].mean(0)
     drawn = means[chosen] - centre
     if features is None or labels is None:
         features, labels = means[:0], np.zeros(0, dtype=int)
     kept = np.isin(labels, chosen)
-    places = np.searchsorted(chosen, labels[kept], sorter=(order := np.argsort(chosen)))
+    places = np.array([chosen.index(label) for label in labels[kept]], dtype=int)
     products = (features[kept] - centre) @ drawn.T
-    frame = frame_of(0, weight[chosen], means[chosen], centre, products, order[places])
+    frame = frame_of(0, weight[chosen], means[chosen], centre, products, places)
     return space_figure(frame, range(len(chosen)), [f"class {number}" for number in chosen])
 
 

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import TypeGuard
 
 from neuralcollapse.geometry.change import movement
-from neuralcollapse.geometry.etf import lowest_frame_distance
 from neuralcollapse.geometry.measures import HEADLINE
 from neuralcollapse.report.history import History
 from neuralcollapse.report.template import number
@@ -54,7 +53,7 @@ def verdict(history: History) -> str:
     found = {name: value for name in ("nc1", "nc2", "nc3") if (value := history.last(name)) is not None}
     if "nc1" not in found:
         return ""
-    if _lowest(history) > 0:  # no simplex in so few dimensions: NC1 alone can vanish
+    if history.lowest > 0:  # no simplex in so few dimensions: NC1 alone can vanish
         found = {"nc1": found["nc1"]}
     if undefined := [name.upper() for name, value in found.items() if math.isnan(value)]:
         verb = "is" if len(undefined) == 1 else "are"
@@ -85,7 +84,7 @@ def lead(history: History) -> list[str]:
         else:
             text = "The features of a class still spread as widely as the classes are apart"
         sentences.append(f"{text} (NC1\u00a0=\u00a0{nc1:.2g}).")
-    if (lowest := _lowest(history)) > 0 and nc2 is not None and history.shape is not None:
+    if (lowest := history.lowest) > 0 and nc2 is not None and history.shape is not None:
         values = ", ".join(
             f"{name}\u00a0=\u00a0{value:.2g}" for name, value in (("NC2", nc2), ("NC3", nc3)) if _finite(value)
         )
@@ -104,14 +103,6 @@ def lead(history: History) -> list[str]:
         sentences.append(f"It {near} the class means (NC3\u00a0=\u00a0{nc3:.2g}).")
     sentences += [_about_nc4(history), accuracies(history), _about_test(history)]
     return [sentence for sentence in sentences if sentence]
-
-
-def _lowest(history: History) -> float:
-    """What NC2 and NC3 cannot be below: 0 unless the classes outnumber the dimensions."""
-    if history.shape is None:
-        return 0.0
-    classes, dim = history.shape
-    return lowest_frame_distance(history.present or classes, dim)
 
 
 def _about_test(history: History) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 
 from neuralcollapse.figures.curves import Columns
 from neuralcollapse.figures.simplex import Frame, chosen_classes, frame_of
+from neuralcollapse.geometry.etf import lowest_frame_distance
 from neuralcollapse.geometry.measures import HEADLINE
 from neuralcollapse.measurement.run_folder import CONFIG, METRICS, read_config, read_metrics
 from neuralcollapse.measurement.snapshots import read_snapshot, snapshots
@@ -52,6 +53,14 @@ class History:
         shown = len(self.frames[0].means) if self.frames else 0
         names = [str(name) for name in given] if isinstance(given, list) else []
         return names + [str(number) for number in range(len(names), shown)]
+
+    @property
+    def lowest(self) -> float:
+        """What NC2 and NC3 cannot be below: 0 unless the classes outnumber the dimensions."""
+        if self.shape is None:
+            return 0.0
+        classes, dim = self.shape
+        return lowest_frame_distance(self.present or classes, dim)
 
     def when(self, name: str) -> float | int | None:
         """The step at which the last value of a column was measured."""

@@ -30,7 +30,7 @@ def before_after(history: History) -> list[dict[str, str]]:
         rows.append(
             {"title": title(name), "meaning": MEASURES[name].meaning, "before": number(before), "after": number(after),
              "test": _dated(history, f"test_{name}"), "way": way, "change": change,
-             "ideal": ideal(name)}
+             "ideal": f"≥ {number(history.lowest)}" if history.lowest > 0 and name in ("nc2", "nc3") else ideal(name)}
         )  # fmt: skip
     measured = any(history.last(f"test_{name}") is not None for name in HEADLINE)
     for name in _ACCURACIES[:1] if measured else _ACCURACIES:
