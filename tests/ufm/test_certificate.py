@@ -138,6 +138,27 @@ def test_verdicts() -> None:
     assert "not tight" in str(narrow)
 
 
+@pytest.mark.parametrize("loss", ["cross_entropy", "binary_cross_entropy", "label_smoothing:0.1", "mse", "focal:2"])
+@pytest.mark.parametrize("counts", [[4, 4, 4], [9, 3, 1]])
+def test_a_point_beside_a_minimum_is_no_saddle(loss: str, counts: list[int]) -> None:
+    """There ||G||₂ exceeds τ as well, by what is left of the gradient; beside a saddle it exceeds τ by much more."""
+    problem = UFM(3, counts, 5, lambda_w=1e-2, lambda_h=1e-3, loss=loss)
+    minimum = problem.solve(tol=1e-10).point
+    used = np.linalg.svd(minimum.W)[2][:3]  # two directions of the feature space stay unused
+    line = problem.replace(feature_dim=1).solve(tol=1e-10).point  # critical with more dimensions too, and a saddle
+    beyond = set()
+    for scale in (1e-9, 1e-8, 1e-7):
+        moved = near(minimum, scale, int(-np.log10(scale)))
+        moved = Point(moved.W @ used.T @ used, used.T @ used @ moved.H, moved.b)
+        found = problem.certify(moved, tol=1e-10)
+        assert found.verdict is not Verdict.SADDLE
+        beyond.add(found.residual_ratio > 1 + 1e-10)
+        around = near(line, scale / 100, 0)
+        saddle = Point(np.pad(around.W, ((0, 0), (0, 4))), np.pad(around.H, ((0, 4), (0, 0))), around.b)
+        assert problem.certify(saddle, tol=1e-10).verdict is Verdict.SADDLE
+    assert True in beyond, "the case that was mistaken for a saddle"
+
+
 @pytest.mark.parametrize("loss", ["mse", "label_smoothing:0.1", "binary_cross_entropy"])
 @pytest.mark.parametrize(("counts", "bias"), [([4] * 3, 0.0), ([7, 3, 1], 0.0), ([7, 3, 1], 1e-2)])
 def test_certificates_of_other_losses_agree_with_cvxpy(loss: str, counts: list[int], bias: float) -> None:

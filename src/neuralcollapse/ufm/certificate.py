@@ -115,7 +115,8 @@ def certify(problem: UFM, point: Point, *, tol: float = TOLERANCE, known_bound: 
         raise ValueError("f overflows at this point: its entries are too large for float64")
     bound = max(lower_bound(problem, point), known_bound) if problem.loss.convex else None
     gap = None if bound is None else value - bound
-    norm = top_residual(problem, point)[0]
+    norm, left = top_residual(problem, point)
+    excess = norm / problem.tau - 1
     curvature = None
     if gap is not None and gap <= tol * value:
         verdict = Verdict.OPTIMAL
@@ -123,8 +124,10 @@ def certify(problem: UFM, point: Point, *, tol: float = TOLERANCE, known_bound: 
         verdict = Verdict.NOT_CRITICAL
     elif balanced > noise:
         verdict = Verdict.ROUNDING
-    elif norm > problem.tau * (1 + max(tol, _LEAST_EXCESS)) and _leaves_room(problem, point):
+    elif excess > max(tol, _LEAST_EXCESS) and excess > _use(point, left) and _leaves_room(problem, point):
         verdict, curvature = Verdict.SADDLE, -2 * (norm - problem.tau)
+    elif excess > max(tol, _LEAST_EXCESS) and problem.loss.convex and _leaves_room(problem, point):
+        verdict = Verdict.NOT_CRITICAL
     else:
         verdict = Verdict.NO_CERTIFICATE if gap is None else Verdict.NOT_TIGHT
     return Certificate(value, bound, gap, norm / problem.tau, gradient_norm, verdict, curvature)
@@ -204,6 +207,15 @@ def descent_direction(problem: UFM, point: Point) -> Direction:
     scale = balance_ratio(problem)
     step = Point(scale * np.outer(left, null), -np.outer(null, right) / scale, np.zeros(problem.num_classes))
     return Direction(step, -2 * (norm - problem.tau))
+
+
+def _use(point: Point, direction: np.ndarray) -> float:
+    """The share of W in a direction of logits.
+
+    At a critical point every direction in which ||G||₂ exceeds τ is unused. Near a global minimum ||G||₂ exceeds τ a
+    little too, but there it does so in a direction that W uses.
+    """
+    return euclidean(direction @ point.W) / (euclidean(point.W) or 1.0)
 
 
 def _leaves_room(problem: UFM, point: Point) -> bool:
