@@ -31,7 +31,7 @@ def test_import_loads_nothing_heavy() -> None:
 
 @pytest.mark.parametrize("room", ["measurement", "ufm"])
 def test_a_file_holds_one_idea(room: str) -> None:
-    """DESIGN.md: no file of these rooms has over 250 lines."""
+    """CONTRIBUTING.md: no file of these rooms has over 250 lines."""
     files = sorted((Path(neuralcollapse.__file__).parent / room).rglob("*.py"))
     assert len(files) > 10
     assert {file.name: lines for file in files if (lines := len(file.read_text().splitlines())) > 250} == {}

@@ -70,6 +70,22 @@ def test_cosines_are_centred_on_the_simplex() -> None:
         assert (trace.zmin + trace.zmax) / 2 == pytest.approx(-1 / 3)
 
 
+def test_a_class_without_samples_has_no_cosines() -> None:
+    means = np.array([[4.0, 1, 0, 0], [1, 3, 0, 2], [0, 0, 0, 0], [2, 0, 5, 1]])
+    figure = plot_cosines(np.eye(4), means)
+    kept = [0, 1, 3]
+    centred = means[kept] - means[kept].mean(0)
+    units = centred / np.linalg.norm(centred, axis=1, keepdims=True)
+    for trace, expected in zip(figure.data, (np.eye(3), units @ units.T, units.T[kept]), strict=True):
+        values = np.array(trace.z, dtype=float)
+        np.testing.assert_allclose(values[np.ix_(kept, kept)], expected, atol=1e-4)
+        assert np.isnan(values[2]).all()
+        assert np.isnan(values[:, 2]).all()
+        assert (trace.zmin + trace.zmax) / 2 == pytest.approx(-1 / 2)
+    with pytest.raises(ValueError, match="two classes need samples"):
+        plot_cosines(means=np.array([[1.0, 2.0], [0.0, 0.0]]))
+
+
 @pytest.mark.parametrize("chosen", [(0, 1), (4, 2, 1), (3, 0, 4, 1)])
 def test_points_are_the_projection_nearest_to_the_simplex(chosen: tuple[int, ...]) -> None:
     """Against a basis by QR and a rotation by SVD: distances in the span, and the best alignment."""

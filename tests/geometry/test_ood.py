@@ -45,7 +45,25 @@ def test_neco_of_all_directions_would_say_nothing(classes: int, dim: int) -> Non
     with pytest.raises(ValueError, match="every score would be 1: choose a smaller dimension"):
         NECO(statistics)
     assert NECO(statistics, dimension=dim - 1).score(features).std() > 0.01
-    assert NECO(statistics, dimension=dim).score(features).numpy() == pytest.approx(1, abs=1e-6)
+    with pytest.raises(ValueError, match=f"dimension={dim} must be between 1 and {dim - 1}"):
+        NECO(statistics, dimension=dim)
+
+
+def test_classes_without_samples_span_no_direction() -> None:
+    """Eight classes, four of which occur: three principal directions, by NumPy."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(200) % 4
+    features = (4 * rng.standard_normal((4, 6)) + 6)[labels] + rng.standard_normal((200, 6))
+    statistics = ClassStatistics(8, 6)
+    statistics.update(torch.from_numpy(features), torch.from_numpy(labels))
+    main = np.linalg.eigh(np.cov(features.T))[1][:, -3:]
+    points = rng.standard_normal((5, 6))
+    expected = np.linalg.norm(points @ main, axis=1) / np.linalg.norm(points, axis=1)
+    np.testing.assert_allclose(NECO(statistics).score(torch.from_numpy(points)), expected, rtol=1e-6)
+    single = ClassStatistics(8, 6)
+    single.update(torch.from_numpy(features), torch.zeros(200, dtype=torch.long))
+    with pytest.raises(ValueError, match="of which there is 1"):
+        NECO(single)
 
 
 def test_neco_on_orthogonal_data() -> None:

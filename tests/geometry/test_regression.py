@@ -34,9 +34,11 @@ def test_measures_against_numpy(n: int, d: int, seed: int) -> None:
     unit = centred / np.linalg.norm(centred, axis=1, keepdims=True)
     principal = PCA(n, svd_solver="full").fit(features).components_
     kept = np.linalg.norm(unit @ principal.T, axis=1) ** 2
-    assert found.nrc1 == pytest.approx(1 - kept.mean(), abs=1e-10)
+    if n < d:
+        assert found.nrc1 == pytest.approx(1 - kept.mean(), abs=1e-10)
     projector = weight.T @ np.linalg.inv(weight @ weight.T) @ weight
-    assert found.nrc2 == pytest.approx(1 - np.einsum("ij,jk,ik->i", unit, projector, unit).mean(), abs=1e-10)
+    if n < d:
+        assert found.nrc2 == pytest.approx(1 - np.einsum("ij,jk,ik->i", unit, projector, unit).mean(), abs=1e-10)
     singular = np.linalg.svd(centred, compute_uv=False)
     assert found.stable_rank == pytest.approx((singular**2).sum() / singular[0] ** 2)
     root = np.real(sqrtm(np.atleast_2d(np.cov(targets.T, bias=True))))
@@ -105,3 +107,16 @@ def test_targets_that_vary_along_one_direction_alone_are_measured() -> None:
     found = regression_metrics(*(torch.tensor(part) for part in (features, targets, weight)))
     root = np.real(sqrtm(np.cov(targets.T, bias=True)))
     assert found.nrc3 == pytest.approx(nrc3(weight, root, 0.0), abs=1e-6)
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_shares_outside_the_whole_space_are_undefined(n: int) -> None:
+    """With as many targets as features both are 0 in every network, trained or not."""
+    rng = torch.Generator().manual_seed(0)
+    features, targets = torch.randn(50, n, generator=rng), torch.randn(50, n, generator=rng)
+    found = regression_metrics(features, targets, torch.randn(n, n, generator=rng))
+    assert math.isnan(found.nrc1)
+    assert math.isnan(found.nrc2)
+    one = torch.zeros(n, n)
+    one[0, 0] = 1.0
+    assert math.isnan(regression_metrics(features, targets, one).nrc2) == (n == 1)

@@ -118,14 +118,15 @@ def test_projection_of_maps_and_sequential_heads():
 class Neck(torchvision.models.ResNet):
     """With another reader of the last block: before the classifier, or beside it."""
 
-    def __init__(self, beside: bool) -> None:
+    def __init__(self, neck: nn.Module, beside: bool = False, pooled: bool = True) -> None:
         super().__init__(torchvision.models.resnet.BasicBlock, [1, 1, 1, 1], num_classes=4)
-        self.beside = beside
-        self.neck = nn.Linear(512, 16) if beside else nn.BatchNorm1d(512)
+        self.beside, self.pooled, self.neck = beside, pooled, neck
 
     def _forward_impl(self, x):
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        if not self.pooled:
+            return self.fc(torch.flatten(self.avgpool(self.neck(x)), 1))
         x = torch.flatten(self.avgpool(x), 1)
         if self.beside:
             self.projected = self.neck(x)
@@ -133,9 +134,28 @@ class Neck(torchvision.models.ResNet):
         return self.fc(self.neck(x))
 
 
-@pytest.mark.parametrize("beside", [False, True])
-def test_a_resnet_whose_features_something_else_reads_gets_a_projection(beside: bool) -> None:
-    model = Neck(beside).eval()
+class Scale(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(512, 1, 1))
+
+    def forward(self, x):
+        return x * self.scale
+
+
+NECKS = {
+    "batch norm": lambda: Neck(nn.BatchNorm1d(512)), "beside": lambda: Neck(nn.Linear(512, 16), beside=True),
+    "group norm": lambda: Neck(nn.GroupNorm(32, 512), pooled=False),
+    "group norm without weights": lambda: Neck(nn.GroupNorm(32, 512, affine=False), pooled=False),
+    "layer norm without weights": lambda: Neck(nn.LayerNorm(512, elementwise_affine=False)),
+    "prelu": lambda: Neck(nn.PReLU(512), pooled=False), "scale": lambda: Neck(Scale(), pooled=False),
+    "gru": lambda: Neck(nn.Sequential(nn.GRUCell(512, 512))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NECKS)
+def test_a_resnet_whose_features_something_else_reads_gets_a_projection(name: str) -> None:
+    model = NECKS[name]().eval()
     set_feature_dim(model, 4, classifier="fc")
     assert model.layer4[0].bn2.num_features == 512
     assert model(torch.randn(2, 3, 32, 32)).shape == (2, 4)
@@ -151,6 +171,28 @@ def test_a_head_with_a_forward_of_its_own_is_not_made_anew() -> None:
     with pytest.raises(ValueError, match="the classifier is a Cosine, whose forward is its own"):
         set_feature_dim(model, 3)
     assert isinstance(model[2], Cosine)
+    plain = nn.Linear(8, 3)
+    plain.forward = lambda x: Cosine.forward(plain, x)
+    with pytest.raises(ValueError, match="the classifier is a Linear, whose forward is its own"):
+        set_feature_dim(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), plain), 3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_a_head_that_writes_its_own_forward_but_computes_a_linear_layer_is_made_anew(dtype: torch.dtype) -> None:
+    """As timm.layers.Linear is, and a layer with a forward that accelerate wrapped."""
+
+    class Scripted(nn.Linear):
+        def forward(self, x):
+            return x @ self.weight.T + self.bias
+
+    wrapped = nn.Linear(8, 3)
+    plain_forward = wrapped.forward
+    wrapped.forward = lambda x: plain_forward(x)
+    for head in (Scripted(8, 3), wrapped):
+        model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), head).to(dtype)
+        set_feature_dim(model, 5)
+        assert model(torch.randn(2, 4, dtype=dtype)).shape == (2, 3)
+        assert find_classifier(model)[1].in_features == 5
 
 
 @pytest.mark.parametrize("batched", [False, True])
@@ -169,6 +211,8 @@ def test_a_class_without_a_mean_is_no_prototype() -> None:
     means[1] = 0
     with pytest.raises(ValueError, match=re.escape("class_means[1] is zero")):
         use_prototypes(small(), means)
+    with pytest.raises(ValueError, match=re.escape("class_means[1] is zero")):
+        PrototypeClassifier(means)
 
 
 def test_prototypes_agree_with_ncc_mismatch():

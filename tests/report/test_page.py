@@ -27,7 +27,7 @@ from neuralcollapse.report.headline import comparison, headline, lead, verdict
 from neuralcollapse.report.history import History, numbered, read_histories, read_history
 from neuralcollapse.report.page import write_page
 from neuralcollapse.report.seeds import by_experiment
-from neuralcollapse.report.tables import before_after
+from neuralcollapse.report.tables import before_after, others
 from neuralcollapse.report.template import number
 from neuralcollapse.report.theory import section_of
 from neuralcollapse.train.command import command_of
@@ -362,6 +362,12 @@ def test_the_name_of_a_band_keeps_the_numbers_of_the_model() -> None:
     named = {"resnet18-0": 0, "resnet18-1": 1, "mlp-seed10": 10, "mlp-seed11": 11, "lr0.1-0": 0, "lr0.1-1": 1}
     runs = [History(name, {"epoch": [0]}, {"model": name[:4], "seed": seed}) for name, seed in named.items()]
     assert list(by_experiment(runs)) == ["resnet18 (2 seeds)", "mlp (2 seeds)", "lr0.1 (2 seeds)"]
+    named = {"seed0-w16": 0, "seed1-w16": 1, "seed0-w32": 0, "seed1-w32": 1, "seed0-cnn": 0}
+    runs = [History(name, {"epoch": [0]}, {"seed": seed}) for name, seed in named.items()]
+    found = {name: [run.name for run in group] for name, group in by_experiment(runs).items()}
+    assert list(found.values()) == [["seed0-w16", "seed1-w16"], ["seed0-w32", "seed1-w32"], ["seed0-cnn"]]
+    tenfold = [History(f"mlp-seed{seed}", {"epoch": [0]}, {"seed": seed}) for seed in (1, 10)]
+    assert list(by_experiment(tenfold)) == ["mlp (2 seeds)"]
 
 
 @pytest.mark.parametrize(
@@ -373,9 +379,15 @@ def test_more_classes_than_a_simplex_has_room_for_are_judged_by_nc1(nc1: float, 
     assert verdict(run) == said
     assert "cannot be below 1 (NC2\u00a0=\u00a00.8, NC3\u00a0=\u00a00.9)" in " ".join(lead(run))
     assert [row["ideal"] for row in before_after(run)] == ["0", "≥ 1", "≥ 1"]
+    assert others(run) == [("NC1", f"{nc1:g}", "0"), ("NC2", "0.8", "≥ 1"), ("NC3", "0.9", "≥ 1")]
     roomy = dataclasses.replace(run, shape=(26, 25))
     assert verdict(roomy) == "The network has begun to collapse."
     assert [row["ideal"] for row in before_after(roomy)] == ["0", "0", "0"]
+
+
+def test_shares_are_percentages_before_and_after() -> None:
+    run = History("run", {"epoch": [0, 9], "nc1": [1.0, 0.5], "train_accuracy": [0.1, 0.9512]})
+    assert ("training accuracy", "10.0%", "95.1%", "") in others(run)
 
 
 def test_a_run_measured_once_has_one_column(tmp_path: Path) -> None:

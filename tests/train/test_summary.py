@@ -72,3 +72,13 @@ def test_at_most_twenty_epochs_are_printed(start: int, epochs: int, every: int) 
     assert set(shown) <= set(measured)
     assert len(set(shown)) == len(shown) == min(20, len(measured))
     assert shown[-1] == epochs
+
+
+def test_the_ideal_where_no_simplex_has_room_is_a_bound() -> None:
+    rows = [row(0, 8.0, 1.0) | {"nc2": "0.9"}, row(20, 0.5, 0.5) | {"nc2": "0.8"}]
+    console = Console(width=200, no_color=True)
+    with console.capture() as captured:
+        console.print(summary_table("run", rows, lowest=0.5))
+    lines = {line.split("│")[1].strip(): line for line in captured.get().splitlines() if "│" in line}
+    assert "↓ ≥ 0.5" in lines["NC2"]
+    assert "≥" not in lines["NC1"]

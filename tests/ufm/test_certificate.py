@@ -151,7 +151,7 @@ def test_a_point_beside_a_minimum_is_no_saddle(loss: str, counts: list[int]) -> 
         moved = near(minimum, scale, int(-np.log10(scale)))
         moved = Point(moved.W @ used.T @ used, used.T @ used @ moved.H, moved.b)
         found = problem.certify(moved, tol=1e-10)
-        assert found.verdict is not Verdict.SADDLE
+        assert found.verdict in (Verdict.OPTIMAL, Verdict.NOT_CRITICAL, Verdict.NO_CERTIFICATE)
         beyond.add(found.residual_ratio > 1 + 1e-10)
         around = near(line, scale / 100, 0)
         saddle = Point(np.pad(around.W, ((0, 0), (0, 4))), np.pad(around.H, ((0, 4), (0, 0))), around.b)

@@ -41,6 +41,7 @@ def test_thresholds(call, tmp_path: Path) -> None:
     alone = call("ufm", "thresholds", "--counts", "30,30,1", "--lambda-w", "0.0316228", "--lambda-h", "0.0316228").out
     assert "no group of equal classes merges" in alone
     assert "not judged: class 2 has a size of its own" in alone
+    assert "merges with it" not in alone
     assert "all of these groups survive" in alone
     erased = call("ufm", "target", "--counts", "30,30,1", "--lambda-w", "0.0316228", "--lambda-h", "0.0316228").out
     assert "W uses 1 direction\n" in erased

@@ -25,10 +25,10 @@ def certify(
 
     The run's classifier, bias and features are put into the model, with the decays that its weight decay implies. The
     command prints the network's value in the model, a lower bound that no point of the model with these decays can
-    beat, and its norms and Gram matrices beside those of the optimum. For a run without a checkpoint the class means of
-    its last snapshot stand for the features, and all classes count as equally large.
+    beat, and its norms and Gram matrices beside those of the optimum. If a run has no checkpoint, the command uses
+    the class means of its last snapshot as the features, and treats all classes as equally large.
 
-    It prints the decays first: λW of the classifier, λH of a feature, here times the n samples of a class, and λb of
+    It prints the decays first: λW of the classifier, n λH (a feature's decay times the n samples of a class) and λb of
     the bias. Without --feature-decay training does not penalise the features, so λH is estimated from the norms of the
     network. The output says how. In the column of the optimum, a gap or a distance is 0.
 

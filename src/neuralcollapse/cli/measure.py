@@ -65,7 +65,7 @@ class Choices:
     data_root: Annotated[str | None, _HOW, PATH] = None
     """Folder of torchvision's data sets."""
     classifier: Annotated[str | None, _HOW] = None
-    """Name of the classifier layer, if it is not found on its own."""
+    """Name of the classifier layer, if the command cannot find it."""
     layers: Annotated[str, _HOW] = ""
     """Inner layers to measure too, such as layer3,layer4. With all: every block, and how collapse grows
             with depth."""
@@ -73,7 +73,7 @@ class Choices:
     """What the labels of --features are: one class index per sample; zeros and ones (N, K), for several labels per
     sample; or continuous targets (N,) or (N, n)."""
     allow_missing: Annotated[bool, _HOW] = False
-    """Measure although some classes have no samples."""
+    """Measure even if some classes have no samples."""
     json: Annotated[Path | None, _HOW] = None
     """Write the numbers to this file as well."""
     plot: Annotated[Path | None, _HOW] = None

@@ -37,7 +37,8 @@ def report(
     Args:
         runs: Run folders, made by neuralcollapse train, by CollapseTracker in your own loop, or by a callback.
         output: The page. By default report.html in the run, and comparison.html beside several runs.
-        classes: Two to four classes to show in space first. By default 0,1,2,3; the page lets you choose others.
+        classes: Two to four classes to show in space first. By default the first four with samples.
+            The page lets you choose others.
         figures: Folder for figures as well. It needs the extra 'figures' and Chrome or Chromium.
         format: File format of the figures.
     """

@@ -41,9 +41,9 @@ class Choices:
     data_root: Annotated[str, _DATA, PATH] = "data"
     """Folder of torchvision's data sets."""
     mnist: Annotated[str, _DATA] = "mnist"
-    """Where MNIST comes from: mnist, or such as hf:FOLDER."""
+    """Where MNIST comes from: mnist, or another source such as hf:FOLDER."""
     cifar10: Annotated[str, _DATA] = "cifar10"
-    """Where CIFAR-10 comes from: cifar10, or such as hf:FOLDER."""
+    """Where CIFAR-10 comes from: cifar10, or another source such as hf:FOLDER."""
     seeds: Annotated[str, _RUNS] = ""
     """Seeds of every run, such as 0,1,2. By default the scale's own."""
     precision: Annotated[Literal["32-true", "bf16-mixed", "16-mixed"] | None, _RUNS] = None
@@ -58,7 +58,7 @@ class Choices:
     address: Annotated[str | None, _RUNS] = None
     """Address of a Ray cluster. By default Ray starts on this machine."""
     retries: Annotated[int, _RUNS] = 1
-    """Further attempts for a run whose process dies."""
+    """Further attempts for a run that dies or fails. One that diverged, or has wrong input, is not tried again."""
     list: Annotated[bool, _RUNS] = False
     """Train nothing: list the progress, the expected time and the command of each run. To time a few batches, it
     downloads data sets that are missing."""

@@ -45,7 +45,7 @@ def savings(
         model: torchvision's name (resnet50), mlp, convnet, timm:NAME or FILE.py:FUNCTION.
         classes: K, the number of classes. By default 1000; FILE.py:FUNCTION chooses its own.
         feature_dim: Dimension of the smaller features. By default K.
-        classifier: Name of the classifier layer, if it is not found on its own.
+        classifier: Name of the classifier layer, if the command cannot find it.
         json: Write the numbers to this file as well.
         memory: Also run training steps and measure their memory.
         image_size: Side of the images for --memory.

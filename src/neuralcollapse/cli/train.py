@@ -21,9 +21,9 @@ def train(
 ) -> None:
     """Train a classifier until it collapses, measure every epoch, and draw a report.
 
-    The run folder holds config.yaml, metrics.csv, provenance.json, snapshots, checkpoints and report.html. Options that
-    you leave out follow from the data set and the optimizer: digits train for half a minute, everything else as in the
-    paper.
+    The run folder holds config.yaml, metrics.csv, provenance.json, snapshots, checkpoints and report.html. If you
+    leave out an option, its value depends on the data set and the optimizer: digits train for half a minute, everything
+    else trains as in the paper.
 
     For example:
       neuralcollapse train                                              # handwritten digits: half a minute
@@ -34,7 +34,7 @@ def train(
       neuralcollapse train --epochs 300 --resume                        # continue a run that was stopped
 
     Args:
-        config: Read options from this YAML file, such as a run's config.yaml; options typed beside it win.
+        config: Read options from this YAML file, such as a run's config.yaml. The command line overrides it.
         print_config: Print the options as YAML that --config reads, and train nothing.
     """
     check_dataset(choices.dataset)
@@ -54,9 +54,10 @@ def train(
     from rich.console import Console
 
     from neuralcollapse.report import write_report
+    from neuralcollapse.report.history import read_history
     from neuralcollapse.train.summary import summary_table
 
-    Console().print(summary_table(folder.name, read_metrics(folder)))
+    Console().print(summary_table(folder.name, read_metrics(folder), read_history(folder).lowest))
     page = write_report([folder], folder / REPORT)
     print(f"\nReport: {page}\nRun:    {folder}")
 

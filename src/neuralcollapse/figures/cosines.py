@@ -23,7 +23,8 @@ def plot_cosines(weight: Any = None, means: Any = None, *, backend: str = "plotl
 
     Args:
         weight: classifier W, (K, d); a tensor or array.
-        means: class means, (K, d); their mean is subtracted first.
+        means: class means, (K, d); their mean is subtracted first. A row of zeros is a class without samples, as
+            ``allow_missing=True`` leaves it: it gets no cosines.
         backend: ``"plotly"`` or ``"matplotlib"``.
 
     Returns:
@@ -45,19 +46,23 @@ def plot_cosines(weight: Any = None, means: Any = None, *, backend: str = "plotl
                      ((weight, "weight"), (means, "means")))  # fmt: skip
     if rows is None and centred is None:
         raise ValueError("weight and means are both missing: give at least one")
+    if rows is not None and centred is not None and rows.shape != centred.shape:
+        raise ValueError(f"weight has shape {rows.shape} and means {centred.shape}: both must be (K, d)")
+    present = np.ones(len(rows), dtype=bool) if centred is None else centred.any(1)  # type: ignore[arg-type]
+    if present.sum() < 2:
+        raise ValueError(f"means has {present.sum()} rows that are not zero: two classes need samples")
+    known = np.where(np.outer(present, present), 1.0, np.nan)
     maps: dict[str, np.ndarray] = {}
     if rows is not None:
-        maps["classifier rows"] = cosines(rows, rows)
+        maps["classifier rows"] = cosines(rows, rows) * known
     if centred is not None:
-        centred = centred - centred.mean(0)
-        maps["class means"] = cosines(centred, centred)
+        centred = centred - centred[present].mean(0)
+        maps["class means"] = cosines(centred, centred) * known
     if rows is not None and centred is not None:
-        if rows.shape != centred.shape:
-            raise ValueError(f"weight has shape {rows.shape} and means {centred.shape}: both must be (K, d)")
-        maps["classifier rows with class means"] = cosines(rows, centred)
+        maps["classifier rows with class means"] = cosines(rows, centred) * known
     figure = make_subplots(1, len(maps), subplot_titles=list(maps), horizontal_spacing=0.08)
     for column, values in enumerate(maps.values(), start=1):
-        panel = cosine_panel(values, len(values))
+        panel = cosine_panel(values, int(present.sum()))
         panel.data[0].showscale = column == len(maps)
         figure.add_trace(panel.data[0], row=1, col=column)
         anchor = f"x{column if column > 1 else ''}"

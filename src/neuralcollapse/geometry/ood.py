@@ -30,14 +30,14 @@ class NECO:
 
     Args:
         statistics: of the training features, with ``within="full"``; for example ``measure(...).statistics``.
-        dimension: number of principal directions; K - 1 if not given, the dimension of collapsed features, which must
-            then be below d.
+        dimension: number of principal directions, below d: all d would score every feature 1. If not given, one less
+            than the number of classes with samples, the dimension of collapsed features.
         standardize: standardise each coordinate first, as the authors' code does. A coordinate that does not vary is
             only centred.
 
     Raises:
         ValueError: if the statistics keep traces only, have seen no samples or features that do not vary, or the
-            dimension is not between 1 and d.
+            dimension is not between 1 and d - 1.
         TypeError: if the statistics are none, such as a report that has them.
 
     >>> statistics = ClassStatistics(2, 3)
@@ -48,18 +48,10 @@ class NECO:
 
     def __init__(self, statistics: ClassStatistics, dimension: int | None = None, *, standardize: bool = False) -> None:
         _check_statistics(statistics)
-        if dimension is None and statistics.num_classes > statistics.feature_dim:
-            raise ValueError(
-                f"dimension=None takes K - 1 = {statistics.num_classes - 1} directions, which fill all "
-                f"{statistics.feature_dim} dimensions of the features, so that every score would be 1: choose a "
-                "smaller dimension"
-            )
-        chosen = statistics.num_classes - 1 if dimension is None else dimension
-        if not 1 <= chosen <= statistics.feature_dim:
-            raise ValueError(f"dimension={chosen} must be between 1 and the feature dimension {statistics.feature_dim}")
         if statistics.within != "full":
             raise ValueError("within='traces' keeps no covariance: gather with within='full'")
         _check_seen(statistics)
+        chosen = _directions(statistics, dimension)
         total, unit = _covariance(statistics)
         if not bool(total.any()):
             raise ValueError("the features that the statistics have seen do not vary: they have no principal direction")
@@ -171,6 +163,25 @@ class NCI:
         products, offset = rows + first, second if bool(bias.any()) else -math.inf
         unit = products.clamp(min=offset)
         return torch.ldexp(scaled @ weight.T, products - unit) + torch.ldexp(bias, offset - unit)
+
+
+def _directions(statistics: ClassStatistics, dimension: int | None) -> int:
+    """How many principal directions NECO takes."""
+    present, width = int((statistics.counts > 0).sum()), statistics.feature_dim
+    chosen = present - 1 if dimension is None else dimension
+    if 1 <= chosen < width:
+        return chosen
+    if dimension is not None:
+        raise ValueError(
+            f"dimension={dimension} must be between 1 and {width - 1}: in all {width} dimensions of the features every "
+            "score is 1"
+        )
+    if present < 2:
+        raise ValueError("dimension=None takes one direction less than classes with samples, of which there is 1")
+    raise ValueError(
+        f"dimension=None takes {chosen} directions for {present} classes with samples, which fill all {width} "
+        "dimensions of the features, so that every score would be 1: choose a smaller dimension"
+    )
 
 
 def _check_statistics(statistics: ClassStatistics) -> None:

@@ -30,9 +30,9 @@ class RegressionMetrics:
 
     nrc1: float | None
     """Mean share of a unit feature outside the first n principal directions, in [0, 1]. None for a stream of features
-    that were read once: their principal directions are known too late."""
+    that were read once: their principal directions are known too late. NaN for n = d: it is then 0 in every network."""
     nrc2: float | None
-    """Mean share of a unit feature outside the row space of W, in [0, 1]."""
+    """Mean share of a unit feature outside the row space of W, in [0, 1]. NaN where W reads all d dimensions."""
     nrc3: float | None
     """Squared distance of WW' to (Σ^½ - sqrt(γ) I), both of norm one, at the best γ, in [0, 2]. NaN for one target:
     both are then 1 in every network."""
@@ -157,8 +157,11 @@ class Outside:
 def outside(centred: Float[Tensor, "N d"], basis: Float[Tensor, "r d"]) -> Outside:
     """Share of centred features, each scaled to length one, outside an orthonormal basis.
 
-    No cancellation where little is left. Cost: O(Ndr).
+    No cancellation where little is left. NaN for a basis of the whole space, outside of which no feature can be.
+    Cost: O(Ndr).
     """
+    if len(basis) == basis.shape[1]:
+        return Outside(math.nan, len(centred))
     lengths = row_norms(centred)
     units = centred[lengths > 0] / lengths[lengths > 0, None]
     return Outside(float((units - (units @ basis.T) @ basis).square().sum()), len(units))

@@ -92,7 +92,7 @@ def measure(
     submodules, hooks, attributes, lists and mappings in them, device, gradients, and the random numbers of torch,
     NumPy and Python, of the model and of the loader. Parameters and tensors in attributes are copied up to 64 MiB, the
     smallest first, and embeddings with ``max_norm`` always. A larger tensor that the forward pass changes in place
-    cannot be given back; a warning names it. Sharded models, and models with weights on the meta device, keep their
+    cannot be restored; a warning names it. Sharded models, and models with weights on the meta device, keep their
     own parameters.
 
     Under torch.distributed each rank passes its own share of the data. All ranks compute with the buffers of rank 0,
@@ -118,7 +118,7 @@ def measure(
         ncc: hold the features (up to 2 GiB): for exact moments and for the nearest-class-centre mismatch.
         sync: measure together with the other processes of the default process group; False for this one alone.
         features_only: measure features without a classifier: what enters it or, where a model has none, its output.
-        target: what the class sizes should make of the classifier and its features, as in
+        target: the geometry that the class sizes should lead to, as in
             :func:`neuralcollapse.collapse_metrics`.
         progress: show a progress bar; by default on a terminal.
         task: what the labels are. ``"multilabel"``: zeros and ones (B, K), one column per label; gives a

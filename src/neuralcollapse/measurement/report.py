@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from neuralcollapse.geometry import ClassStatistics, CollapseMetrics, Moments
-from neuralcollapse.geometry.etf import lowest_frame_distance
+from neuralcollapse.geometry.etf import BOUNDED, lowest_frame_distance
 from neuralcollapse.geometry.tables import Ideals, Values, sentences
 from neuralcollapse.measurement.attack import AttackReport
 from neuralcollapse.measurement.depth import NetworkDepth
@@ -135,7 +135,9 @@ class CollapseReport(Presented):
         dimension = float(min(len(self.moments.present) - 1, self.moments.feature_dim))
         ideals: dict[str, float | str] = dict.fromkeys(("effective_rank", "stable_rank", "numerical_rank"), dimension)
         if self._lowest > 0:
-            ideals |= dict.fromkeys(("nc2", "nc2_means", "nc3"), f"↓ ≥ {self._lowest:.3g}")
+            # Inner layers have other dimensions, and of these measures they have nc2_means alone.
+            bounded = [name for name in BOUNDED if not (self.layers and name == "nc2_means")]
+            ideals |= dict.fromkeys(bounded, f"↓ ≥ {self._lowest:.3g}")
         return ideals
 
     def _caption(self) -> str:

@@ -187,7 +187,7 @@ class CollapseTracker:
         self._rows.describe(described(config))
 
     def begin(self, epoch: int = 0, config: Mapping[str, Any] | None = None, *, resumed: bool = False) -> None:
-        """Say from which epoch a training goes on; rows after it are dropped as by :meth:`rewind`.
+        """Say from which epoch a training continues; later rows are dropped as by :meth:`rewind`.
 
         Args:
             epoch: of the checkpoint; 0 for a training that starts anew, whose epoch 0 is then measured again.
@@ -207,7 +207,7 @@ class CollapseTracker:
         return self._rows.tidied()
 
     def rewind(self, epoch: int) -> None:
-        """Drop every row after an epoch, for a training that goes on from an earlier checkpoint.
+        """Drop every row after an epoch, for a training that continues from an earlier checkpoint.
 
         Where this is more than one row, a copy of metrics.csv and the snapshots get dated names in the folder.
 

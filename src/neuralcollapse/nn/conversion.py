@@ -132,12 +132,6 @@ def use_prototypes(model: Model, class_means: Float[Tensor, "K d"] | Rows, *, cl
         raise ValueError(
             f"class_means have shape {tuple(class_means.shape)}, but classifier {name!r} takes {width} features"
         )
-    if not bool((present := class_means.any(1)).all()):
-        absent = int((~present).nonzero()[0])
-        raise ValueError(
-            f"class_means[{absent}] is zero, as the mean of a class without samples is: features near zero would be "
-            f"decided as class {absent}; measure data that has every class"
-        )
     weight = _weight(old)
     head = PrototypeClassifier(class_means.to(weight.device), dtype=weight.dtype).train(old.training)
     _tell_classes(model, name, classes, head.out_features)
@@ -256,6 +250,22 @@ def _pointwise(old: nn.Module) -> Any:
     return (nn.Conv1d, nn.Conv2d, nn.Conv3d)[_map_dims(old) - 1]
 
 
+def _computes_as(old: nn.Module, plain: Any) -> bool:
+    """Whether a layer with a forward of its own computes what the plain class does, as timm's ``Linear`` does."""
+    if type(old).forward is plain.forward and "forward" not in vars(old):
+        return True
+    weight = _weight(old)
+    points = torch.arange(3.0 * weight.shape[1], device=weight.device).sin().to(weight.dtype)
+    points = points.reshape(3, weight.shape[1], *weight.shape[2:])
+    with torch.no_grad():
+        try:
+            own = old.forward(points)
+        except Exception:  # it needs what a plain layer does not, such as labels
+            return False
+        near = max(1e-3, 8 * torch.finfo(weight.dtype).eps)
+        return isinstance(own, Tensor) and torch.allclose(own, plain.forward(old, points), rtol=near, atol=near)
+
+
 def _resized_head(old: nn.Module, feature_dim: int, num_classes: int) -> nn.Module:
     if isinstance(old, ETFClassifier):
         learned = isinstance(old.scale, nn.Parameter)
@@ -265,7 +275,7 @@ def _resized_head(old: nn.Module, feature_dim: int, num_classes: int) -> nn.Modu
             head.scale.requires_grad_(old.scale.requires_grad)
         return head
     plain = _pointwise(old) if is_pointwise(old) else nn.Linear
-    if isinstance(old, plain) and type(old).forward is not plain.forward:
+    if isinstance(old, plain) and not _computes_as(old, plain):
         raise ValueError(
             f"the classifier is a {type(old).__name__}, whose forward is its own, and which cannot be made in another "
             f"size: build the model with feature_dim={feature_dim}"

@@ -163,7 +163,8 @@ class PrototypeClassifier(nn.Module):
         dtype: in which distances are taken: that of the features, torch's default if not given.
 
     Raises:
-        ValueError: if the means are not a finite K x d matrix with K >= 2, also in that dtype.
+        ValueError: if the means are not a finite K x d matrix with K >= 2, also in that dtype, or a row is zero, as it
+            is for a class without samples.
         TypeError: if they are not floating point.
 
     >>> head = PrototypeClassifier(torch.eye(3))
@@ -179,6 +180,12 @@ class PrototypeClassifier(nn.Module):
         if class_means.ndim != 2 or len(class_means) < 2 or not bool(torch.isfinite(class_means).all()):
             raise ValueError(
                 f"class_means of shape {tuple(class_means.shape)} must be a finite K x d matrix with K >= 2"
+            )
+        if not bool((present := class_means.any(1)).all()):
+            absent = int((~present).nonzero()[0])
+            raise ValueError(
+                f"class_means[{absent}] is zero, as the mean of a class without samples is: features near zero would "
+                f"be decided as class {absent}; measure data that has every class"
             )
         self.out_features, self.in_features = class_means.shape
         # The distances of float64 statistics are taken in the features' own precision. A copy: the caller's may change.

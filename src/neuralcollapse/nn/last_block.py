@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import TypeVar
 
@@ -36,16 +37,21 @@ def last_block(model: nn.Module, classifier: str, width: int) -> tuple[str, nn.M
 
 
 def _has_other_readers(model: nn.Module, prefix: str, classifier: str, width: int) -> bool:
-    """Whether a layer outside the ResNet's stages takes so many features beside the classifier: a neck, a projection.
+    """Whether something outside the ResNet's stages and the classifier has that width: a neck, a projection, a scale.
 
     Which layers read the last block is known only when the model runs.
     """
     inside = tuple(f"{prefix}.layer{stage}." if prefix else f"layer{stage}." for stage in (1, 2, 3, 4))
     for name, layer in model.named_modules():
-        if name.startswith((*inside, f"{classifier}.")) or name == classifier or next(layer.children(), None):
+        if name.startswith((*inside, f"{classifier}.")) or name == classifier:
             continue
-        shape = getattr(layer, "normalized_shape", None) or ()
-        sizes = [getattr(layer, size, None) for size in ("in_features", "in_channels", "num_features")]
+        own = itertools.chain(layer.parameters(recurse=False), layer.buffers(recurse=False))
+        if any(width in tensor.shape for tensor in own):
+            return True
+        if next(layer.children(), None) is not None:
+            continue
+        shape = getattr(layer, "normalized_shape", None) or ()  # norms without weights have numbers alone
+        sizes = [getattr(layer, size, None) for size in ("in_features", "in_channels", "num_features", "num_channels")]
         if width in (*sizes, *shape[-1:]):
             return True
     return False

@@ -36,7 +36,7 @@ def write_figures(
     Args:
         folders: run folders.
         output: folder for the figures.
-        classes: two to four classes for the view in space; the first four with samples by default.
+        classes: two to four of the first ten classes for the view in space; by default the first four with samples.
         format: svg or png.
 
     Raises:

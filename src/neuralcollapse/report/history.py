@@ -93,7 +93,7 @@ def read_history(folder: str | Path, classes: Sequence[int] | None = None) -> Hi
     Args:
         folder: any folder with a metrics.csv, as ``neuralcollapse train`` and ``CollapseTracker`` write it;
             config.yaml, provenance.json and snapshots are read where they are.
-        classes: two to four classes for the view in space; the first four with samples by default.
+        classes: two to four of the first ten classes for the view in space; by default the first four with samples.
 
     Raises:
         FileNotFoundError: if the folder holds no run.

@@ -40,7 +40,7 @@ def write_report(
     Args:
         folders: a run folder or several; the curves of several overlay, and their geometry is shown one at a time.
         output: the page.
-        classes: two to four classes for the view in space; the first four with samples by default.
+        classes: two to four of the first ten classes for the view in space; by default the first four with samples.
 
     Raises:
         FileNotFoundError: if no folder holds a run.

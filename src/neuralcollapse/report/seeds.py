@@ -9,8 +9,10 @@ from collections.abc import Callable, Sequence
 from neuralcollapse.report.history import History, numbered
 from neuralcollapse.train.config import PLACE_OF_A_RUN
 
-_SEED = re.compile(r"[-_ (]*(seed[-_ ]?\d+|\d+\)?$)")
-"""The seed in the name of a run: behind that word, or a number at the end."""
+_WORD = re.compile(r"[-_ (]*seed[-_ ]?\d+\)?")
+"""The seed in the name of a run, behind that word."""
+_NUMBER = re.compile(r"[-_ (]*\d+\)?$")
+"""The seed at the end of a name that does not say the word."""
 
 
 def by_experiment(histories: Sequence[History]) -> dict[str, list[History]]:
@@ -26,7 +28,7 @@ def by_experiment(histories: Sequence[History]) -> dict[str, list[History]]:
     found = [
         group
         for alike in _apart(histories, _experiment)
-        for named in ([alike] if _each_seed_once(alike) else _apart(alike, lambda run: _SEED.sub("", run.name)))
+        for named in ([alike] if _each_seed_once(alike) else _apart(alike, lambda run: _without_seed(run.name)))
         for group in ([named] if _each_seed_once(named) else [[run] for run in named])
     ]
     places = {id(history): place for place, history in enumerate(histories)}
@@ -49,6 +51,10 @@ def _experiment(history: History) -> str:
     return json.dumps(kept, sort_keys=True, default=str)
 
 
+def _without_seed(name: str) -> str:
+    return _WORD.sub("", name) if _WORD.search(name) else _NUMBER.sub("", name)
+
+
 def _each_seed_once(group: Sequence[History]) -> bool:
     seeds = [str(history.config.get("seed")) for history in group]
     return len(set(seeds)) == len(seeds)
@@ -58,6 +64,8 @@ def _name(group: Sequence[History]) -> str:
     if len(group) == 1:
         return group[0].name
     names = [history.name for history in group]
+    if len(stems := {_without_seed(name) for name in names}) == 1 and (stem := stems.pop()):
+        return f"{stem} ({len(group)} seeds)"
     shared = names[0]
     while not all(name.startswith(shared) for name in names):
         shared = shared[:-1]

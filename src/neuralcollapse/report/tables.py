@@ -8,6 +8,7 @@ from typing import Any
 from neuralcollapse.durations import duration
 from neuralcollapse.figures.names import title
 from neuralcollapse.geometry.change import movement
+from neuralcollapse.geometry.etf import BOUNDED
 from neuralcollapse.geometry.measures import HEADLINE, MEASURES
 from neuralcollapse.report.history import History
 from neuralcollapse.report.template import number
@@ -30,7 +31,7 @@ def before_after(history: History) -> list[dict[str, str]]:
         rows.append(
             {"title": title(name), "meaning": MEASURES[name].meaning, "before": number(before), "after": number(after),
              "test": _dated(history, f"test_{name}"), "way": way, "change": change,
-             "ideal": f"≥ {number(history.lowest)}" if history.lowest > 0 and name in ("nc2", "nc3") else ideal(name)}
+             "ideal": ideal(name, history)}
         )  # fmt: skip
     measured = any(history.last(f"test_{name}") is not None for name in HEADLINE)
     for name in _ACCURACIES[:1] if measured else _ACCURACIES:
@@ -68,9 +69,9 @@ def others(history: History) -> list[tuple[str, ...]]:
     return [
         (
             title(name),
-            *(() if once else (number(history.first(name), 4),)),
+            *(() if once else (_shown(name, history.first(name), 4),)),
             _dated(history, name, 4),
-            ideal(name) if name in MEASURES else "",
+            ideal(name, history) if name in MEASURES else "",
         )
         for name in list(history.metrics)[1:]
         if history.last(name) is not None
@@ -97,17 +98,22 @@ def made(history: History, place: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def ideal(name: str) -> str:
-    """The value of a measure at perfect collapse, as a number or in words."""
+def ideal(name: str, history: History) -> str:
+    """The value of a measure at perfect collapse, as a number or in words; a bound where there is no simplex."""
+    if history.lowest > 0 and name in BOUNDED:
+        return f"≥ {number(history.lowest)}"
     found = MEASURES[name].ideal
     return found if isinstance(found, str) else number(found)
 
 
 def _dated(history: History, name: str, digits: int = 3) -> str:
     """The last value of a column, and when that was, where others were measured later."""
-    value, when = history.last(name), history.earlier(name)
-    text = percent(value) if name.endswith("accuracy") else number(value, digits)
+    text, when = _shown(name, history.last(name), digits), history.earlier(name)
     return f"{text} ({when})" if when else text
+
+
+def _shown(name: str, value: float | int | None, digits: int) -> str:
+    return percent(value) if name.endswith("accuracy") else number(value, digits)
 
 
 def percent(value: float | int | None) -> str:

@@ -103,8 +103,8 @@ class TrainConfig:
     test_every: Annotated[int | None, _RUN] = None
     """Epochs between tests. By default the test accuracy is taken with each measurement."""
     measure_test: Annotated[bool, _RUN] = False
-    """Measure the collapse of the test data too, where it is tested: the columns test_nc1, test_nc2 and so on of
-    metrics.csv, and dashed curves in the report."""
+    """Measure the collapse of the test data too, at each test. This adds the columns test_nc1, test_nc2 and so on to
+    metrics.csv, and dashed curves to the report."""
     data_root: Annotated[str, _DATA, PATH] = "data"
     """Folder of torchvision's data sets: it holds MNIST/raw, cifar-10-batches-py and so on."""
     output: Annotated[str | None, _RUN, PATH] = None

@@ -18,8 +18,8 @@ from neuralcollapse.measurement.tracker import CollapseTracker
 class NeuralCollapseTrainerCallback(TrainerCallback):
     """Records the measures of neural collapse of a ``transformers.Trainer``, before training and at the end of epochs.
 
-    The training data is read through a loader of its own, in order, so that the Trainer's batches stay what they would
-    be without the callback. Under several processes each measures its share, and the first one writes. The
+    The callback reads the training data through a separate loader, in order, so the Trainer's batches are the same as
+    without the callback. Under several processes each measures its share, and the first one writes. The
     ``learning_rate`` of a row is that of the epoch's last step, as the Trainer logs it, where all parameter groups
     share it. A training that stops within an epoch records that epoch as if it were whole: 2.4 epochs give the row of
     epoch 3, which is measured again when the training is resumed.

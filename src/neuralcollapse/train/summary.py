@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from neuralcollapse.geometry.change import change, largest_early
+from neuralcollapse.geometry.etf import BOUNDED
 from neuralcollapse.geometry.measures import HEADLINE, MEASURES
 
 SHOWN = (*HEADLINE, "nc4_relative", "nc2_means", "cdnv", "ncc_mismatch")
@@ -19,12 +20,13 @@ _NOTE = (
 )
 
 
-def summary_table(title: str, rows: Sequence[dict[str, str]]) -> Any:
+def summary_table(title: str, rows: Sequence[dict[str, str]], lowest: float = 0.0) -> Any:
     """A rich table of a run's measured rows.
 
     Args:
         title: of the table.
         rows: of metrics.csv, as text.
+        lowest: what NC2 and NC3 cannot be below, above 0 where the classes outnumber the dimensions.
 
     Raises:
         ValueError: if no row is measured.
@@ -56,7 +58,7 @@ def summary_table(title: str, rows: Sequence[dict[str, str]]) -> Any:
             *("" if highest is None else f"{highest:.4g}" for _ in between),
             f"{after:.4g}",
             change(before if highest is None else highest, after),
-            measure.goal(),
+            measure.goal(f"↓ ≥ {lowest:.3g}" if lowest > 0 and name in BOUNDED else None),
         )
     for name in ("train_accuracy", "test_accuracy"):
         tested = [row for row in rows if row.get(name)]

@@ -126,7 +126,7 @@ def certify(problem: UFM, point: Point, *, tol: float = TOLERANCE, known_bound: 
         verdict = Verdict.ROUNDING
     elif excess > max(tol, _LEAST_EXCESS) and excess > _use(point, left) and _leaves_room(problem, point):
         verdict, curvature = Verdict.SADDLE, -2 * (norm - problem.tau)
-    elif excess > max(tol, _LEAST_EXCESS) and problem.loss.convex and _leaves_room(problem, point):
+    elif problem.loss.convex and _leaves_room(problem, point):  # a critical point is a minimum or a strict saddle here
         verdict = Verdict.NOT_CRITICAL
     else:
         verdict = Verdict.NO_CERTIFICATE if gap is None else Verdict.NOT_TIGHT

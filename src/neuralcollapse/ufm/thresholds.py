@@ -31,8 +31,8 @@ class CollapseThresholds:
     lost: tuple[int, ...]
     """Classes that are lost."""
     at_risk: tuple[int, ...]
-    """Classes that this threshold judges. The others, each of a size of its own, do not merge, but may lose their
-    direction: see :func:`target_geometry`."""
+    """Classes that this threshold judges. The others, each of a size of its own, may lose their direction too, and then
+    lie at one point with all that have lost theirs: see :func:`target_geometry`."""
     keeps_all: int | None
     """Samples that each of the rarest judged classes needs to survive, the others as they are; other judged classes may
     stay lost. None where no number of samples helps, or none is judged."""
@@ -75,8 +75,8 @@ class CollapseThresholds:
         if alone and not self.nothing_learned:
             named = f"class {alone[0]} has" if len(alone) == 1 else f"classes {', '.join(map(str, alone))} have each"
             lines.append(
-                f"not judged: {named} a size of its own. No other class merges with it, but the weight decay may leave "
-                "it no direction: see the rank of target_geometry"
+                f"not judged: {named} a size of its own. The weight decay may leave it no direction, and it then lies "
+                "at one point with all others that have lost theirs: see target_geometry"
             )
         return "\n".join(lines)
 

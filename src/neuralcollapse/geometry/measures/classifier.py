@@ -94,7 +94,7 @@ CLASSIFIER = (
         group="alignment",
         formula=r"\lVert b + W h_G \rVert_2",
         source=f"{ZHU}, equation (10)",
-        meaning="What the bias leaves of the logits of the mean feature, in the units of the logits.",
+        meaning="How far the bias is from cancelling the logits of the mean feature, in the units of the logits.",
     ),
     Measure(
         name="nc4_relative",
