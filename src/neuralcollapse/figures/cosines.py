@@ -42,13 +42,15 @@ def plot_cosines(weight: Any = None, means: Any = None, *, backend: str = "plotl
 
     from neuralcollapse.figures.backend import on_backend
 
-    rows, centred = (None if given is None else _matrix(given, name) for given, name in
+    rows, centred = (None if one is None else _matrix(one, name) for one, name in
                      ((weight, "weight"), (means, "means")))  # fmt: skip
     if rows is None and centred is None:
         raise ValueError("weight and means are both missing: give at least one")
     if rows is not None and centred is not None and rows.shape != centred.shape:
         raise ValueError(f"weight has shape {rows.shape} and means {centred.shape}: both must be (K, d)")
-    present = np.ones(len(rows), dtype=bool) if centred is None else centred.any(1)  # type: ignore[arg-type]
+    given = rows if centred is None else centred
+    assert given is not None
+    present = np.ones(len(given), dtype=bool) if centred is None else centred.any(1)
     if present.sum() < 2:
         raise ValueError(f"means has {present.sum()} rows that are not zero: two classes need samples")
     known = np.where(np.outer(present, present), 1.0, np.nan)
