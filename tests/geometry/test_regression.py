@@ -34,11 +34,15 @@ def test_measures_against_numpy(n: int, d: int, seed: int) -> None:
     unit = centred / np.linalg.norm(centred, axis=1, keepdims=True)
     principal = PCA(n, svd_solver="full").fit(features).components_
     kept = np.linalg.norm(unit @ principal.T, axis=1) ** 2
+    projector = weight.T @ np.linalg.inv(weight @ weight.T) @ weight
+    read = np.einsum("ij,jk,ik->i", unit, projector, unit)
     if n < d:
         assert found.nrc1 == pytest.approx(1 - kept.mean(), abs=1e-10)
-    projector = weight.T @ np.linalg.inv(weight @ weight.T) @ weight
-    if n < d:
-        assert found.nrc2 == pytest.approx(1 - np.einsum("ij,jk,ik->i", unit, projector, unit).mean(), abs=1e-10)
+        assert found.nrc2 == pytest.approx(1 - read.mean(), abs=1e-10)
+    else:  # nothing can be outside the whole space, in any network
+        assert [kept.mean(), read.mean()] == pytest.approx([1, 1])
+        assert math.isnan(found.nrc1)
+        assert math.isnan(found.nrc2)
     singular = np.linalg.svd(centred, compute_uv=False)
     assert found.stable_rank == pytest.approx((singular**2).sum() / singular[0] ** 2)
     root = np.real(sqrtm(np.atleast_2d(np.cov(targets.T, bias=True))))

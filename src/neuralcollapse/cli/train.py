@@ -54,10 +54,10 @@ def train(
     from rich.console import Console
 
     from neuralcollapse.report import write_report
-    from neuralcollapse.report.history import read_history
+    from neuralcollapse.train.snapshot import last_snapshot
     from neuralcollapse.train.summary import summary_table
 
-    Console().print(summary_table(folder.name, read_metrics(folder), read_history(folder).lowest))
+    Console().print(summary_table(folder.name, read_metrics(folder), last_snapshot(folder).lowest))
     page = write_report([folder], folder / REPORT)
     print(f"\nReport: {page}\nRun:    {folder}")
 

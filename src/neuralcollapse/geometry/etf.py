@@ -142,10 +142,6 @@ def frame_distance(left: Float[Tensor, "K d"], right: Float[Tensor, "K d"]) -> f
     return float(total.sqrt())
 
 
-BOUNDED = ("nc2", "nc2_means", "nc3")
-"""Measures that :func:`lowest_frame_distance` bounds."""
-
-
 def lowest_frame_distance(num_classes: int, feature_dim: int) -> float:
     r"""The smallest NC2, and NC3, that K classes can reach in d dimensions: 0 for d >= K - 1, otherwise
     :math:`\sqrt{2 - 2\sqrt{d/(K-1)}}`.

@@ -16,8 +16,20 @@ Values = Mapping[str, float | None]
 Ideals = Mapping[str, float | str]
 """Values at collapse by name, where they depend on the network; a bound, such as ``≤ 3``, is a string."""
 
+BOUNDED = ("nc2", "nc2_means", "nc3")
+"""Measures that cannot vanish where the classes outnumber the dimensions: see ``lowest_frame_distance``."""
+
 _COLLAPSED, _OPEN = 0.1, 0.5
 """Distances to the ideal below and above which :func:`sentences` calls a measure near and far."""
+
+
+def frame_bounds(lowest: float) -> Ideals:
+    """What stands as the ideal of the measures that cannot be below ``lowest``; nothing where that is 0.
+
+    >>> frame_bounds(0.5)["nc2"], frame_bounds(0.0)
+    ('↓ ≥ 0.5', {})
+    """
+    return dict.fromkeys(BOUNDED, f"↓ ≥ {lowest:.3g}") if lowest > 0 else {}
 
 
 def grouped(columns: Mapping[str, Values]) -> Iterator[tuple[str, list[Measure]]]:

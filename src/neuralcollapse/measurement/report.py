@@ -9,8 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from neuralcollapse.geometry import ClassStatistics, CollapseMetrics, Moments
-from neuralcollapse.geometry.etf import BOUNDED, lowest_frame_distance
-from neuralcollapse.geometry.tables import Ideals, Values, sentences
+from neuralcollapse.geometry.etf import lowest_frame_distance
+from neuralcollapse.geometry.tables import Ideals, Values, frame_bounds, sentences
 from neuralcollapse.measurement.attack import AttackReport
 from neuralcollapse.measurement.depth import NetworkDepth
 from neuralcollapse.measurement.presentation import Presented
@@ -134,11 +134,10 @@ class CollapseReport(Presented):
     def _ideals(self) -> Ideals:
         dimension = float(min(len(self.moments.present) - 1, self.moments.feature_dim))
         ideals: dict[str, float | str] = dict.fromkeys(("effective_rank", "stable_rank", "numerical_rank"), dimension)
-        if self._lowest > 0:
-            # Inner layers have other dimensions, and of these measures they have nc2_means alone.
-            bounded = [name for name in BOUNDED if not (self.layers and name == "nc2_means")]
-            ideals |= dict.fromkeys(bounded, f"↓ ≥ {self._lowest:.3g}")
-        return ideals
+        bounds = dict(frame_bounds(self._lowest))
+        if self.layers:  # inner layers have other dimensions, and of these measures nc2_means alone
+            bounds.pop("nc2_means", None)
+        return ideals | bounds
 
     def _caption(self) -> str:
         return "" if self.depth is None else self.depth.explain()

@@ -8,8 +8,8 @@ from typing import Any
 from neuralcollapse.durations import duration
 from neuralcollapse.figures.names import title
 from neuralcollapse.geometry.change import movement
-from neuralcollapse.geometry.etf import BOUNDED
 from neuralcollapse.geometry.measures import HEADLINE, MEASURES
+from neuralcollapse.geometry.tables import BOUNDED
 from neuralcollapse.report.history import History
 from neuralcollapse.report.template import number
 from neuralcollapse.train.command import DATA, command_of

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from neuralcollapse.geometry.etf import lowest_frame_distance
 from neuralcollapse.measurement.snapshots import read_snapshot, snapshots
 
 
@@ -29,6 +30,12 @@ class Snapshot:
     """The global mean h_G, the mean of the class means."""
     absent: tuple[int, ...] = ()
     """Classes without samples."""
+
+    @property
+    def lowest(self) -> float:
+        """What NC2 and NC3 cannot be below: 0 unless the classes outnumber the dimensions."""
+        classes, dim = self.weight.shape
+        return lowest_frame_distance(classes - len(self.absent), dim)
 
     @classmethod
     def of(cls, epoch: int, weight: np.ndarray, bias: np.ndarray, means: np.ndarray, centre: np.ndarray) -> Snapshot:

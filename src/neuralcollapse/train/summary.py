@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from neuralcollapse.geometry.change import change, largest_early
-from neuralcollapse.geometry.etf import BOUNDED
 from neuralcollapse.geometry.measures import HEADLINE, MEASURES
+from neuralcollapse.geometry.tables import frame_bounds
 
 SHOWN = (*HEADLINE, "nc4_relative", "nc2_means", "cdnv", "ncc_mismatch")
 
@@ -58,7 +58,7 @@ def summary_table(title: str, rows: Sequence[dict[str, str]], lowest: float = 0.
             *("" if highest is None else f"{highest:.4g}" for _ in between),
             f"{after:.4g}",
             change(before if highest is None else highest, after),
-            measure.goal(f"↓ ≥ {lowest:.3g}" if lowest > 0 and name in BOUNDED else None),
+            measure.goal(frame_bounds(lowest).get(name)),
         )
     for name in ("train_accuracy", "test_accuracy"):
         tested = [row for row in rows if row.get(name)]
