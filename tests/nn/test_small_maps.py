@@ -73,6 +73,26 @@ def test_a_strided_1x1_convolution_of_few_channels_is_a_product(monkeypatch: pyt
     assert many(torch.zeros(4, 8, 8, 8)).eq(7.0).all()
 
 
+@pytest.mark.parametrize(("side", "product"), [(1, True), (2, True), (4, True), (5, False)])
+def test_a_strided_1x1_convolution_of_many_channels_is_a_product_on_small_maps(
+    monkeypatch: pytest.MonkeyPatch, side: int, product: bool
+) -> None:
+    layer = nn.Conv2d(16, 24, 1, stride=2).double().to(memory_format=torch.channels_last)
+    images = torch.randn(3, 16, side, side, dtype=torch.float64, requires_grad=True)
+    inputs = [images, *layer.parameters()]
+    expected = layer(images)
+    direction = torch.randn_like(expected)
+    wanted = torch.autograd.grad(expected, inputs, direction)
+    convolved: list[int] = []
+    convolve = nn.Conv2d.forward
+    monkeypatch.setattr(nn.Conv2d, "forward", lambda self, x: convolved.append(side) or convolve(self, x))
+    found = multiply_small_maps(layer)(images)
+    assert convolved == ([] if product else [side])
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    for mine, theirs in zip(torch.autograd.grad(found, inputs, direction), wanted, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize(
     "layer",
     [

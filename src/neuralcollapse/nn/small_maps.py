@@ -4,8 +4,9 @@ A ResNet made for large images ends, on images of 32x32, in maps of 2x2 and of o
 3x3 kernel meet nothing but padding there: eight of nine on one pixel. A convolution is linear, and on such
 a map its matrix is small, so that one product with it does the same for a part of the arithmetic.
 
-Strided 1x1 convolutions of a few channels are products for another reason: on processors with AVX2 and no AVX-512, the
-backward pass of PyTorch 2.14's own (oneDNN 3.12, channels last) writes beyond its memory.
+Strided 1x1 convolutions are products for two other reasons. On maps of up to 4x4, PyTorch 2.14's own (oneDNN 3.12) take
+longer than the product, in bfloat16 most of all. With a few channels, on processors with AVX2 and no AVX-512, the
+backward pass of PyTorch's own writes beyond its memory. ``benchmarks/bench_small_maps.py`` times a step both ways.
 """
 
 from __future__ import annotations
@@ -23,11 +24,14 @@ Model = TypeVar("Model", bound=nn.Module)
 _LANES = 8
 """Channels that one AVX2 register holds: with fewer, a strided 1x1 convolution is a product."""
 
+_STRIDED_PIXELS = 16
+"""Pixels of the largest map on which every strided 1x1 convolution is a product."""
+
 
 class SmallMapConv2d(nn.Conv2d):
     """A convolution that is a matrix product wherever the map has fewer pixels than the kernel has taps.
 
-    So is a 1x1 convolution with a stride and fewer than 8 channels.
+    So is a 1x1 convolution with a stride on a map of up to 16 pixels, or of fewer than 8 channels.
 
     Parameters, their names and the function are those of :class:`torch.nn.Conv2d`; values and gradients
     differ by rounding alone. Made by :func:`multiply_small_maps`.
@@ -36,10 +40,13 @@ class SmallMapConv2d(nn.Conv2d):
     def forward(self, input: Float[Tensor, "*B C H W"]) -> Float[Tensor, "*B O h w"]:
         """The convolution of ``input``."""
         taps = self.kernel_size[0] * self.kernel_size[1]
-        if taps == 1 and self.stride != (1, 1) and self.in_channels < _LANES and input.ndim == 4:
+        pixels = input.shape[-2] * input.shape[-1] if input.ndim == 4 else 0
+        strided = taps == 1 and self.stride != (1, 1)
+        if strided and pixels and (pixels <= _STRIDED_PIXELS or self.in_channels < _LANES):
             seen = input[:, :, :: self.stride[0], :: self.stride[1]]
-            return linear(seen.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
-        if input.ndim != 4 or not 0 < input.shape[2] * input.shape[3] < taps:
+            matrix = self.weight.permute(0, 2, 3, 1).flatten(1)
+            return linear(seen.permute(0, 2, 3, 1), matrix, self.bias).permute(0, 3, 1, 2)
+        if not 0 < pixels < taps:
             return super().forward(input)
         assert not isinstance(self.padding, str)
         rows, columns = (
