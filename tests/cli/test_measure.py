@@ -111,6 +111,18 @@ def test_stored_features(call, tmp_path: Path) -> None:
     assert "warning" in found.err
 
 
+@pytest.mark.parametrize("task", ["classification", "multilabel"])
+def test_stored_features_show_what_nc2_cannot_be_below(call, tmp_path: Path, task: str) -> None:
+    rng = np.random.default_rng(0)
+    stored = {"features": rng.standard_normal((30, 2)), "weight": rng.standard_normal((6, 2))}
+    labels = np.arange(30) % 6
+    np.savez(tmp_path / "f.npz", labels=np.eye(6)[labels] if task == "multilabel" else labels, **stored)
+    printed = call("measure", "--features", "f.npz", "--task", task).out.splitlines()
+    for name in ("nc2", "nc2_means", "nc3"):
+        [line] = [line for line in printed if f" {name} " in line]
+        assert f"↓ ≥ {np.sqrt(2 - 2 * np.sqrt(2 / 5)):.3g}" in line
+
+
 @pytest.mark.parametrize(
     ("words", "asked"),
     [

@@ -89,6 +89,20 @@ def test_it_says_what_nc2_cannot_reach(classes: int, dim: int, said: bool) -> No
         assert f"cannot be below {math.sqrt(2 - 2 * math.sqrt(5 / 8)):.3g} here: 9 classes" in words
 
 
+@pytest.mark.parametrize(("classes", "dim", "said"), [(6, 2, True), (3, 2, False)])
+def test_so_does_a_report_of_several_labels(classes: int, dim: int, said: bool) -> None:
+    generator = torch.Generator().manual_seed(classes)
+    tags = torch.eye(classes)[torch.arange(4 * classes) % classes]
+    tags[::4, 0] = tags[::4, 1] = 1  # some have two labels; one label each has every class
+    data = [(torch.randn(len(tags), dim, generator=generator), tags)]
+    report = measure(nn.Sequential(nn.Linear(dim, dim), nn.Linear(dim, classes)), data, task="multilabel")
+    lowest = math.sqrt(2 - 2 * math.sqrt(dim / (classes - 1)))
+    assert ("cannot be below" in report.explain()) is said
+    for name in ("nc2", "nc3"):
+        [line] = [line for line in str(report).splitlines() if f" {name} " in line]
+        assert (f"↓ ≥ {lowest:.3g}" in line) is said
+
+
 def test_statistics_are_those_of_the_features(report: CollapseReport) -> None:
     assert report.statistics.total == 60
     torch.testing.assert_close(report.statistics.means, report.moments.means)

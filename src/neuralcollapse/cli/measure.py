@@ -181,17 +181,15 @@ def _check_names(choices: Choices) -> None:
 
 def _measure_features(choices: Choices) -> tuple[dict[str, float | None], Any]:
     from neuralcollapse.measurement import load_embeddings
-    from neuralcollapse.measurement.embeddings import measure_embeddings
+    from neuralcollapse.measurement.embeddings import ideals_of_embeddings, measure_embeddings
     from neuralcollapse.measurement.presentation import rich_table
-    from neuralcollapse.measurement.regression_report import ideals_of_regression
 
     if not Path(str(choices.features)).is_file():
         raise FileNotFoundError(f"--features {choices.features}: there is no such file")
     stored = load_embeddings(str(choices.features))
     values = measure_embeddings(stored, choices.task, allow_missing=choices.allow_missing)
-    ideals = ideals_of_regression(stored["labels"][0].numel()) if choices.task == "regression" else {}
     title = f"{choices.features}: {len(stored['labels']):,} samples"
-    return values, rich_table({"value": values}, title, ideals)
+    return values, rich_table({"value": values}, title, ideals_of_embeddings(stored, choices.task))
 
 
 def _measure_network(choices: Choices) -> CollapseReport:

@@ -16,8 +16,11 @@ from neuralcollapse.geometry.collapse import measure_features
 from neuralcollapse.geometry.inputs import as_tensor
 from neuralcollapse.geometry.multilabel import multilabel_metrics
 from neuralcollapse.geometry.regression import regression_metrics
+from neuralcollapse.geometry.tables import Ideals
 from neuralcollapse.geometry.ways_out import CLASS_INDICES
 from neuralcollapse.measurement.labels import Task, as_labels
+from neuralcollapse.measurement.presentation import ideals_of_classes
+from neuralcollapse.measurement.regression_report import ideals_of_regression
 
 _DENSEST = 1100
 """Bytes that one byte of a deflated archive can stand for: 1032, and room for the empty array's header."""
@@ -60,6 +63,21 @@ def measure_embeddings(
         return regression_metrics(features, labels, weight).to_dict()
     measured = measure_features if task == "classification" else multilabel_metrics
     return measured(features, labels, weight, bias, allow_missing=allow_missing).to_dict()
+
+
+def ideals_of_embeddings(stored: Mapping[str, Tensor], task: Task = "classification") -> Ideals:
+    """Values at collapse that depend on the shape of stored features, once :func:`measure_embeddings` took them.
+
+    Args:
+        stored: what :func:`load_embeddings` read.
+        task: what the labels are.
+    """
+    labels = stored["labels"]
+    if task == "regression":
+        return ideals_of_regression(labels[0].numel())
+    if task == "multilabel":  # NC1 to NC3 are those of the samples with one label
+        labels = labels[labels.sum(1) == 1].nonzero()[:, 1]
+    return ideals_of_classes(len(labels.unique()), stored["features"].shape[1])
 
 
 def load_tensors(path: str | Path, needed: Sequence[str], optional: Sequence[str] = ()) -> dict[str, Tensor]:

@@ -21,12 +21,12 @@ from neuralcollapse.geometry.multilabel import (
     merge_label_sets,
     with_tags,
 )
-from neuralcollapse.geometry.tables import Values, sentences
+from neuralcollapse.geometry.tables import Ideals, Values, sentences
 from neuralcollapse.measurement.gather import Budget, Gathered
 from neuralcollapse.measurement.missing import not_said_again
 from neuralcollapse.measurement.options import Captured, Options
 from neuralcollapse.measurement.passes import agreed_widths, entered, finished, taken
-from neuralcollapse.measurement.presentation import Presented
+from neuralcollapse.measurement.presentation import Presented, bound_in_words, ideals_of_classes
 from neuralcollapse.measurement.ranks import Ranks
 
 _SETS_BYTES = 2 << 30
@@ -67,6 +67,9 @@ class MultilabelReport(Presented):
         found = self.to_dict()
         lines = [f"{self._title()}, {self.moments.feature_dim} features per sample.", self._caption()]
         lines += sentences(found, ("nc1", "nc2", "nc3"))
+        bound = bound_in_words(len(self.moments.present), self.moments.feature_dim)
+        if bound and self.metrics.nc2 is not None:
+            lines.append(bound)
         if self.metrics.tag_angle is not None:
             by_size = ", ".join(f"{angle:.3g}° with {m} labels" for m, angle in self.metrics.angles.items())
             lines.append(
@@ -103,6 +106,12 @@ class MultilabelReport(Presented):
     def _columns(self) -> dict[str, Values]:
         head: dict[str, Values] = {self.classifier or "features": self.to_dict()}
         return head | {name: metrics.to_dict() for name, metrics in self.layers.items()}
+
+    def _ideals(self) -> Ideals:
+        ideals = dict(ideals_of_classes(len(self.moments.present), self.moments.feature_dim))
+        if self.layers:  # inner layers have other dimensions, and of the bounded measures nc2_means alone
+            ideals.pop("nc2_means", None)
+        return ideals
 
 
 class _Layer:

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from neuralcollapse import valid_json
+from neuralcollapse.geometry.etf import lowest_frame_distance
 from neuralcollapse.geometry.measures import HEADLINE, MEASURES
-from neuralcollapse.geometry.tables import Ideals, Values, cell, frame, grouped, html_table
+from neuralcollapse.geometry.tables import Ideals, Values, cell, frame, frame_bounds, grouped, html_table
 
 
 def rich_table(columns: Mapping[str, Values], title: str, ideals: Ideals) -> Any:
@@ -34,6 +35,34 @@ def rich_table(columns: Mapping[str, Values], title: str, ideals: Ideals) -> Any
             cells = (cell(column.get(measure.name)) for column in columns.values())
             table.add_row(f"  {measure.name}", *cells, measure.goal(ideals.get(measure.name)))
     return table
+
+
+def ideals_of_classes(classes: int, feature_dim: int) -> Ideals:
+    """Values at collapse that depend on the shape: the ranks of the class means, and bounds where no simplex fits.
+
+    Args:
+        classes: those with samples.
+        feature_dim: d.
+    """
+    rank = float(min(classes - 1, feature_dim))
+    ranks: Ideals = dict.fromkeys(("effective_rank", "stable_rank", "numerical_rank"), rank)
+    return {**ranks, **frame_bounds(lowest_frame_distance(classes, feature_dim))}
+
+
+def bound_in_words(classes: int, feature_dim: int) -> str:
+    """Why NC2 and NC3 cannot vanish; empty where they can.
+
+    Args:
+        classes: those with samples.
+        feature_dim: d.
+    """
+    lowest = lowest_frame_distance(classes, feature_dim)
+    if lowest <= 0:
+        return ""
+    return (
+        f"NC2 and NC3 cannot be below {lowest:.3g} here: {classes} classes form a simplex ETF only in {classes - 1} "
+        "dimensions or more."
+    )
 
 
 class Presented:

@@ -9,11 +9,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from neuralcollapse.geometry import ClassStatistics, CollapseMetrics, Moments
-from neuralcollapse.geometry.etf import lowest_frame_distance
-from neuralcollapse.geometry.tables import Ideals, Values, frame_bounds, sentences
+from neuralcollapse.geometry.tables import Ideals, Values, sentences
 from neuralcollapse.measurement.attack import AttackReport
 from neuralcollapse.measurement.depth import NetworkDepth
-from neuralcollapse.measurement.presentation import Presented
+from neuralcollapse.measurement.presentation import Presented, bound_in_words, ideals_of_classes
 
 
 @dataclass(frozen=True)
@@ -66,13 +65,9 @@ class CollapseReport(Presented):
     def explain(self) -> str:
         """What was found, in words: how far each of the four effects has come, and what the numbers rest on."""
         lines = [f"{self._title()}, {self.moments.feature_dim} features per sample.", *sentences(self.to_dict())]
-        classes = len(self.moments.present)
-        if self._lowest > 0 and self.metrics.nc2 is not None:
-            lines.append(
-                f"NC2 and NC3 cannot be below {self._lowest:.3g} here: {classes} classes form a simplex ETF "
-                f"only in {classes - 1} dimensions or more. GNC1 to GNC3 "
-                "take their place for so many classes."
-            )
+        bound = bound_in_words(len(self.moments.present), self.moments.feature_dim)
+        if bound and self.metrics.nc2 is not None:
+            lines.append(f"{bound} GNC1 to GNC3 take their place for so many classes.")
         if self.accuracy is not None:
             lines.append(f"The classifier decides {self.accuracy:.2%} of the samples correctly.")
         if self.ncc_mismatch is not None:
@@ -126,18 +121,11 @@ class CollapseReport(Presented):
     def _inner(self) -> list[str]:
         return list(self.layers)
 
-    @property
-    def _lowest(self) -> float:
-        """What NC2 and NC3 cannot be below: 0 unless the classes outnumber the dimensions."""
-        return lowest_frame_distance(len(self.moments.present), self.moments.feature_dim)
-
     def _ideals(self) -> Ideals:
-        dimension = float(min(len(self.moments.present) - 1, self.moments.feature_dim))
-        ideals: dict[str, float | str] = dict.fromkeys(("effective_rank", "stable_rank", "numerical_rank"), dimension)
-        bounds = dict(frame_bounds(self._lowest))
-        if self.layers:  # inner layers have other dimensions, and of these measures nc2_means alone
-            bounds.pop("nc2_means", None)
-        return ideals | bounds
+        ideals = dict(ideals_of_classes(len(self.moments.present), self.moments.feature_dim))
+        if self.layers:  # inner layers have other dimensions, and of the bounded measures nc2_means alone
+            ideals.pop("nc2_means", None)
+        return ideals
 
     def _caption(self) -> str:
         return "" if self.depth is None else self.depth.explain()
