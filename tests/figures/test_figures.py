@@ -70,6 +70,14 @@ def test_cosines_are_centred_on_the_simplex() -> None:
         assert (trace.zmin + trace.zmax) / 2 == pytest.approx(-1 / 3)
 
 
+@pytest.mark.parametrize("scale", [1e-300, 1e-170, 1e160, 1e300])
+def test_cosines_do_not_depend_on_the_scale(scale: float) -> None:
+    rows = np.random.default_rng(0).standard_normal((4, 3))
+    for name, matrix in (("weight", rows), ("means", rows - rows.mean(0))):
+        exact, found = (plot_cosines(**{name: matrix * size}).data[0].z for size in (1, scale))
+        np.testing.assert_allclose(found, exact, atol=1e-4)
+
+
 def test_a_class_without_samples_has_no_cosines() -> None:
     means = np.array([[4.0, 1, 0, 0], [1, 3, 0, 2], [0, 0, 0, 0], [2, 0, 5, 1]])
     figure = plot_cosines(np.eye(4), means)

@@ -88,6 +88,24 @@ def test_a_narrow_layer_before_the_head(classes: int, dim: int, rank: int, offse
         assert metrics.nc1 == pytest.approx(expected, rel=1e-4 if dtype == torch.float32 else 0.1)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "large", "noise"),
+    [(torch.bfloat16, 256, 0), (torch.bfloat16, 1024, 0), (torch.float16, 1024, 0), (torch.float16, 1024, 1 / 64)],
+)
+def test_a_large_coordinate_hides_no_direction_of_the_others(dtype: torch.dtype, large: int, noise: float) -> None:
+    """Language models in half precision have a few activations that are far larger than all others."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(4).repeat_interleave(50)
+    features = torch.zeros(200, 256)
+    features[:, :4] = torch.diag(torch.tensor([8.0, 4.0, 2.0, 1.0]))[labels]
+    features += 0.05 * torch.randn(200, 256, generator=generator)
+    features[:, -1] = large * (1 + noise * torch.randn(200, generator=generator))
+    rounded = features.to(dtype)
+    expected = oracle_of_rank(rounded, labels, 3)
+    for metrics in both(rounded, labels):
+        assert metrics.nc1 == pytest.approx(expected, rel=1e-3)
+
+
 def test_full_rank_is_not_reported_as_missing() -> None:
     for case in CASES:
         for moments in (

@@ -108,6 +108,10 @@ def test_bad_input_is_refused() -> None:
     for dimension in (0, 7):
         with pytest.raises(ValueError, match=f"dimension={dimension}"):
             NECO(statistics, dimension)
+    for dimension in (2.0, "2", True):
+        with pytest.raises(TypeError, match=f"dimension={dimension!r} is a {type(dimension).__name__}"):
+            NECO(statistics, dimension)
+    assert NECO(statistics, np.int64(2)).score(case.features).shape == (len(case.labels),)
     traces = ClassStatistics(4, 6, within="traces")
     traces.update(case.features, case.labels)
     with pytest.raises(ValueError, match="within='full'"):

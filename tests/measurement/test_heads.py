@@ -17,6 +17,7 @@ from neuralcollapse import (
     find_classifier,
     fix_classifier,
     measure,
+    use_prototypes,
 )
 from tests.cases import oracle
 
@@ -159,6 +160,30 @@ def test_a_head_that_is_not_affine_has_no_weight() -> None:
     with pytest.raises(ValueError, match=r"a Cosine, is not an affine map.*features_only=True"):
         measure(model, BATCHES)
     assert measure(model, BATCHES, features_only=True).metrics.nc2 is None
+
+
+def test_a_head_that_is_affine_on_small_features_alone_has_no_weight() -> None:
+    class Clamped(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x).clamp(-10, 10)
+
+    model = nn.Sequential(*trunk(), Clamped(6, 3))
+    large = [(50 * x, y) for x, y in BATCHES]
+    assert model(large[0][0]).abs().max() == 10
+    with pytest.raises(ValueError, match=r"a Clamped, is not an affine map"):
+        measure(model, large)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_prototypes_in_half_precision_are_measured(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    means = (20 * torch.rand(10, 2048)).to(dtype)
+    labels = torch.arange(60) % 10
+    x = (means[labels].float() + 0.5 * torch.randn(60, 2048)).to(dtype)
+    report = measure(use_prototypes(nn.Sequential(nn.Identity(), nn.Linear(2048, 10)).to(dtype), means), [(x, labels)])
+    exact = means.double() - means.double().mean(0)
+    assert report.accuracy == 1
+    torch.testing.assert_close(report.weight.double(), exact, rtol=1e-5, atol=1e-4)
 
 
 def test_a_head_without_bias_has_no_spread_of_it() -> None:

@@ -177,6 +177,40 @@ def test_a_head_with_a_forward_of_its_own_is_not_made_anew() -> None:
         set_feature_dim(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), plain), 3)
 
 
+def capped(layer: nn.Linear, x: torch.Tensor) -> torch.Tensor:
+    return 30 * torch.tanh(nn.Linear.forward(layer, x) / 30)
+
+
+def clamped(layer: nn.Linear, x: torch.Tensor) -> torch.Tensor:
+    return nn.Linear.forward(layer, x).clamp(-10, 10)
+
+
+def scaled(layer: nn.Linear, x: torch.Tensor) -> torch.Tensor:
+    return layer.scale * nn.Linear.forward(layer, x)
+
+
+def larger(layer: nn.Linear, x: torch.Tensor) -> torch.Tensor:
+    return 30 * nn.functional.linear(x, layer.weight)
+
+
+@pytest.mark.parametrize("zero", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("function", [capped, clamped, scaled, larger])
+def test_a_head_that_differs_on_large_features_or_in_training_alone_is_refused(function, dtype, zero) -> None:
+    class Own(nn.Linear):
+        forward = function
+
+    head = Own(64, 10)
+    head.scale = nn.Parameter(torch.ones(())) if function is scaled else None
+    with torch.no_grad():
+        head.weight.mul_(0 if zero else 1)
+    before = head.weight.detach().to(dtype).clone()
+    model = nn.Sequential(nn.Linear(4, 64), nn.ReLU(), head).to(dtype)
+    with pytest.raises(ValueError, match="the classifier is a Own, whose forward is its own"):
+        set_feature_dim(model, 10)
+    assert torch.equal(model[2].weight, before)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 def test_a_head_that_writes_its_own_forward_but_computes_a_linear_layer_is_made_anew(dtype: torch.dtype) -> None:
     """As timm.layers.Linear is, and a layer with a forward that accelerate wrapped."""

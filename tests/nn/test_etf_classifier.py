@@ -128,3 +128,22 @@ def test_prototypes_are_the_nearest_mean():
     torch.testing.assert_close(logits.double(), distances, rtol=1e-3, atol=1e-2)
     with pytest.raises(ValueError, match="finite K x d"):
         PrototypeClassifier(torch.tensor([[float("nan")], [1.0]]))
+
+
+@pytest.mark.parametrize("spread", [1.0, 24.0, 100.0])
+@pytest.mark.parametrize(("dtype", "autocast"), [
+    (torch.float16, None), (torch.bfloat16, None), (torch.float32, torch.bfloat16), (torch.float32, torch.float16),
+])  # fmt: skip
+def test_prototypes_in_half_precision_are_the_nearest_mean(spread, dtype, autocast):
+    """Squares of half precision end at 65504, a distance of 256."""
+    torch.manual_seed(0)
+    means = (spread * torch.rand(10, 2048)).to(autocast or dtype)
+    labels = torch.arange(200) % 10
+    x = (means[labels].float() + spread / 10 * torch.randn(200, 2048)).to(autocast or dtype)
+    head = PrototypeClassifier(means.to(dtype), dtype=dtype)
+    with torch.autocast("cpu", autocast, enabled=autocast is not None):
+        logits = head(x)
+    assert logits.dtype == torch.float32
+    distances = torch.cdist(x.double(), means.double()).square() / -2
+    torch.testing.assert_close(logits.double(), distances, rtol=1e-4, atol=1e-3)
+    assert torch.equal(logits.argmax(1), labels)

@@ -182,6 +182,65 @@ def test_a_block_that_cannot_be_narrowed_gets_a_projection_behind_it(change: obj
     assert model(torch.randn(5, 3, 7, 7)).shape == (5, 4)
 
 
+class Attending(Block):
+    """Weighs its channels, as squeeze-and-excitation blocks do."""
+
+    def __init__(self) -> None:
+        super().__init__(convolution(), nn.BatchNorm2d(8))
+        self.attention = nn.Conv2d(8, 8, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found = self.bn2(self.conv2(self.bn1(self.conv1(x)).relu()))
+        weights = self.attention(found.mean((2, 3), keepdim=True)).sigmoid()
+        return (weights * found + (x if self.downsample is None else self.downsample(x))).relu()
+
+
+class Scaled(Block):
+    def __init__(self) -> None:
+        super().__init__(convolution(), nn.BatchNorm2d(8))
+        self.gamma = nn.Parameter(torch.ones(8, 1, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found = self.gamma * self.bn2(self.conv2(self.bn1(self.conv1(x)).relu()))
+        return (found + (x if self.downsample is None else self.downsample(x))).relu()
+
+
+class NormFirst(Block):
+    def __init__(self) -> None:
+        super().__init__(convolution(), nn.BatchNorm2d(8))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found = self.conv2(self.bn2(self.conv1(self.bn1(x).relu())).relu())
+        return found + (x if self.downsample is None else self.downsample(x))
+
+
+@pytest.mark.parametrize("kind", [Attending, Scaled, NormFirst])
+def test_a_block_that_does_not_run_narrowed_gets_a_projection_behind_it(kind: type[Block]) -> None:
+    model, ran = ResNet(kind()), []
+    model.layer4[1].conv1.register_forward_hook(lambda *_: ran.append(1))
+    before = {name: tensor.clone() for name, tensor in model.layer4.state_dict().items()}
+    set_feature_dim(model, 4)
+    assert not ran
+    assert isinstance(model.fc, nn.Sequential)
+    assert model.layer4.state_dict().keys() == before.keys()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.layer4.state_dict().items())
+    assert model(torch.randn(2, 3, 8, 8)).shape == (2, 4)
+
+
+def test_a_reader_of_the_last_block_joined_with_another_gets_a_projection() -> None:
+    class Joined(ResNet):
+        def __init__(self) -> None:
+            super().__init__(Block(convolution(), nn.BatchNorm2d(8)))
+            self.decoder = nn.Conv2d(11, 8, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.fc(self.decoder(torch.cat([self.layer4(x), x], 1)).mean((2, 3)))
+
+    model = set_feature_dim(Joined(), 4)
+    assert isinstance(model.fc, nn.Sequential)
+    assert model(torch.randn(2, 3, 8, 8)).shape == (2, 4)
+
+
 def test_what_is_new_trains_and_a_fixed_head_follows() -> None:
     model = fix_classifier(set_feature_dim(ResNet(Block(convolution(), nn.BatchNorm2d(8, affine=False))), 4))
     model(torch.randn(5, 3, 7, 7)).square().sum().backward()

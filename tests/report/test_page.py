@@ -141,6 +141,21 @@ def test_hostile_dynamics_stay_text(run: Path, browser: Any, tmp_path: Path) -> 
         assert page.locator("#summary details td").first.bounding_box()["x"] >= 0
 
 
+@pytest.mark.parametrize(
+    ("names", "groups"),
+    [
+        (["adam-seed0", "adam-seed1", "sgd-seed2"], ["adam (2 seeds)", "sgd-seed2"]),
+        (["adam-seed0", "sgd-seed1"], ["adam-seed0", "sgd-seed1"]),
+        (["first", "second"], ["first (2 seeds)"]),
+        (["seed0-w16", "seed1-w16", "seed2-w32"], ["w16 (2 seeds)", "seed2-w32"]),
+    ],
+)
+def test_names_that_say_their_seeds_say_which_runs_are_one_experiment(names: list[str], groups: list[str]) -> None:
+    """Of trackers that describe nothing but the seed."""
+    runs = [History(name, {"epoch": [0, 1], "nc1": [1.0, 0.1]}, {"seed": seed}) for seed, name in enumerate(names)]
+    assert [name.lstrip("-") for name in by_experiment(runs)] == groups
+
+
 def test_seeds_are_a_band_and_several_runs_share_a_page(browser: Any, tmp_path: Path) -> None:
     config = TrainConfig(epochs=4).resolved().to_dict()
     runs = [

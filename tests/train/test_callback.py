@@ -402,6 +402,20 @@ def test_a_training_resumed_within_its_first_epoch_goes_on(tmp_path) -> None:
     assert [row["epoch"] for row in callback.history] == [0, 1, 2]
 
 
+def test_what_the_errors_of_measure_ask_for_can_be_given(tmp_path) -> None:
+    ways = {
+        "forward": lambda module, inputs: module(inputs - 1),
+        "batch": lambda held: (held[0] + 1, held[1]),
+    }
+    module, data = Plain(), loader()
+    given = ({}, ways, {"batch": ways["batch"]})
+    callbacks = [NeuralCollapseCallback(data, prefix=f"{place}/", **some) for place, some in enumerate(given)]
+    fitted(module, data, tmp_path, callbacks)
+    ends = [callback.report.metrics.nc1 for callback in callbacks]
+    assert ends[1] == pytest.approx(ends[0], rel=1e-4)  # what is added before the forward pass is taken away in it
+    assert ends[2] != pytest.approx(ends[0], rel=1e-2)
+
+
 def test_every_must_be_positive() -> None:
     with pytest.raises(ValueError, match="every=0 must be at least 1"):
         NeuralCollapseCallback(every=0)

@@ -77,6 +77,23 @@ def test_a_folder_with_another_run_is_refused_before_training(tmp_path: Path) ->
     assert (tmp_path / "run" / "metrics.csv").read_bytes() == before
 
 
+@pytest.mark.filterwarnings("ignore:1 of 3 classes have no samples")
+def test_what_the_errors_of_measure_ask_for_can_be_given(tmp_path: Path) -> None:
+    ways = {
+        "pooling": "first",
+        "forward": lambda model, inputs: model(input_ids=inputs),
+        "batch": lambda held: (held["input_ids"], held["labels"].clamp(max=1)),
+    }
+    with pytest.raises(ValueError, match=r"classes have no samples: 2.*allow_missing=True"):
+        trained(tmp_path, [NeuralCollapseTrainerCallback(**ways)], epochs=1)
+    callback = NeuralCollapseTrainerCallback(**ways, allow_missing=True)
+    trainer, data = trained(tmp_path, [callback], epochs=1)
+    batch = {name: torch.stack([row[name] for row in data]) for name in ("input_ids", "labels")}
+    expected = measure(trainer.model, [batch], allow_missing=True, **ways)
+    assert callback.report.metrics.nc1 == pytest.approx(expected.metrics.nc1, rel=1e-5)
+    assert len(callback.report.moments.present) == 2
+
+
 def test_every_must_be_positive() -> None:
     with pytest.raises(ValueError, match="every=0"):
         NeuralCollapseTrainerCallback(every=0)

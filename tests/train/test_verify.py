@@ -115,6 +115,31 @@ def test_a_changed_or_missing_row(run: Path) -> None:
     assert set(changed(run)) == {"rows", "epoch 2"}
 
 
+def test_measures_of_the_test_data_are_computed_anew(fresh: Path, tmp_path: Path) -> None:
+    config = TrainConfig(dataset=f"imagefolder:{fresh / 'images'}", model="mlp", width=16, image_size=8, epochs=1,
+                         measure_test=True, output=str(tmp_path / "run"))  # fmt: skip
+    run = train(config, progress=False)
+    row = read_metrics(run)[-1]
+    told = {"epoch", "step", "seconds", "learning_rate", "train_loss"}
+    assert {"test_nc1", "test_nc4", "test_ncc_mismatch"} <= row.keys()
+    numbers = sum(bool(value) for name, value in row.items() if name not in told)
+    [found] = [check.found for check in verify(run).checks if check.name == "epoch 1"]
+    assert found == f"{numbers} numbers follow from checkpoint and data"
+    text = (run / "metrics.csv").read_text()
+    (run / "metrics.csv").write_text(text.replace(row["test_nc1"], "0.125"))
+    assert f"test_nc1 is {float(row['test_nc1']):.6g} and was recorded as 0.125" in changed(run)["epoch 1"]
+
+
+def test_a_test_accuracy_alone_is_compared_too(fresh: Path, tmp_path: Path) -> None:
+    config = TrainConfig(dataset=f"imagefolder:{fresh / 'images'}", model="mlp", width=16, image_size=8, epochs=2,
+                         measure_every=2, test_every=1, output=str(tmp_path / "run"))  # fmt: skip
+    kept = train(config, progress=False) / "checkpoints"
+    for ending in ("", ".sha256"):  # as after a kill in the second epoch
+        (kept / f"last.ckpt{ending}").write_bytes((kept / f"previous.ckpt{ending}").read_bytes())
+    [check] = [check for check in verify(tmp_path / "run").checks if check.name == "epoch 1"]
+    assert (check.holds, check.found) == (True, "1 number follows from checkpoint and data")
+
+
 def test_a_changed_weight(run: Path) -> None:
     last = run / "checkpoints" / "last.ckpt"
     content = torch.load(last, weights_only=True)

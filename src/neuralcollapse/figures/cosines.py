@@ -99,7 +99,9 @@ def cosines(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Cosines of the rows of one matrix with the rows of another; zero for a row of zeros."""
 
     def unit(rows: np.ndarray) -> np.ndarray:
-        return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-300)
+        largest = np.abs(rows).max(1, keepdims=True)
+        rows = rows / np.where(largest > 0, largest, 1.0)  # first, so that no square overflows or vanishes
+        return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1.0)
 
     return unit(left) @ unit(right).T
 

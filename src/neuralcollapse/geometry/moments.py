@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -140,7 +140,9 @@ class Moments:
         unit = 2.0 ** int(state["exponent"])
         resolution, largest = float(state["resolution"]), float(state["largest"]) / unit
         smallest = int(counts[present].min()) if bool(present.any()) else 1
-        directions, singular = between_directions(means[present], resolution, largest, smallest)
+        # Where only traces were gathered, each coordinate may have all of the spread.
+        spread = scatter.diagonal() if scatter.numel() else state["trace_sums"].sum()
+        directions, singular = between_directions(means[present], resolution, largest, smallest, lambda: spread / total)
         within, error = None, torch.zeros_like(singular)
         if scatter.numel():
             within = directions @ (scatter / total) @ directions.T
@@ -187,12 +189,25 @@ def centred(means: Float[Tensor, "P d"]) -> Float[Tensor, "P d"]:
 
 
 def between_directions(
-    means: Float[Tensor, "P d"], resolution: float, largest: float, smallest_class: int
+    means: Float[Tensor, "P d"],
+    resolution: float,
+    largest: float,
+    smallest_class: int,
+    variances: Callable[[], Float[Tensor, "*d"]],
 ) -> tuple[Float[Tensor, "r d"], Float[Tensor, " r"]]:
     """Right singular vectors and values of the centred means, less those that rounding of the features explains.
 
     The means of n samples that are rounded to a relative precision ε err by some ε max|x| / sqrt(n) an entry, and a
-    P x d matrix of such errors has a norm of about sqrt(P) + sqrt(d) entries.
+    P x d matrix of such errors has a norm of about sqrt(P) + sqrt(d) entries. Rounding is relative to each entry: a
+    direction that avoids the large coordinates has less of it.
+
+    Args:
+        means: of the classes that have samples.
+        resolution: machine epsilon of the features.
+        largest: absolute entry of the features.
+        smallest_class: samples of the smallest class.
+        variances: gives the pooled variance of each coordinate within classes, or one number that none exceeds. It
+            is asked only where a direction is in doubt.
     """
     centre = centred(means)
     rank = min(len(centre) - 1, centre.shape[1])
@@ -203,8 +218,13 @@ def between_directions(
     _, singular, rows = torch.linalg.svd(centre, full_matrices=False)
     rounding = max(resolution / math.sqrt(smallest_class), torch.finfo(torch.float64).eps)
     floor = rounding * largest * (math.sqrt(len(means)) + math.sqrt(means.shape[1]))
-    kept = singular[:rank] > floor
-    return rows[:rank][kept], singular[:rank][kept]
+    rows, singular = rows[:rank], singular[:rank]
+    kept = singular > floor
+    if not bool(kept.all()):
+        squares = means.square().amax(0) + variances()
+        if bool(squares.any()):
+            kept = singular > floor * torch.linalg.vector_norm(rows * (squares / squares.max()).sqrt(), dim=1)
+    return rows[kept], singular[kept]
 
 
 def first_samples(labels: Int[Tensor, " B"], counts: Int[Tensor, " K"]) -> Int[Tensor, " K"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from typing import Any
 
 import torch
@@ -169,13 +170,14 @@ def _directions(statistics: ClassStatistics, dimension: int | None) -> int:
     """How many principal directions NECO takes."""
     present, width = int((statistics.counts > 0).sum()), statistics.feature_dim
     chosen = present - 1 if dimension is None else dimension
+    if isinstance(chosen, bool) or not hasattr(chosen, "__index__"):
+        raise TypeError(f"dimension={dimension!r} is a {type(dimension).__name__}: give a whole number of directions")
+    chosen = operator.index(chosen)
     if 1 <= chosen < width:
         return chosen
     if dimension is not None:
-        raise ValueError(
-            f"dimension={dimension} must be between 1 and {width - 1}: in all {width} dimensions of the features every "
-            "score is 1"
-        )
+        reason = f": in all {width} dimensions of the features every score is 1" if chosen >= width else ""
+        raise ValueError(f"dimension={dimension} must be between 1 and {width - 1}{reason}")
     if present < 2:
         raise ValueError("dimension=None takes one direction less than classes with samples, of which there is 1")
     raise ValueError(

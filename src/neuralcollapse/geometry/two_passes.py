@@ -27,7 +27,10 @@ def two_passes(features: Float[Tensor, "N d"], labels: Int[Tensor, " N"], num_cl
     present = counts > 0
     resolution, largest = torch.finfo(features.dtype).eps, largest / 2.0**exponent
     means = _class_means(features, labels, counts, exponent)
-    directions, singular = between_directions(means[present], resolution, largest, int(counts[present].min()))
+    smallest = int(counts[present].min())
+    directions, singular = between_directions(
+        means[present], resolution, largest, smallest, lambda: _variances(features, labels, means, exponent)
+    )
     ordinary = 2.0 ** -SAFE[torch.float32] < largest < 2.0 ** SAFE[torch.float32]
     precision = torch.float32 if features.dtype != torch.float64 and ordinary else torch.float64
     found = _second_moments(features, labels, counts, means, directions, exponent, precision)
@@ -72,6 +75,16 @@ def _class_means(
     sums = class_sums(features, labels, len(counts), exponent, pivots)
     means = sums / counts.clamp(min=1)[:, None]
     return means if pivots is None else (means + pivots) * (counts > 0)[:, None]
+
+
+def _variances(
+    features: Float[Tensor, "N d"], labels: Int[Tensor, " N"], means: Float[Tensor, "K d"], exponent: int
+) -> Float[Tensor, " d"]:
+    """Pooled variance of each coordinate within classes, in squares of 2**exponent."""
+    squares = torch.zeros_like(means[0])
+    for x, y in _chunks(features, labels, torch.float64):
+        squares += (times_power_of_two(x.double(), -exponent) - means[y]).square().sum(0)
+    return squares / len(features)
 
 
 def _second_moments(

@@ -45,7 +45,7 @@ def affine(
     if found is not None and (features is None or logits is None or _gives(found, features, logits)):
         return found
     asked = _asked(classifier)
-    if found is not None and features is not None and logits is not None and not _gives(asked, features, logits):
+    if features is not None and logits is not None and not _gives(asked, features, logits):
         raise _not_affine(classifier)
     return asked
 
@@ -54,6 +54,7 @@ def _read(classifier: nn.Module) -> tuple[Tensor, Tensor | None] | None:
     """W and b as the layer holds them; None where they are not all of it."""
     if isinstance(classifier, PrototypeClassifier):
         means = _whole(classifier.class_means)
+        means = means.to(torch.promote_types(means.dtype, torch.float32))  # half precision holds no squares of these
         norms = means.square().sum(1) / 2
         return means - means.mean(0), norms.mean() - norms
     if not (isinstance(classifier, ETFClassifier) or _is_its_weight(classifier)):

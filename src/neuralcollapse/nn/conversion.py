@@ -5,6 +5,8 @@ Everything new is built before anything old is replaced: a model is converted wh
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -14,7 +16,7 @@ from torch import Tensor, nn
 from neuralcollapse.geometry.inputs import Rows, as_real
 from neuralcollapse.nn.adapters import base_of
 from neuralcollapse.nn.etf_classifier import ETFClassifier, ETFConvolution, PrototypeClassifier
-from neuralcollapse.nn.last_block import last_block, narrowed
+from neuralcollapse.nn.last_block import last_block, narrowed, runs_with
 from neuralcollapse.nn.surgery import find_classifier, is_pointwise, layer_shape
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -89,7 +91,9 @@ def set_feature_dim(model: Model, feature_dim: int, *, classifier: str | None = 
     head = _resized_head(old, feature_dim, classes)
     last = last_block(model, name, width)
     if last is not None:
-        return _swap(model, {**narrowed(*last, feature_dim), name: head})
+        layers = narrowed(*last, feature_dim)
+        if runs_with(*last, layers, feature_dim):
+            return _swap(model, {**layers, name: head})
     made = _made_like(old) | {"bias": False}
     if is_pointwise(old):
         project = _pointwise(old)(width, feature_dim, 1, **made)
@@ -251,18 +255,35 @@ def _pointwise(old: nn.Module) -> Any:
 
 
 def _computes_as(old: nn.Module, plain: Any) -> bool:
-    """Whether a layer with a forward of its own computes what the plain class does, as timm's ``Linear`` does."""
+    """Whether a layer with a forward of its own computes what the plain class does, as timm's ``Linear`` does.
+
+    It is asked with another weight, which is not zero, about small features and large ones: logits may be capped.
+    """
     if type(old).forward is plain.forward and "forward" not in vars(old):
         return True
+    if {name for name, _ in old.named_parameters()} - {"weight", "bias"}:
+        return False
     weight = _weight(old)
-    points = torch.arange(3.0 * weight.shape[1], device=weight.device).sin().to(weight.dtype)
-    points = points.reshape(3, weight.shape[1], *weight.shape[2:])
-    near = max(1e-3, 8 * torch.finfo(weight.dtype).eps)
+    kept, precision = weight.detach().clone(), torch.finfo(weight.dtype)
     with torch.no_grad():
+        points = _wave((3, *weight.shape[1:]), weight, 1.0)
         try:
-            return torch.allclose(old.forward(points), plain.forward(old, points), rtol=near, atol=near)
+            weight.copy_(_wave(weight.shape, weight, 0.7))
+            for scale in (1.0, min(1e3, precision.max**0.25)):
+                found, expected = old.forward(scale * points), plain.forward(old, scale * points)
+                if not bool((found - expected).abs().max() <= max(1e-3, 8 * precision.eps) * expected.abs().max()):
+                    return False
         except Exception:  # it needs what a plain layer does not, such as labels, or gives no tensor
             return False
+        finally:
+            weight.copy_(kept)
+    return True
+
+
+def _wave(shape: Sequence[int], like: Tensor, frequency: float) -> Tensor:
+    """Numbers in [-1, 1], none of them drawn at random."""
+    count = torch.arange(float(math.prod(shape)), device=like.device)
+    return (frequency * (count + 1)).sin().reshape(*shape).to(like.dtype)
 
 
 def _resized_head(old: nn.Module, feature_dim: int, num_classes: int) -> nn.Module:

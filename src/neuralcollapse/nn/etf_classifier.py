@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.amp.autocast_mode import is_autocast_available
 
 from neuralcollapse.geometry import simplex_etf
 from neuralcollapse.geometry.inputs import Rows, as_real
@@ -160,7 +162,8 @@ class PrototypeClassifier(nn.Module):
 
     Args:
         class_means: (K, d), such as ``measure(model, loader).statistics.means``; copied.
-        dtype: in which distances are taken: that of the features, torch's default if not given.
+        dtype: in which the means are kept: that of the features, torch's default if not given. Distances are taken
+            in float32 at least, and the logits have that precision: half precision holds no squares above 65504.
 
     Raises:
         ValueError: if the means are not a finite K x d matrix with K >= 2, also in that dtype, or a row is zero, as it
@@ -188,7 +191,7 @@ class PrototypeClassifier(nn.Module):
                 f"be decided as class {absent}; measure data that has every class"
             )
         self.out_features, self.in_features = class_means.shape
-        # The distances of float64 statistics are taken in the features' own precision. A copy: the caller's may change.
+        # Float64 statistics are kept in the features' own precision. A copy: the caller's may change.
         kept = class_means.to(dtype or torch.get_default_dtype(), copy=True)
         if not bool(torch.isfinite(kept).all()):
             raise ValueError(
@@ -199,11 +202,15 @@ class PrototypeClassifier(nn.Module):
 
     def forward(self, features: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch K"]:
         """Half the negative squared distance to each class mean."""
-        # Differences around the centre of the means: the direct |h|^2 - 2 h mu + |mu|^2 cancels digits.
-        centre = self.class_means.mean(0)
-        means, points = self.class_means - centre, features - centre
-        cross = nn.functional.linear(points, means, -means.square().sum(-1) / 2)
-        return cross - points.square().sum(-1, keepdim=True) / 2
+        wide = torch.promote_types(torch.promote_types(self.class_means.dtype, features.dtype), torch.float32)
+        means, points = self.class_means.to(wide), features.to(wide)
+        kind = features.device.type
+        with torch.autocast(kind, enabled=False) if is_autocast_available(kind) else nullcontext():
+            # Differences around the centre of the means: the direct |h|^2 - 2 h mu + |mu|^2 cancels digits.
+            centre = means.mean(0)
+            means, points = means - centre, points - centre
+            cross = nn.functional.linear(points, means, -means.square().sum(-1) / 2)
+            return cross - points.square().sum(-1, keepdim=True) / 2
 
     def extra_repr(self) -> str:
         """Shown by ``print(model)``."""

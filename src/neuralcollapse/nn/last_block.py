@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
+from collections.abc import Mapping
 from typing import TypeVar
 
 import torch
@@ -39,10 +41,13 @@ def last_block(model: nn.Module, classifier: str, width: int) -> tuple[str, nn.M
 def _has_other_readers(model: nn.Module, prefix: str, classifier: str, width: int) -> bool:
     """Whether something outside the ResNet's stages and the classifier has that width: a neck, a projection, a scale.
 
-    Which layers read the last block is known only when the model runs.
+    Which layers read the last block is known only when the model runs. One that comes after it and is wider may read it
+    joined with other features.
     """
     inside = tuple(f"{prefix}.layer{stage}." if prefix else f"layer{stage}." for stage in (1, 2, 3, 4))
+    after = False
     for name, layer in model.named_modules():
+        after = after or name.startswith(inside[-1])
         if name.startswith((*inside, f"{classifier}.")) or name == classifier:
             continue
         own = itertools.chain(layer.parameters(recurse=False), layer.buffers(recurse=False))
@@ -51,10 +56,43 @@ def _has_other_readers(model: nn.Module, prefix: str, classifier: str, width: in
         if next(layer.children(), None) is not None:
             continue
         shape = getattr(layer, "normalized_shape", None) or ()  # norms without weights have numbers alone
-        sizes = [getattr(layer, size, None) for size in ("in_features", "in_channels", "num_features", "num_channels")]
-        if width in (*sizes, *shape[-1:]):
+        names = ("in_features", "in_channels", "num_features", "num_channels")
+        sizes = [*(size for name in names if (size := getattr(layer, name, None)) is not None), *shape[-1:]]
+        if width in sizes or (after and any(size > width for size in sizes)):
             return True
     return False
+
+
+@torch.no_grad()
+def runs_with(name: str, block: nn.Module, layers: Mapping[str, nn.Module], width: int) -> bool:
+    """Whether a block runs with the layers that :func:`narrowed` made, and gives that width.
+
+    Attention over its channels, a scale of its own or a norm before its convolution are seen only so. A copy without
+    hooks is tried; where the block as it was does not run alone either, nothing can be said against the layers.
+    """
+    try:
+        trial = copy.deepcopy(block)
+    except Exception:  # one that holds a computed tensor, as weight norm of the old style leaves
+        return True
+    if _channels(trial) is None:
+        return True
+    for key, layer in layers.items():
+        parent, _, child = key.removeprefix(f"{name}.").rpartition(".")
+        setattr(trial.get_submodule(parent), child, copy.deepcopy(layer))
+    return _channels(trial) == width
+
+
+def _channels(block: nn.Module) -> int | None:
+    """Of what a block makes of a blank map; None where it does not run."""
+    for module in block.eval().modules():
+        _without_hooks(module)
+    first = getattr(block, "conv1", None)
+    if not isinstance(first, nn.Conv2d):
+        return None
+    try:
+        return int(block(first.weight.new_zeros(1, first.in_channels, 8, 8)).shape[1])
+    except Exception:  # whatever a block of somebody's own raises, it does not run so
+        return None
 
 
 def narrowed(name: str, block: nn.Module, width: int) -> dict[str, nn.Module]:

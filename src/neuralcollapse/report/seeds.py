@@ -18,8 +18,9 @@ _NUMBER = re.compile(r"[-_ (]*\d+\)?$")
 def by_experiment(histories: Sequence[History]) -> dict[str, list[History]]:
     """Groups of runs by a name; a run without a configuration or without a seed stands alone.
 
-    A group holds each seed once. Runs of one seed differ in what their configurations do not say: then their names
-    decide, read without the seed. Groups of equal names get a number.
+    A group holds each seed once. Where all names say their seed, runs whose names differ otherwise are different
+    experiments. Runs of one seed differ in what their configurations do not say: then their names decide too, read
+    without the seed. Groups of equal names get a number.
 
     >>> runs = [History(f"mlp-seed{s}", {"epoch": [0]}, {"model": "mlp", "seed": s}) for s in (0, 1)]
     >>> list(by_experiment(runs))
@@ -28,7 +29,7 @@ def by_experiment(histories: Sequence[History]) -> dict[str, list[History]]:
     found = [
         group
         for alike in _apart(histories, _experiment)
-        for named in ([alike] if _each_seed_once(alike) else _apart(alike, lambda run: _without_seed(run.name)))
+        for named in ([alike] if _alike_in_name(alike) else _apart(alike, lambda run: _without_seed(run.name)))
         for group in ([named] if _each_seed_once(named) else [[run] for run in named])
     ]
     places = {id(history): place for place, history in enumerate(histories)}
@@ -53,6 +54,10 @@ def _experiment(history: History) -> str:
 
 def _without_seed(name: str) -> str:
     return _WORD.sub("", name) if _WORD.search(name) else _NUMBER.sub("", name)
+
+
+def _alike_in_name(group: Sequence[History]) -> bool:
+    return _each_seed_once(group) and not all(_WORD.search(history.name) for history in group)
 
 
 def _each_seed_once(group: Sequence[History]) -> bool:

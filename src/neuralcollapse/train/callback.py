@@ -6,7 +6,7 @@ import contextlib
 import copy
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,8 @@ class NeuralCollapseCallback(L.Callback):
         classifier: dotted name of the classifier layer, where it cannot be found.
         layers: names of inner layers to measure as well.
         pooling: as in :func:`neuralcollapse.measure`.
+        forward: as in :func:`neuralcollapse.measure`; by default the module's own, in the trainer's precision.
+        batch: as in :func:`neuralcollapse.measure`; it is given what the module's transfer hooks leave.
         allow_missing: as in :func:`neuralcollapse.measure`.
         prefix: of the logged names, as in ``nc/nc1``.
         folder: of the run, for ``neuralcollapse report FOLDER``; None keeps the history in memory alone, which under
@@ -69,6 +71,8 @@ class NeuralCollapseCallback(L.Callback):
         classifier: str | None = None,
         layers: Sequence[str] | None = None,
         pooling: Pooling | Mapping[str, Pooling] | None = None,
+        forward: Callable[..., Any] | None = None,
+        batch: Callable[[Any], tuple[Any, Any]] | None = None,
         allow_missing: bool = False,
         prefix: str = "nc/",
         folder: str | Path | None = None,
@@ -81,6 +85,8 @@ class NeuralCollapseCallback(L.Callback):
         self.classifier = classifier
         self.layers = layers
         self.pooling = pooling
+        self.forward = forward
+        self.batch = batch
         self.allow_missing = allow_missing
         self.prefix = prefix
         self.report: CollapseReport | None = None
@@ -191,8 +197,9 @@ class NeuralCollapseCallback(L.Callback):
             classifier=self.classifier,
             layers=layers,
             pooling=pooling,
+            batch=self.batch,
             allow_missing=self.allow_missing,
-            forward=_in_precision_of(trainer),
+            forward=self.forward or _in_precision_of(trainer),
             progress=False,
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from neuralcollapse.measurement import CollapseReport
 from neuralcollapse.measurement.given import shared
+from neuralcollapse.measurement.pooling import Pooling
 from neuralcollapse.measurement.tracker import CollapseTracker
 
 
@@ -32,6 +33,10 @@ class NeuralCollapseTrainerCallback(TrainerCallback):
         folder: of the run, for ``neuralcollapse report FOLDER``; None keeps the history in memory alone.
         classifier: dotted name of the classifier layer, where it cannot be found.
         layers: names of inner layers to measure as well.
+        pooling: as in :func:`neuralcollapse.measure`.
+        forward: as in :func:`neuralcollapse.measure`.
+        batch: as in :func:`neuralcollapse.measure`.
+        allow_missing: as in :func:`neuralcollapse.measure`.
 
     Attributes:
         tracker: the :class:`neuralcollapse.CollapseTracker` that holds the history.
@@ -51,13 +56,25 @@ class NeuralCollapseTrainerCallback(TrainerCallback):
         folder: str | Path | None = None,
         classifier: str | None = None,
         layers: Sequence[str] | None = None,
+        pooling: Pooling | Mapping[str, Pooling] | None = None,
+        forward: Callable[..., Any] | None = None,
+        batch: Callable[[Any], tuple[Any, Any]] | None = None,
+        allow_missing: bool = False,
     ) -> None:
         if every < 1:
             raise ValueError(f"every={every} must be at least 1 epoch")
         self.loader = loader
         self.test_loader = test_loader
         self.every = every
-        self.tracker = CollapseTracker(folder, classifier=classifier, layers=layers)
+        self.tracker = CollapseTracker(
+            folder,
+            classifier=classifier,
+            layers=layers,
+            pooling=pooling,
+            forward=forward,
+            batch=batch,
+            allow_missing=allow_missing,
+        )
         self._pending: dict[str, Any] = {}
         self._learning_rate: float | None = None  # of the last step begun; none before the first
 

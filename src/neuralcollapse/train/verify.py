@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from neuralcollapse.measurement import measure
+from neuralcollapse.measurement import CollapseReport, measure
+from neuralcollapse.measurement.rows import columns_of
 from neuralcollapse.measurement.run_folder import CONFIG, METRICS, read_metrics
 from neuralcollapse.train import checkpoint as checkpoints
 from neuralcollapse.train.checkpoint_record import FOLDER, LAST, RECORD, changes, config_of
@@ -23,7 +24,7 @@ from neuralcollapse.train.run import load_run
 _TOLERANCE = 1e-3
 """Relative, for the same network measured on another device or with another number of threads."""
 
-_SHARES = ("train_accuracy", "test_accuracy", "ncc_mismatch")
+_SHARES = ("train_accuracy", "test_accuracy", "ncc_mismatch", "test_ncc_mismatch")
 """Counts of samples: one of them may fall on the other side by rounding."""
 
 
@@ -61,7 +62,10 @@ class Verification:
 
 
 def verify(folder: str | Path, *, data_root: str | None = None) -> Verification:
-    """Recompute the last row of a run from its checkpoint and data, and compare all that it recorded.
+    """Recompute the last row of a run from its checkpoint and data, and compare it with what was recorded.
+
+    Of that row all measures and accuracies are computed anew, those of the test data included. Its training loss
+    and its time cannot be: they, and all earlier rows, are compared with the history in the checkpoint.
 
     Args:
         folder: of the run.
@@ -163,23 +167,29 @@ def _numbers(row: dict[str, str] | None, epoch: int, network: ImageNetwork, trai
     name = f"epoch {epoch}"
     if row is None:
         return Check(name, False, f"{METRICS} has no row of the checkpoint's epoch")
-    if not row["nc1"]:
+    now: dict[str, float | None] = {}
+    if row["nc1"]:
+        now |= columns_of(_measured(network, train), _measured(network, test) if row.get("test_nc1") else None)
+    if row.get("test_accuracy") and "test_accuracy" not in now:
+        now["test_accuracy"] = _accuracy(network, test)
+    compared = [
+        (column, value, float(row[column])) for column, value in now.items() if value is not None and row.get(column)
+    ]
+    if not compared:
         return Check(name, None, "was not measured: nothing to compare")
-    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    report = measure(network, eval_loader(train), device=device, progress=False)
-    found = report.to_dict()
-    now = {"train_accuracy": found.pop("accuracy"), **found}
-    now |= {"test_accuracy": _accuracy(network, test)} if row.get("test_accuracy") else {}
     changed = []
-    for measured, value in now.items():
-        text = row.get(measured)
-        if value is None or not text:
-            continue
-        room = 1.5 / len(test if measured == "test_accuracy" else train) if measured in _SHARES else 1e-6
-        undefined = math.isnan(value) and math.isnan(float(text))
-        if not undefined and not math.isclose(float(text), value, rel_tol=_TOLERANCE, abs_tol=room):
-            changed.append(f"{measured} is {value:.6g} and was recorded as {float(text):.6g}")
-    return Check(name, not changed, "; ".join(changed) or f"{len(now)} numbers follow from checkpoint and data")
+    for column, value, recorded in compared:
+        room = 1.5 / len(test if column.startswith("test_") else train) if column in _SHARES else 1e-6
+        undefined = math.isnan(value) and math.isnan(recorded)
+        if not undefined and not math.isclose(recorded, value, rel_tol=_TOLERANCE, abs_tol=room):
+            changed.append(f"{column} is {value:.6g} and was recorded as {recorded:.6g}")
+    agree = f"{len(compared)} number{' follows' if len(compared) == 1 else 's follow'} from checkpoint and data"
+    return Check(name, not changed, "; ".join(changed) or agree)
+
+
+def _measured(network: ImageNetwork, split: Split) -> CollapseReport:
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return measure(network, eval_loader(split), device=device, progress=False)
 
 
 @torch.no_grad()

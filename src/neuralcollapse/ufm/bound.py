@@ -75,6 +75,11 @@ def _stationary_dual(problem: UFM, point: Point, dual: np.ndarray) -> Float[np.n
     return (across - problem.total * ((problem.lambda_w * point.W) @ left / singular) @ right) / roots
 
 
+def margin(problem: UFM) -> float:
+    """The share of the bound that is left out for rounding: no smaller gap can be told from zero."""
+    return _ROUNDING * problem.num_classes
+
+
 def _bound(model: UFM, dual: np.ndarray, *, centred: bool = False) -> float:
     """The bound from a dual that is scaled until it is feasible."""
     targets = np.eye(model.num_classes)
@@ -82,7 +87,7 @@ def _bound(model: UFM, dual: np.ndarray, *, centred: bool = False) -> float:
     share = min(1.0, model.loss.share(dual, targets))
     if share * norm > model.tau:
         share = model.tau / norm
-    dual = (share * (1 - _ROUNDING * model.num_classes)) * dual
+    dual = (share * (1 - margin(model))) * dual
     terms = model.loss.conjugate(dual, targets) * model.weights / model.total
     size = float(np.abs(terms).sum())
     bound = -float(terms.sum())

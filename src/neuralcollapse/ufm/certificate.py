@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from neuralcollapse.ufm.balance import balance_ratio
-from neuralcollapse.ufm.bound import lower_bound, top_residual
+from neuralcollapse.ufm.bound import lower_bound, margin, top_residual
 from neuralcollapse.ufm.norms import euclidean
 from neuralcollapse.ufm.problem import UFM
 from neuralcollapse.ufm.solution import TOLERANCE, Point
@@ -40,8 +40,8 @@ _MEANING = {
     Verdict.NOT_CRITICAL: "the gradient is not zero: follow it",
     Verdict.NOT_TIGHT: "critical, but optimality cannot be certified: no unused direction of feature space leads down, "
     "and the convex bound lies below (out of reach where feature_dim is below num_classes - 1)",
-    Verdict.ROUNDING: "the decays are so small that the rounding of the logits in float64 hides what is left of the "
-    "gradient: no tighter certificate can be had here",
+    Verdict.ROUNDING: "rounding in float64 hides what is left of the gradient or of the gap: no tighter certificate "
+    "can be had here",
     Verdict.NO_CERTIFICATE: "critical, and nothing leads down along an unused direction; the loss is not convex in the "
     "logits, so that no bound can prove more",
 }
@@ -126,8 +126,8 @@ def certify(problem: UFM, point: Point, *, tol: float = TOLERANCE, known_bound: 
         verdict = Verdict.ROUNDING
     elif excess > max(tol, _LEAST_EXCESS) and excess > _use(point, left) and _leaves_room(problem, point):
         verdict, curvature = Verdict.SADDLE, -2 * (norm - problem.tau)
-    elif problem.loss.convex and _leaves_room(problem, point):  # a critical point is a minimum or a strict saddle here
-        verdict = Verdict.NOT_CRITICAL
+    elif gap is not None and _leaves_room(problem, point):  # a critical point is a minimum or a strict saddle here
+        verdict = Verdict.ROUNDING if gap <= 2 * margin(problem) * value else Verdict.NOT_CRITICAL
     else:
         verdict = Verdict.NO_CERTIFICATE if gap is None else Verdict.NOT_TIGHT
     return Certificate(value, bound, gap, norm / problem.tau, gradient_norm, verdict, curvature)

@@ -29,7 +29,9 @@ def certify(
 
     tensors = load_tensors(point, ("W", "H", "b", "labels"))
     labels = as_labels(tensors.pop("labels"), f"{point}: labels").long().numpy()
-    arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+    arrays = {name: tensor.double().numpy() for name, tensor in tensors.items()}
+    if arrays["W"].ndim != 2:
+        raise ValueError(f"{point}: W has shape {arrays['W'].shape}, expected (K, d)")
     num_classes, feature_dim = arrays["W"].shape
     if labels.ndim != 1 or not ((labels >= 0) & (labels < num_classes)).all():
         raise ValueError(f"{point}: labels must be {num_classes} classes from 0, in one dimension")
