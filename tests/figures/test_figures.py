@@ -144,6 +144,11 @@ def test_layers_and_values() -> None:
         (lambda: plot_layers({"fc": {"nc1": None}}), "none of the 1 layers"),
         (lambda: plot_values({"nc1": None}), "has a positive value"),
         (lambda: plot_simplex(np.eye(4), np.eye(4), classes=[1, 1]), "two to four different ones"),
+        (lambda: plot_simplex(np.eye(4), np.eye(4)[:, :3]), r"weight has shape \(4, 3\) and means \(4, 4\)"),
+        (lambda: plot_simplex(np.eye(4), np.eye(4), np.eye(4)), "features without labels: give both"),
+        (lambda: plot_simplex(np.eye(4), np.eye(4), labels=[0]), "labels without features: give both"),
+        (lambda: plot_simplex(np.eye(4), np.eye(4), np.eye(4), [0, 1]), r"labels \(2,\): expected \(N, 4\) and \(N,\)"),
+        (lambda: plot_simplex(np.eye(4), np.full((4, 4), np.inf)), "weight has non-finite entries"),
     ],
 )
 def test_bad_input_is_named(draw: Any, message: str) -> None:
@@ -164,3 +169,11 @@ def test_any_class_can_be_shown_without_samples() -> None:
     figure = plot_simplex(np.eye(40), np.eye(40), classes=(30, 31))
     assert {"class 30", "class 31"} <= {trace.name for trace in figure.data}
     assert len(plot_simplex(np.zeros((4, 4)), np.eye(4)).data) == 13  # nothing to see, and no warning
+
+
+def test_a_simplex_takes_tensors_in_half_precision_as_they_are() -> None:
+    rows = torch.randn(4, 6, generator=torch.Generator().manual_seed(0)).bfloat16()
+    labels = torch.arange(4)
+    found = plot_simplex(rows, rows, rows, labels).data
+    exact = plot_simplex(rows.double().numpy(), rows.double().numpy(), rows.double().numpy(), labels.numpy()).data
+    assert [list(part.x) for part in found] == [list(part.x) for part in exact]

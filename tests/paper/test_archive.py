@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -36,8 +37,10 @@ def test_relative_bias_is_the_measure() -> None:
 @pytest.mark.parametrize("in_place", [False, True])
 def test_a_run_is_kept_and_completed(tmp_path: Path, in_place: bool) -> None:
     rng = np.random.default_rng(1)
-    run = written(tmp_path / "runs", Experiment("mnist"), TrainConfig(epochs=10), nc4_relative="")  # type: ignore[arg-type]
-    with_snapshot(run, rng.standard_normal((10, 12)), rng.standard_normal((10, 12)), rng.standard_normal(10))
+    weight, means, bias = rng.standard_normal((10, 12)), rng.standard_normal((10, 12)), rng.standard_normal(10)
+    numbers = {"nc4": float(np.linalg.norm(weight @ means.mean(0) + bias)), "nc4_relative": ""}
+    run = written(tmp_path / "runs", Experiment("mnist"), TrainConfig(epochs=10), **numbers)  # type: ignore[arg-type]
+    with_snapshot(run, weight, means, bias)
     run.config.save(run.folder / "config.yaml")
     (run.folder / "log.txt").write_text("warnings")
     sessions = [{"device": "cuda: H100", "devices": 2}] * 2 + [{"device": "cpu: Intel Xeon", "devices": 1}]
@@ -63,8 +66,14 @@ def kept_run(folder: Path, epoch: int = 10, **last: float | str) -> Outcome:
     return run
 
 
+def test_of_classes_of_unequal_size_a_snapshot_says_nothing(tmp_path: Path) -> None:
+    """NC4 takes the mean over samples, and a snapshot has the mean of the class means."""
+    run = kept_run(tmp_path / "runs", nc4=6.0, nc4_relative="")
+    assert read_metrics(archive(run.folder, tmp_path / "kept"))[-1]["nc4_relative"] == ""
+
+
 def test_in_place_all_rows_stay(tmp_path: Path) -> None:
-    run = kept_run(tmp_path, nc4_relative="")
+    run = kept_run(tmp_path, nc4=2 * math.sqrt(10), nc4_relative="")
     before = read_metrics(run.folder)
     unmeasured = [{name: cell if name in ("epoch", "seconds") else "" for name, cell in before[1].items()}]
     write_metrics(run.folder, [*before[:1], *unmeasured, *before[2:]])

@@ -42,7 +42,7 @@ def plot_cosines(weight: Any = None, means: Any = None, *, backend: str = "plotl
 
     from neuralcollapse.figures.backend import on_backend
 
-    rows, centred = (None if one is None else _matrix(one, name) for one, name in
+    rows, centred = (None if one is None else matrix_of(one, name) for one, name in
                      ((weight, "weight"), (means, "means")))  # fmt: skip
     if rows is None and centred is None:
         raise ValueError("weight and means are both missing: give at least one")
@@ -106,7 +106,12 @@ def cosines(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     return unit(left) @ unit(right).T
 
 
-def _matrix(given: Any, name: str) -> np.ndarray:
+def matrix_of(given: Any, name: str) -> np.ndarray:
+    """A finite (K, d) matrix of a tensor in any precision, an array or lists.
+
+    Raises:
+        ValueError: if it is none.
+    """
     tensor = given.detach().cpu().double() if hasattr(given, "detach") else given
     array = np.asarray(tensor, dtype=float)
     if array.ndim != 2 or len(array) < 2:

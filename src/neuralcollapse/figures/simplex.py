@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neuralcollapse.figures.cosines import cosines
+from neuralcollapse.figures.cosines import cosines, matrix_of
 from neuralcollapse.figures.look import colour, label, laid_out
 
 if TYPE_CHECKING:
@@ -149,24 +149,26 @@ def plot_simplex(
     Args:
         means: class means, (K, d).
         weight: classifier W, (K, d).
-        features: samples to draw, (N, d); with their labels, (N,).
-        labels: class of each sample.
+        features: samples to draw, (N, d); needs labels.
+        labels: class of each sample, (N,).
         classes: two to four classes; by default the first four, without those whose mean is zero as they have no
             samples.
 
     Raises:
-        ValueError: if the classes are not two to four different ones.
+        ValueError: if the classes are not two to four different ones, shapes disagree, an entry is not finite, or
+            features are given without labels.
 
     >>> len(plot_simplex(np.eye(4), np.eye(4)).data)  # the edges, and three parts of each class
     13
     """
-    means, weight, features, labels = (_array(given) for given in (means, weight, features, labels))
+    means, weight = matrix_of(means, "means"), matrix_of(weight, "weight")
+    if means.shape != weight.shape:
+        raise ValueError(f"weight has shape {weight.shape} and means {means.shape}: both must be (K, d)")
+    features, labels = _samples(features, labels, means.shape[1])
     present = means.any(1) if means.any() else np.ones(len(means), dtype=bool)
     chosen = list(chosen_classes(classes, present))
     centre = means[present].mean(0)
     drawn = means[chosen] - centre
-    if features is None or labels is None:
-        features, labels = means[:0], np.zeros(0, dtype=int)
     kept = np.isin(labels, chosen)
     places = np.array([chosen.index(label) for label in labels[kept]], dtype=int)
     products = (features[kept] - centre) @ drawn.T
@@ -261,7 +263,17 @@ def _mean_length(points: np.ndarray) -> float:
     return max(float(np.linalg.norm(points, axis=1).mean()), 1e-12)
 
 
-def _array(given: Any) -> Any:
-    if given is None:
-        return None
-    return np.asarray(given.detach().cpu() if hasattr(given, "detach") else given)
+def _samples(features: Any, labels: Any, dim: int) -> tuple[np.ndarray, np.ndarray]:
+    """The samples to draw and their classes; none where none were given."""
+    if (features is None) != (labels is None):
+        there, missing = ("labels", "features") if features is None else ("features", "labels")
+        raise ValueError(f"{there} without {missing}: give both, or neither")
+    if features is None:
+        return np.zeros((0, dim)), np.zeros(0, dtype=int)
+    drawn = np.asarray(features.detach().cpu().double() if hasattr(features, "detach") else features, dtype=float)
+    classes = np.asarray(labels.detach().cpu() if hasattr(labels, "detach") else labels)
+    if drawn.ndim != 2 or drawn.shape[1] != dim or classes.shape != drawn.shape[:1]:
+        raise ValueError(f"features have shape {drawn.shape} and labels {classes.shape}: expected (N, {dim}) and (N,)")
+    if not np.isfinite(drawn).all():
+        raise ValueError("features have non-finite entries (NaN or infinity)")
+    return drawn, classes

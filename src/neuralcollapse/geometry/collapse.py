@@ -164,7 +164,7 @@ def _measured(moments: Moments, weight: Tensor | None, bias: Tensor | None) -> C
         nc2_means=frame_distance(centred, centred),
         cdnv=pairs.cdnv,
         nc1_quotient=_quotient(within, between),
-        equinorm_means=_variation(row_norms(centred)),
+        equinorm_means=variation(row_norms(centred)),
         equiangularity_means=cosine_spread(centred),
         max_equiangularity_means=pairs.cosine_distance,
         **head,
@@ -217,7 +217,7 @@ def _of_classifier(
         "nc3": frame_distance(weight, centred),
         "nc4": float(times_power_of_two(shift, common)),
         "nc4_relative": _quotient(float(shift), float(logits) / math.sqrt(len(centred))),
-        "equinorm_weights": _variation(row_norms(weight)),
+        "equinorm_weights": variation(row_norms(weight)),
         "equiangularity_weights": cosine_spread(weight),
         "max_equiangularity_weights": cosine_distance(weight),
         "self_duality": _self_duality(weight, centred),
@@ -270,7 +270,7 @@ def _quotient(numerator: float, denominator: float) -> float:
     return math.inf if numerator > 0 else math.nan
 
 
-def _variation(norms: Float[Tensor, " P"]) -> float:
-    """Coefficient of variation, at any scale."""
+def variation(norms: Float[Tensor, " P"]) -> float:
+    """Coefficient of variation of lengths, at any scale: equinorm_means and equinorm_weights."""
     scaled = norms / norms.max()
     return _quotient(float(scaled.std(correction=0)), float(scaled.mean()))

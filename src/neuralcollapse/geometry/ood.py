@@ -12,7 +12,7 @@ from torch import Tensor
 
 from neuralcollapse.geometry.arithmetic import in_unit, row_norms, times_power_of_two
 from neuralcollapse.geometry.inputs import Rows, as_real, check_classifier
-from neuralcollapse.geometry.statistics import ClassStatistics
+from neuralcollapse.geometry.statistics import ClassStatistics, total_covariance
 from neuralcollapse.geometry.ways_out import to_matrix
 
 
@@ -53,7 +53,7 @@ class NECO:
             raise ValueError("within='traces' keeps no covariance: gather with within='full'")
         _check_seen(statistics)
         chosen = _directions(statistics, dimension)
-        total, unit = _covariance(statistics)
+        total, unit = total_covariance(statistics)
         if not bool(total.any()):
             raise ValueError("the features that the statistics have seen do not vary: they have no principal direction")
         self.shift = torch.zeros_like(statistics.global_mean)
@@ -190,15 +190,6 @@ def _check_statistics(statistics: ClassStatistics) -> None:
     if not isinstance(statistics, ClassStatistics):
         way = "its .statistics" if hasattr(statistics, "statistics") else "ClassStatistics of the training features"
         raise TypeError(f"statistics is a {type(statistics).__name__}: pass {way}")
-
-
-def _covariance(statistics: ClassStatistics) -> tuple[Float[Tensor, "d d"], int]:
-    """Covariance of all features seen in units of 4**e, and e: as they are held, so that no square overflows."""
-    state = statistics.state(copy=False)
-    counts, means = state["counts"].to(state["means"]), state["means"]
-    shares = counts / counts.sum()
-    centred = (means - shares @ means) * shares.sqrt()[:, None]
-    return state["scatter"] / counts.sum() + centred.T @ centred, int(state["exponent"])
 
 
 def _check_seen(statistics: ClassStatistics) -> None:

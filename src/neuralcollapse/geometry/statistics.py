@@ -228,3 +228,16 @@ class ClassStatistics(Accumulators):
             f"ClassStatistics(num_classes={self.num_classes}, feature_dim={self.feature_dim}, "
             f"within={self.within!r}, total={self.total})"
         )
+
+
+def total_covariance(statistics: ClassStatistics) -> tuple[Float[Tensor, "d d"], int]:
+    """Covariance of all features seen in units of 4**e, and e: as they are held, so that no square overflows.
+
+    Args:
+        statistics: with ``within="full"``.
+    """
+    state = statistics.state(copy=False)
+    counts, means = state["counts"].to(state["means"]), state["means"]
+    shares = counts / counts.sum()
+    centred = (means - shares @ means) * shares.sqrt()[:, None]
+    return state["scatter"] / counts.sum() + centred.T @ centred, int(state["exponent"])

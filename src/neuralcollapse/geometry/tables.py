@@ -19,8 +19,8 @@ Ideals = Mapping[str, float | str]
 BOUNDED = ("nc2", "nc2_means", "nc3")
 """Measures that cannot vanish where the classes outnumber the dimensions: see ``lowest_frame_distance``."""
 
-_COLLAPSED, _OPEN = 0.1, 0.5
-"""Distances to the ideal below and above which :func:`sentences` calls a measure near and far."""
+NEAR, FAR = 0.1, 0.3
+"""Distances from zero below and above which words call a measure near and far; an untrained NC2 is often 0.4."""
 
 
 def frame_bounds(lowest: float) -> Ideals:
@@ -118,4 +118,4 @@ def sentences(values: Values, names: Sequence[str] = (*HEADLINE[:-1], "nc4_relat
 def _judged(value: float) -> str:
     if math.isnan(value):
         return "which means that it is undefined here"
-    return "near collapse" if value < _COLLAPSED else "far from collapse" if value > _OPEN else "part of the way"
+    return "near collapse" if value < NEAR else "far from collapse" if value > FAR else "part of the way"

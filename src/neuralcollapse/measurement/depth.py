@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from neuralcollapse.geometry import ClassStatistics, CollapseMetrics, Moments, ncc_mismatch
+from neuralcollapse.geometry.arithmetic import times_power_of_two
 from neuralcollapse.geometry.spectra import (
     SeparationLaw,
     effective_rank_of,
@@ -20,6 +21,7 @@ from neuralcollapse.geometry.spectra import (
     separation_law,
     stable_rank_of,
 )
+from neuralcollapse.geometry.statistics import total_covariance
 from neuralcollapse.measurement.options import Captured, Options
 from neuralcollapse.measurement.passes import entered, read_alike, taken
 from neuralcollapse.measurement.ranks import Ranks
@@ -146,10 +148,8 @@ def total_singular_values(statistics: ClassStatistics) -> Float[Tensor, " d"] | 
     """Singular values of the centred features over sqrt(N), largest first; None where no scatter was kept."""
     if statistics.within != "full":
         return None
-    shares = statistics.counts.double() / statistics.total
-    between = (statistics.means - statistics.global_mean) * shares.sqrt()[:, None]
-    total = statistics.within_covariance + between.T @ between
-    return torch.linalg.eigvalsh(total).clamp(min=0).sqrt().flip(0)
+    total, exponent = total_covariance(statistics)
+    return times_power_of_two(torch.linalg.eigvalsh(total).clamp(min=0).sqrt().flip(0), exponent)
 
 
 def _ranks(singular: Tensor | None) -> tuple[float | None, float | None, int | None]:

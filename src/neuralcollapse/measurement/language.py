@@ -13,7 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from neuralcollapse.geometry import ClassStatistics, Moments
-from neuralcollapse.geometry.collapse import CollapseWarning
+from neuralcollapse.geometry.arithmetic import row_norms
+from neuralcollapse.geometry.collapse import CollapseWarning, variation
 from neuralcollapse.geometry.grids import cdnv
 from neuralcollapse.geometry.many_classes import gnc3, hyperspherical_uniformity, unc3
 from neuralcollapse.geometry.ncc import ncc_mismatch
@@ -119,11 +120,10 @@ def _of_classes(gathered: ClassStatistics, kept: Int[Tensor, " K"]) -> Moments:
 def _measures(moments: Moments, weight: Float[Tensor, "K d"]) -> dict[str, float]:
     centred = moments.centred_means
     spread = hyperspherical_uniformity(centred)
-    lengths = centred.norm(dim=1)
     rows = weight.to(centred)
     return {
         "cdnv_squared": cdnv(moments, exponent=2),
-        "equinorm_means": float(lengths.std(correction=0) / lengths.mean()),
+        "equinorm_means": variation(row_norms(centred)),
         "uniformity": spread.energy,
         "uniformity_variation": spread.variation,
         "unc3": unc3(rows, centred, normalize=True),

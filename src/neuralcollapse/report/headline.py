@@ -8,18 +8,15 @@ from typing import TypeGuard
 
 from neuralcollapse.geometry.change import movement
 from neuralcollapse.geometry.measures import HEADLINE
+from neuralcollapse.geometry.tables import FAR, NEAR
 from neuralcollapse.report.history import History
 from neuralcollapse.report.template import number
 
 _UNDEFINED = "The measures of collapse are undefined for this run."
 _ALIKE = 1.1
 """Smaller factors between training and test data count as none."""
-_SMALL = 0.1
-"""NC1 to NC3 below this count as near their ideal, zero."""
 _MERGED = 0.03
 """NC1 below which a class looks like a point."""
-_NEAR = 0.3
-"""NC2 and NC3 below this count as on the way there."""
 
 
 def headline(history: History) -> str:
@@ -59,10 +56,10 @@ def verdict(history: History) -> str:
         verb = "is" if len(undefined) == 1 else "are"
         return f"Nothing can be said about collapse: {_listed(undefined)} {verb} undefined at the end."
     ends = list(found.values())
-    if max(ends) < _SMALL:
+    if max(ends) < NEAR:
         subject = "The network has" if len(ends) > 1 else "The features of each class have"
         return f"{subject} collapsed, or nearly so."
-    if ends[0] < _SMALL and max(ends) < _NEAR:
+    if ends[0] < NEAR and max(ends) < FAR:
         return "The network is close to collapse."
     return "The network has not collapsed." if ends[0] >= 1 else "The network has begun to collapse."
 
@@ -77,7 +74,7 @@ def lead(history: History) -> list[str]:
     elif nc1 is not None:
         if nc1 < _MERGED:
             text = "The features of each class have almost merged into one point"
-        elif nc1 < _SMALL:
+        elif nc1 < NEAR:
             text = "The features of each class lie close together, compared with the distances between classes"
         elif nc1 < 1:
             text = "The features of each class have drawn together, but still spread around their mean"
@@ -94,12 +91,12 @@ def lead(history: History) -> list[str]:
         )
         nc2 = nc3 = None
     if nc2 is not None and not math.isnan(nc2):
-        near = "close to" if nc2 < _SMALL else "on the way to" if nc2 < _NEAR else "far from"
+        near = "close to" if nc2 < NEAR else "on the way to" if nc2 < FAR else "far from"
         sentences.append(
             f"The classifier is {near} the most symmetric arrangement there is, a simplex (NC2\u00a0=\u00a0{nc2:.2g})."
         )
     if nc3 is not None and not math.isnan(nc3):
-        near = "points along" if nc3 < _SMALL else "roughly follows" if nc3 < 0.4 else "does not yet follow"
+        near = "points along" if nc3 < NEAR else "roughly follows" if nc3 < FAR else "does not yet follow"
         sentences.append(f"It {near} the class means (NC3\u00a0=\u00a0{nc3:.2g}).")
     sentences += [_about_nc4(history), accuracies(history), _about_test(history)]
     return [sentence for sentence in sentences if sentence]

@@ -25,7 +25,7 @@ class Norms:
     """||W||, Frobenius."""
     features: float
     """Norm of the K centred class means, Frobenius."""
-    loss: float | None
+    loss: float
     """Cross-entropy without penalties."""
 
 

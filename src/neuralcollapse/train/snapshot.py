@@ -23,11 +23,11 @@ class Snapshot:
     epoch: int
     weight: Float[np.ndarray, "K d"]
     means: Float[np.ndarray, "K d"]
-    """Class means less the global mean."""
+    """Class means less their mean."""
     bias: Float[np.ndarray, " K"]
-    """b + W h_G, which NC4 measures."""
+    """b + W h_G. With classes of equal size its norm is NC4, whose h_G is the mean over samples."""
     centre: Float[np.ndarray, " d"]
-    """The global mean h_G, the mean of the class means."""
+    """h_G here: the mean of the class means."""
     absent: tuple[int, ...] = ()
     """Classes without samples."""
 
