@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from neuralcollapse.paper.outcome import Outcome
 from neuralcollapse.paper.sweep import Job, State
 from neuralcollapse.train.checkpoint_record import FOLDER, LAST, RECORD
 from neuralcollapse.train.config import TrainConfig
+from neuralcollapse.train.datasets import load_images
 from neuralcollapse.train.module import build_network
 
 
@@ -144,6 +146,9 @@ def test_epochs_after_the_last_checkpoint_are_still_to_come(tmp_path: Path, caps
     assert f"# {name(lagging)}: epoch 4 of 10, about 12 s\n" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("tested", "images"), [("all", 360), ("auto", 100), (5, 50)])
-def test_test_images_are_counted_as_the_run_takes_them(tested: int | str, images: int) -> None:
-    assert _sizes("digits", "data", 10, tested) == (100, images)
+@pytest.mark.parametrize("tested", ["all", "auto", 5])
+@pytest.mark.parametrize("samples", [10, 120])
+def test_test_images_are_counted_as_the_run_takes_them(samples: int, tested: Literal["all", "auto"] | int) -> None:
+    most = None if tested == "all" else tested
+    data = load_images("digits", samples_per_class=samples, test_samples_per_class=most)
+    assert _sizes("digits", "data", samples, tested) == (len(data.train), len(data.test))

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from neuralcollapse.durations import duration
 from neuralcollapse.measurement.run_folder import read_metrics
@@ -91,13 +91,14 @@ def pace(run: Outcome) -> float | None:
 
 
 @functools.cache
-def _sizes(dataset: str, data_root: str, samples: int | None, test_samples: int | str) -> tuple[int, int]:
-    """Training and test images of a run; about as many of the latter with ``auto``."""
+def _sizes(
+    dataset: str, data_root: str, samples: int | None, test_samples: int | Literal["auto", "all"]
+) -> tuple[int, int]:
+    """Training and test images of a run."""
     from neuralcollapse.train.datasets import split_sizes
 
-    most = test_samples if isinstance(test_samples, int) else None
-    images, tested = split_sizes(dataset, data_root, samples_per_class=samples, test_samples_per_class=most)
-    return images, min(images, tested) if test_samples == "auto" else tested
+    most = None if test_samples == "all" else test_samples
+    return split_sizes(dataset, data_root, samples_per_class=samples, test_samples_per_class=most)
 
 
 _MATTERS = ("dataset", "data_root", "image_size", "model", "width", "stem", "head", "feature_dim", "batch_size",

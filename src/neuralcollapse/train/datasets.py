@@ -155,6 +155,17 @@ def load_images(
     >>> load_images("digits", samples_per_class=5).image_shape
     (1, 8, 8)
     """
+    splits, rows = _chosen(dataset, data_root, samples_per_class, test_samples_per_class)
+    return decoded(dataset, splits, rows, image_size, random_labels=random_labels)
+
+
+def _chosen(
+    dataset: str,
+    data_root: str | Path,
+    samples_per_class: int | None,
+    test_samples_per_class: int | Literal["auto"] | None,
+) -> tuple[tuple[RawSplit, RawSplit], tuple[np.ndarray, np.ndarray]]:
+    """The training and test split as they are stored, and the rows of each that are asked for."""
     check_samples(samples_per_class=samples_per_class, test_samples_per_class=test_samples_per_class)
     train, test = read_source(dataset, data_root)
     chosen = first_of_each_class(train, samples_per_class, "training")
@@ -162,7 +173,7 @@ def load_images(
         test_rows = _at_most_of_each_class(test, most_tested(samples_per_class))
     else:
         test_rows = first_of_each_class(test, test_samples_per_class, "test", "test_samples_per_class")
-    return decoded(dataset, (train, test), (chosen, test_rows), image_size, random_labels=random_labels)
+    return (train, test), (chosen, test_rows)
 
 
 def decoded(
@@ -200,17 +211,15 @@ def split_sizes(
     data_root: str | Path = "data",
     *,
     samples_per_class: int | None = None,
-    test_samples_per_class: int | None = None,
+    test_samples_per_class: int | Literal["auto"] | None = None,
 ) -> tuple[int, int]:
     """How many training and test images :func:`load_images` would give; no image is decoded. It raises the same.
 
     >>> split_sizes("digits", test_samples_per_class=5)
     (1437, 50)
     """
-    check_samples(samples_per_class=samples_per_class, test_samples_per_class=test_samples_per_class)
-    train, test = read_source(dataset, data_root)
-    test_rows = first_of_each_class(test, test_samples_per_class, "test", "test_samples_per_class")
-    return len(first_of_each_class(train, samples_per_class, "training")), len(test_rows)
+    chosen, test_rows = _chosen(dataset, data_root, samples_per_class, test_samples_per_class)[1]
+    return len(chosen), len(test_rows)
 
 
 def check_samples(**asked: int | str | None) -> None:
