@@ -106,6 +106,22 @@ def test_a_large_coordinate_hides_no_direction_of_the_others(dtype: torch.dtype,
         assert metrics.nc1 == pytest.approx(expected, rel=1e-3)
 
 
+@pytest.mark.parametrize("large", [0.0, 1e3, 1e4, 1e5])
+@pytest.mark.parametrize("seed", range(5))
+def test_a_large_coordinate_keeps_no_direction_of_rounding_in_float64(large: float, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    labels = np.arange(600) % 10
+    basis = np.linalg.qr(rng.standard_normal((64, 3)))[0].T
+    features = (rng.standard_normal((10, 3)) @ basis)[labels] + 0.1 * rng.standard_normal((600, 3)) @ basis
+    features[:, -1] += large * (1 + 0.02 * rng.standard_normal(600))
+    features, rank = features / 3, 4 if large else 3
+    for moments in (
+        Moments.from_features(torch.from_numpy(features), torch.from_numpy(labels)),
+        streamed(torch.from_numpy(features), torch.from_numpy(labels)).moments(),
+    ):
+        assert moments.rank == rank
+
+
 def test_full_rank_is_not_reported_as_missing() -> None:
     for case in CASES:
         for moments in (

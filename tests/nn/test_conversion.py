@@ -189,13 +189,17 @@ def scaled(layer: nn.Linear, x: torch.Tensor) -> torch.Tensor:
     return layer.scale * nn.Linear.forward(layer, x)
 
 
+def clamped_far(layer: nn.Linear, x: torch.Tensor) -> torch.Tensor:
+    return nn.Linear.forward(layer, x).clamp(-100, 100)
+
+
 def larger(layer: nn.Linear, x: torch.Tensor) -> torch.Tensor:
     return 30 * nn.functional.linear(x, layer.weight)
 
 
 @pytest.mark.parametrize("zero", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("function", [capped, clamped, scaled, larger])
+@pytest.mark.parametrize("function", [capped, clamped, clamped_far, scaled, larger])
 def test_a_head_that_differs_on_large_features_or_in_training_alone_is_refused(function, dtype, zero) -> None:
     class Own(nn.Linear):
         forward = function
@@ -204,11 +208,26 @@ def test_a_head_that_differs_on_large_features_or_in_training_alone_is_refused(f
     head.scale = nn.Parameter(torch.ones(())) if function is scaled else None
     with torch.no_grad():
         head.weight.mul_(0 if zero else 1)
-    before = head.weight.detach().to(dtype).clone()
+    before = head.weight.detach().to(dtype)
     model = nn.Sequential(nn.Linear(4, 64), nn.ReLU(), head).to(dtype)
     with pytest.raises(ValueError, match="the classifier is a Own, whose forward is its own"):
         set_feature_dim(model, 10)
     assert torch.equal(model[2].weight, before)
+
+
+def test_asking_a_head_leaves_graphs_and_inference_weights_alone() -> None:
+    class Scripted(nn.Linear):
+        def forward(self, x):
+            return x @ self.weight.T + self.bias
+
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), Scripted(8, 3))
+    loss, weight = model(torch.randn(2, 4)).sum(), model[2].weight
+    set_feature_dim(model, 5)
+    loss.backward()
+    assert weight.grad is not None
+    with torch.inference_mode():
+        frozen = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), Scripted(8, 3))
+    assert set_feature_dim(frozen, 5)(torch.randn(2, 4)).shape == (2, 3)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])

@@ -115,6 +115,13 @@ def test_a_kernel_that_does_not_fit_is_refused_as_by_torch() -> None:
         layer(torch.zeros(1, 1, 2, 2))
 
 
+@pytest.mark.parametrize(("kernel", "stride"), [(1, 2), (3, 1)])
+def test_a_wrong_number_of_channels_is_refused_as_by_torch(kernel: int, stride: int) -> None:
+    layer = multiply_small_maps(nn.Conv2d(3, 4, kernel, stride=stride, padding=kernel // 2))
+    with pytest.raises(RuntimeError, match=r"to have 3 channels, but got 5 channels instead"):
+        layer(torch.zeros(1, 5, 2, 2))
+
+
 def test_a_resnet_trains_as_before() -> None:
     torch.manual_seed(0)
     plain = torchvision.models.resnet18(num_classes=4).double().to(memory_format=torch.channels_last)

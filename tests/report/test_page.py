@@ -156,6 +156,12 @@ def test_names_that_say_their_seeds_say_which_runs_are_one_experiment(names: lis
     assert [name.lstrip("-") for name in by_experiment(runs)] == groups
 
 
+def test_names_do_not_part_runs_whose_configurations_say_that_they_are_alike() -> None:
+    names = ["2024-05-01-mlp-seed0", "2024-05-02-mlp-seed1-resumed", "gpu1-mlp-seed2"]
+    runs = [History(name, {"epoch": [0]}, {"model": "mlp", "seed": seed}) for seed, name in enumerate(names)]
+    assert [len(group) for group in by_experiment(runs).values()] == [3]
+
+
 def test_seeds_are_a_band_and_several_runs_share_a_page(browser: Any, tmp_path: Path) -> None:
     config = TrainConfig(epochs=4).resolved().to_dict()
     runs = [

@@ -159,11 +159,12 @@ def test_a_point_beside_a_minimum_is_no_saddle(loss: str, counts: list[int]) -> 
     assert True in beyond, "the case that was mistaken for a saddle"
 
 
+@pytest.mark.parametrize("narrower", [0, 1])
 @pytest.mark.parametrize(("classes", "tol"), [(3, 1e-14), (10, 1e-13), (100, 1e-12)])
 def test_an_exact_optimum_is_critical_up_to_rounding_where_the_bound_s_margin_exceeds_the_tolerance(
-    classes: int, tol: float
+    classes: int, tol: float, narrower: int
 ) -> None:
-    problem = UFM(classes, 5, classes, lambda_w=5e-5, lambda_h=5e-6, lambda_b=1e-2)
+    problem = UFM(classes, 5, classes - narrower, lambda_w=5e-5, lambda_h=5e-6, lambda_b=1e-2)
     optimum = problem.global_optimum().class_point
     assert problem.by_class.certify(optimum, tol=tol).verdict in (Verdict.ROUNDING, Verdict.OPTIMAL)
     assert problem.by_class.certify(optimum, tol=1e-10).verdict is Verdict.OPTIMAL

@@ -199,7 +199,7 @@ def between_directions(
 
     The means of n samples that are rounded to a relative precision ε err by some ε max|x| / sqrt(n) an entry, and a
     P x d matrix of such errors has a norm of about sqrt(P) + sqrt(d) entries. Rounding is relative to each entry: a
-    direction that avoids the large coordinates has less of it.
+    direction that avoids the large coordinates has less of it, but for that of our own arithmetic in float64.
 
     Args:
         means: of the classes that have samples.
@@ -223,7 +223,8 @@ def between_directions(
     if not bool(kept.all()):
         squares = means.square().amax(0) + variances()
         if bool(squares.any()):
-            kept = singular > floor * torch.linalg.vector_norm(rows * (squares / squares.max()).sqrt(), dim=1)
+            share = torch.linalg.vector_norm(rows * (squares / squares.max()).sqrt(), dim=1)
+            kept = singular > floor * share.clamp(min=torch.finfo(torch.float64).eps / rounding)
     return rows[kept], singular[kept]
 
 

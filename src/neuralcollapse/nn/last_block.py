@@ -71,22 +71,26 @@ def runs_with(name: str, block: nn.Module, layers: Mapping[str, nn.Module], widt
     hooks is tried; where the block as it was does not run alone either, nothing can be said against the layers.
     """
     try:
-        trial = copy.deepcopy(block)
+        trial = _copy_without_hooks(block)
     except Exception:  # one that holds a computed tensor, as weight norm of the old style leaves
         return True
     if _channels(trial) is None:
         return True
     for key, layer in layers.items():
         parent, _, child = key.removeprefix(f"{name}.").rpartition(".")
-        setattr(trial.get_submodule(parent), child, copy.deepcopy(layer))
+        setattr(trial.get_submodule(parent), child, _copy_without_hooks(layer))
     return _channels(trial) == width
+
+
+def _copy_without_hooks(block: nn.Module) -> nn.Module:
+    """A deep copy; what the hooks hold, such as a trainer or a lock, is not copied."""
+    tables = [held for module in block.modules() for name, held in vars(module).items() if "hook" in name]
+    return copy.deepcopy(block, {id(held): type(held)() for held in tables if isinstance(held, dict)})
 
 
 def _channels(block: nn.Module) -> int | None:
     """Of what a block makes of a blank map; None where it does not run."""
-    for module in block.eval().modules():
-        _without_hooks(module)
-    first = getattr(block, "conv1", None)
+    first = getattr(block.eval(), "conv1", None)
     if not isinstance(first, nn.Conv2d):
         return None
     try:

@@ -40,7 +40,8 @@ class SmallMapConv2d(nn.Conv2d):
     def forward(self, input: Float[Tensor, "*B C H W"]) -> Float[Tensor, "*B O h w"]:
         """The convolution of ``input``."""
         taps = self.kernel_size[0] * self.kernel_size[1]
-        pixels = input.shape[-2] * input.shape[-1] if input.ndim == 4 else 0
+        fits = input.ndim == 4 and input.shape[1] == self.in_channels  # otherwise torch says what is wrong
+        pixels = input.shape[2] * input.shape[3] if fits else 0
         strided = taps == 1 and self.stride != (1, 1)
         if strided and pixels and (pixels <= _STRIDED_PIXELS or self.in_channels < _LANES):
             seen = input[:, :, :: self.stride[0], :: self.stride[1]]

@@ -18,9 +18,9 @@ _NUMBER = re.compile(r"[-_ (]*\d+\)?$")
 def by_experiment(histories: Sequence[History]) -> dict[str, list[History]]:
     """Groups of runs by a name; a run without a configuration or without a seed stands alone.
 
-    A group holds each seed once. Where all names say their seed, runs whose names differ otherwise are different
-    experiments. Runs of one seed differ in what their configurations do not say: then their names decide too, read
-    without the seed. Groups of equal names get a number.
+    A group holds each seed once. Runs of one seed differ in what their configurations do not say: then their names
+    decide, read without the seed. So they do where configurations say nothing but the seed, and all names say it too.
+    Groups of equal names get a number.
 
     >>> runs = [History(f"mlp-seed{s}", {"epoch": [0]}, {"model": "mlp", "seed": s}) for s in (0, 1)]
     >>> list(by_experiment(runs))
@@ -57,7 +57,8 @@ def _without_seed(name: str) -> str:
 
 
 def _alike_in_name(group: Sequence[History]) -> bool:
-    return _each_seed_once(group) and not all(_WORD.search(history.name) for history in group)
+    described = any(set(history.config) - {*PLACE_OF_A_RUN, "seed"} for history in group)
+    return _each_seed_once(group) and (described or not all(_WORD.search(history.name) for history in group))
 
 
 def _each_seed_once(group: Sequence[History]) -> bool:

@@ -122,12 +122,12 @@ def certify(problem: UFM, point: Point, *, tol: float = TOLERANCE, known_bound: 
         verdict = Verdict.OPTIMAL
     elif balanced > noise and balanced > noise + _logit_rounding(problem, point):
         verdict = Verdict.NOT_CRITICAL
-    elif balanced > noise:
+    elif balanced > noise or (gap is not None and gap <= 2 * margin(problem) * value):
         verdict = Verdict.ROUNDING
     elif excess > max(tol, _LEAST_EXCESS) and excess > _use(point, left) and _leaves_room(problem, point):
         verdict, curvature = Verdict.SADDLE, -2 * (norm - problem.tau)
-    elif gap is not None and _leaves_room(problem, point):  # a critical point is a minimum or a strict saddle here
-        verdict = Verdict.ROUNDING if gap <= 2 * margin(problem) * value else Verdict.NOT_CRITICAL
+    elif problem.loss.convex and _leaves_room(problem, point):  # a critical point is a minimum or a strict saddle here
+        verdict = Verdict.NOT_CRITICAL
     else:
         verdict = Verdict.NO_CERTIFICATE if gap is None else Verdict.NOT_TIGHT
     return Certificate(value, bound, gap, norm / problem.tau, gradient_norm, verdict, curvature)
