@@ -24,7 +24,7 @@ from torch.nn.functional import cross_entropy
 from neuralcollapse.nn import build_backbone, multiply_small_maps
 from neuralcollapse.train.precision import autocast, emulated
 
-HERE = torch.device("cpu")
+HERE = torch.get_default_device()
 
 
 def main() -> None:

@@ -12,12 +12,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from neuralcollapse import measure
+from neuralcollapse import ClassStatistics, measure
 from neuralcollapse.figures import plot_layers
 from neuralcollapse.geometry.collapse import CollapseWarning
 from neuralcollapse.measurement import passes
 from neuralcollapse.measurement.blocks import trunk
-from neuralcollapse.measurement.depth import effective_depth
+from neuralcollapse.measurement.depth import effective_depth, total_singular_values
 from tests.cases import oracle
 
 LABELS = torch.arange(90) % 3
@@ -115,6 +115,16 @@ def test_the_report_shows_the_depth() -> None:
 )  # fmt: skip
 def test_effective_depth(mismatches: list[float], tolerance: float, depth: int | None) -> None:
     assert effective_depth(mismatches, tolerance) == depth
+
+
+@pytest.mark.parametrize("scale", [1e-160, 1.0, 1e160])
+def test_ranks_do_not_depend_on_the_scale(scale: float) -> None:
+    rng = np.random.default_rng(0)
+    features = rng.standard_normal((60, 5))
+    statistics = ClassStatistics(3, 5)
+    statistics.update(torch.from_numpy(features * scale), torch.arange(60) % 3)
+    expected = np.linalg.svd(features - features.mean(0), compute_uv=False) / np.sqrt(60)
+    np.testing.assert_allclose(total_singular_values(statistics) / scale, expected, rtol=1e-6)
 
 
 def test_effective_depth_refuses_what_is_no_share() -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from tests.ufm.cases import make
 
@@ -53,10 +55,12 @@ def test_errors(call, tmp_path: Path) -> None:
     np.savez(tmp_path / "shape.npz", W=np.ones((2, 2)), H=np.ones((2, 3)), b=np.ones(2), labels=np.array([0, 1]))
     whole = {"W": np.ones((2, 2)), "H": np.ones((2, 4)), "b": np.ones(2)}
     np.savez(tmp_path / "part.npz", **whole, labels=np.array([0.2, 0.9, 1.4, 1.9]))
+    np.savez(tmp_path / "cube.npz", **whole | {"W": np.ones((2, 2, 1))}, labels=np.array([0, 0, 1, 1]))
     np.savez(tmp_path / "third.npz", **whole, labels=np.array([0, 1, 1, 2]))
     for name, message in [
         ("part.npz", "part.npz: labels have dtype torch.float64: expected integers, one class index per sample"),
         ("third.npz", "third.npz: labels must be 2 classes from 0"),
+        ("cube.npz", "cube.npz: W has shape (2, 2, 1), expected (K, d)"),
         ("half.npz", "lacks H, b, labels"),
         ("bad.npz", "not a readable"),
         ("shape.npz", r"H has shape (2, 3), expected (2, 2)"),
@@ -64,6 +68,16 @@ def test_errors(call, tmp_path: Path) -> None:
         ended = call("ufm", "certify", name)
         assert ended.code == 1
         assert message in ended.err, name
+
+
+def test_a_point_in_half_precision_is_certified_as_its_numbers_are(ufm, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    point = {"W": rng.standard_normal((3, 4)), "H": rng.standard_normal((4, 6)), "b": rng.standard_normal(3)}
+    half = {name: torch.from_numpy(array).bfloat16() for name, array in point.items()}
+    labels = torch.arange(6) % 3
+    save_file(half | {"labels": labels}, tmp_path / "half.safetensors")
+    np.savez(tmp_path / "exact.npz", labels=labels, **{name: tensor.double() for name, tensor in half.items()})
+    assert ufm("certify", "half.safetensors") == ufm("certify", "exact.npz")
 
 
 @pytest.mark.exhaustive

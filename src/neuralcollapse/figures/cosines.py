@@ -110,7 +110,7 @@ def matrix_of(given: Any, name: str) -> np.ndarray:
     """A finite (K, d) matrix of a tensor in any precision, an array or lists.
 
     Raises:
-        ValueError: if it is none.
+        ValueError: if it has another shape, fewer than two rows or an entry that is not finite.
     """
     tensor = given.detach().cpu().double() if hasattr(given, "detach") else given
     array = np.asarray(tensor, dtype=float)

@@ -108,10 +108,7 @@ class MultilabelReport(Presented):
         return head | {name: metrics.to_dict() for name, metrics in self.layers.items()}
 
     def _ideals(self) -> Ideals:
-        ideals = dict(ideals_of_classes(len(self.moments.present), self.moments.feature_dim))
-        if self.layers:  # inner layers have other dimensions, and of the bounded measures nc2_means alone
-            ideals.pop("nc2_means", None)
-        return ideals
+        return ideals_of_classes(len(self.moments.present), self.moments.feature_dim, inner=bool(self.layers))
 
 
 class _Layer:

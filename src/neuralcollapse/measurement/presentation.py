@@ -37,16 +37,19 @@ def rich_table(columns: Mapping[str, Values], title: str, ideals: Ideals) -> Any
     return table
 
 
-def ideals_of_classes(classes: int, feature_dim: int) -> Ideals:
+def ideals_of_classes(classes: int, feature_dim: int, *, inner: bool = False) -> Ideals:
     """Values at collapse that depend on the shape: the ranks of the class means, and bounds where no simplex fits.
 
     Args:
         classes: those with samples.
         feature_dim: d.
+        inner: whether inner layers stand beside. They have other dimensions, and of the bounded measures nc2_means
+            alone, which then has no bound.
     """
     rank = float(min(classes - 1, feature_dim))
     ranks: Ideals = dict.fromkeys(("effective_rank", "stable_rank", "numerical_rank"), rank)
-    return {**ranks, **frame_bounds(lowest_frame_distance(classes, feature_dim))}
+    bounds = frame_bounds(lowest_frame_distance(classes, feature_dim))
+    return {**ranks, **{name: bound for name, bound in bounds.items() if not (inner and name == "nc2_means")}}
 
 
 def bound_in_words(classes: int, feature_dim: int) -> str:

@@ -122,10 +122,7 @@ class CollapseReport(Presented):
         return list(self.layers)
 
     def _ideals(self) -> Ideals:
-        ideals = dict(ideals_of_classes(len(self.moments.present), self.moments.feature_dim))
-        if self.layers:  # inner layers have other dimensions, and of the bounded measures nc2_means alone
-            ideals.pop("nc2_means", None)
-        return ideals
+        return ideals_of_classes(len(self.moments.present), self.moments.feature_dim, inner=bool(self.layers))
 
     def _caption(self) -> str:
         return "" if self.depth is None else self.depth.explain()
